@@ -1,0 +1,1 @@
+"""The generator service: prompts with concepts become pictures."""

@@ -1,0 +1,1 @@
+"""The trainer service: photos of one subject become a concept."""

@@ -1,0 +1,113 @@
+"""The manifest of a concept: what it is, what it fits, and the hashes of its files."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from detex_core.prompt import ATTRIBUTE_NAME, CONCEPT_NAME
+
+SCHEMA_VERSION: Literal[1] = 1
+
+ConceptName = Annotated[str, StringConstraints(pattern=f"^{CONCEPT_NAME.pattern}$")]
+ConceptVersion = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$")]
+AttributeName = Annotated[str, StringConstraints(pattern=f"^{ATTRIBUTE_NAME.pattern}$")]
+TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FileRecord(_Record):
+    """Size and hash of one file of an artifact."""
+
+    size_bytes: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Attribute(_Record):
+    """An attribute with one word embedding per photo.
+
+    Attributes:
+        name: Attribute word, for example `pose`; it follows the embedding in prompts.
+        count: Number of embeddings, one per photo.
+    """
+
+    name: AttributeName
+    count: int = Field(ge=1, le=64)
+
+
+class KeyValueForm(_Record):
+    """How the cross-attention deltas are written.
+
+    Attributes:
+        form: `none` (words only), `full` (dW per layer) or `low_rank` (dW = up @ down per layer).
+        scope: Which tokens of a prompt go through the concept's projections: its own `words` (embedding and noun), or
+            the whole `prompt`.
+        largest_rank: Largest rank of any layer; 0 unless low rank.
+        energy_kept: Share of the squared Frobenius norm that the written form keeps, 0 to 1.
+    """
+
+    form: Literal["none", "full", "low_rank"]
+    scope: Literal["words", "prompt"]
+    largest_rank: int = Field(ge=0)
+    energy_kept: float = Field(ge=0, le=1)
+
+
+class Manifest(_Record):
+    """Contents of manifest.json. Unknown keys are refused; a later schema gets a later `schema_version`.
+
+    Attributes:
+        name: Name of the concept.
+        version: `<UTC time>-<8 hex digits of the content>`; versions of a name sort by age.
+        tenant: Owner.
+        method: How it was learned, for example `detex`.
+        base_model: Name of the base model where it was trained.
+        base_model_fingerprint: SHA-256 over what of the base model a concept depends on.
+        class_word: One or two plain words for what the subject is.
+        subject_tokens: Word embeddings that stand for the subject.
+        embedding_width: Width of the word embeddings.
+        attributes: Attributes with words of their own.
+        key_value: Form of the cross-attention deltas.
+        dtype: Type of the tensors as written.
+        files: Every file of the artifact but the manifest itself, by name.
+        training_set_digest: SHA-256 over class word, photos, masks and captions.
+        hyperparameters: All knobs as used.
+        metrics: Numbers of the training, for example `loss_final`.
+        trainer_version: Version of detex that wrote it.
+        create_time: When it was published.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: ConceptName
+    version: ConceptVersion
+    tenant: TenantName
+    method: Literal["detex", "textual_inversion", "custom_diffusion", "dreambooth", "dreambooth_lora"]
+    base_model: str = Field(min_length=1, max_length=128)
+    base_model_fingerprint: Sha256
+    class_word: str = Field(min_length=1, max_length=64)
+    subject_tokens: int = Field(ge=1, le=8)
+    embedding_width: int = Field(ge=1, le=65_536)
+    attributes: tuple[Attribute, ...]
+    key_value: KeyValueForm
+    dtype: Literal["float32", "float16"]
+    files: dict[Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.(safetensors|json|png)$")], FileRecord]
+    training_set_digest: Sha256
+    hyperparameters: dict[str, int | float | str]
+    metrics: dict[str, float]
+    trainer_version: str
+    create_time: AwareDatetime
+
+    def attribute(self, name: str) -> Attribute | None:
+        """The attribute of that name, or None."""
+        return next((attribute for attribute in self.attributes if attribute.name == name), None)
+
+
+def concept_version(create_time: datetime, content_sha256: str) -> str:
+    """Version of a concept: when it was published (UTC, to the second) and the first 8 digits of its content's hash."""
+    if not re.fullmatch(r"[0-9a-f]{64}", content_sha256):
+        raise ValueError(f"not a SHA-256: {content_sha256!r}")
+    return f"{create_time:%Y%m%dT%H%M%SZ}-{content_sha256[:8]}"

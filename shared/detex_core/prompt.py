@@ -1,0 +1,120 @@
+r"""The prompt language: plain text with words of concepts in square brackets.
+
+    [my-mug] on a beach                                      the subject
+    [my-mug] with [my-mug:pose:2] in [my-mug:background:0]   the pose word of photo 2, the background word of photo 0
+    a \[boxed\] word                                           plain brackets
+
+A word of a concept brings the noun it was trained beside: `[my-mug]` reads as its embedding and the class word,
+`[my-mug:pose:2]` as its embedding and `pose`; where the prompt has that noun next already, it is not said twice.
+"""
+
+import re
+from dataclasses import dataclass
+
+from detex_core.errors import InvalidInputError, invalid_input
+
+CONCEPT_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+ATTRIBUTE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+MAX_PROMPT_CHARACTERS = 10_000
+
+_TOKEN = re.compile(r"\\(?P<escaped>[\[\]\\])|\[(?P<word>[^\[\]]*)\]|(?P<stray>[\[\]])|(?P<text>[^\[\]\\]+|\\)")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Plain words between the words of concepts."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class SubjectWord:
+    """`[concept]`: the subject of a concept."""
+
+    concept: str
+
+
+@dataclass(frozen=True)
+class AttributeWord:
+    """`[concept:attribute:photo_index]`: what one photo of a concept shows beside its subject."""
+
+    concept: str
+    attribute: str
+    photo_index: int
+
+
+Part = Text | SubjectWord | AttributeWord
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt taken apart; adjacent texts are joined, empty texts left out."""
+
+    parts: tuple[Part, ...]
+
+    def concepts(self) -> tuple[str, ...]:
+        """Names of the concepts in the order of their first word."""
+        return tuple(dict.fromkeys(part.concept for part in self.parts if not isinstance(part, Text)))
+
+    def __str__(self) -> str:
+        return "".join(_written(part) for part in self.parts)
+
+
+def parse_prompt(prompt: str, *, field: str = "prompt") -> Prompt:
+    """Take a prompt apart.
+
+    Args:
+        prompt: At most 10,000 characters; may be empty.
+        field: Name of the field in errors.
+
+    Raises:
+        InvalidInputError: The prompt is too long, a bracket has no partner, or a word in brackets is none.
+    """
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise invalid_input(field, f"{len(prompt):,} characters", f"at most {MAX_PROMPT_CHARACTERS:,} characters")
+    parts: list[Part] = []
+    for match in _TOKEN.finditer(prompt):
+        if match["stray"]:
+            raise invalid_input(
+                field, f"{match['stray']!r} at character {match.start()} without its partner", _LANGUAGE
+            )
+        if match["word"] is not None:
+            parts.append(_parse_word(match["word"], field))
+            continue
+        text = match["escaped"] or match["text"]
+        if parts and isinstance(parts[-1], Text):
+            parts[-1] = Text(parts[-1].text + text)
+        else:
+            parts.append(Text(text))
+    return Prompt(tuple(parts))
+
+
+_LANGUAGE = r"[concept], [concept:attribute:photo] with a photo index from 0, or \[ and \] for plain brackets"
+
+
+def _parse_word(word: str, field: str) -> SubjectWord | AttributeWord:
+    pieces = word.split(":")
+    if len(pieces) == 1 and CONCEPT_NAME.fullmatch(pieces[0]):
+        return SubjectWord(pieces[0])
+    if (
+        len(pieces) == 3
+        and CONCEPT_NAME.fullmatch(pieces[0])
+        and ATTRIBUTE_NAME.fullmatch(pieces[1])
+        and re.fullmatch(r"0|[1-9][0-9]{0,3}", pieces[2], re.ASCII)
+    ):
+        return AttributeWord(pieces[0], pieces[1], int(pieces[2]))
+    raise _word_error(word, field)
+
+
+def _word_error(word: str, field: str) -> InvalidInputError:
+    return invalid_input(field, f"[{word}]", _LANGUAGE)
+
+
+def _written(part: Part) -> str:
+    match part:
+        case Text(text):
+            return re.sub(r"[\[\]\\]", lambda match: f"\\{match[0]}", text)
+        case SubjectWord(concept):
+            return f"[{concept}]"
+        case AttributeWord(concept, attribute, photo_index):
+            return f"[{concept}:{attribute}:{photo_index}]"

@@ -1,0 +1,1 @@
+"""Stable Diffusion that reads concepts through precomputed cross-attention keys and values."""
