@@ -1,0 +1,153 @@
+"""The knobs of a training job: checked, frozen, with the defaults of each method."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from detex_core.errors import InvalidInputError, Violation, invalid_input
+
+
+class Method(StrEnum):
+    """How a concept is learned; values as in the manifest of a concept."""
+
+    DETEX = "detex"
+    TEXTUAL_INVERSION = "textual_inversion"
+    DREAMBOOTH = "dreambooth"
+    DREAMBOOTH_LORA = "dreambooth_lora"
+    CUSTOM_DIFFUSION = "custom_diffusion"
+
+
+class DeltaForm(StrEnum):
+    """How key and value deltas are written into the artifact; values as in the manifest of a concept."""
+
+    LOW_RANK = "low_rank"
+    FULL = "full"
+
+
+_LEARNING_RATE = "a number above 0 and at most 1"
+
+
+class Hyperparameters(BaseModel):
+    """All knobs of a job, as in detex.v1.Hyperparameters; the description of a field says what is accepted.
+
+    Attributes:
+        steps: Optimisation steps.
+        batch_size: Photos per step.
+        subject_learning_rate: Learning rate of the subject embedding.
+        mapper_learning_rate: Learning rate of the attribute mappers.
+        key_value_learning_rate: Learning rate of the key and value projections.
+        attention_loss_weight: Weight of the cross-attention loss.
+        mask_floor: Weight of what lies outside the mask in the masked denoising loss.
+        attribute_keep_probability: Probability that an attribute word stays in the prompt of a step.
+        subject_tokens: Word embeddings that stand for the subject.
+        seed: Seed of everything random in the job.
+        resolution: Side in pixels of the square that photos are brought to; 0 takes the base model's.
+        preview_interval_steps: A preview picture every so many steps; 0 means none.
+        delta_form: Form of the key and value deltas in the artifact.
+        low_rank_energy: Share of the delta's energy that the low-rank form keeps.
+        prior_loss_weight: Weight of the prior-preservation loss.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    steps: int = Field(ge=1, le=20_000, description="a whole number from 1 to 20,000")
+    batch_size: int = Field(ge=1, le=64, description="a whole number from 1 to 64")
+    subject_learning_rate: float = Field(gt=0, le=1, description=_LEARNING_RATE)
+    mapper_learning_rate: float = Field(gt=0, le=1, description=_LEARNING_RATE)
+    key_value_learning_rate: float = Field(gt=0, le=1, description=_LEARNING_RATE)
+    attention_loss_weight: float = Field(ge=0, le=10, description="a number from 0 to 10")
+    mask_floor: float = Field(ge=0, le=1, description="a number from 0 to 1")
+    attribute_keep_probability: float = Field(ge=0, le=1, description="a number from 0 to 1")
+    subject_tokens: int = Field(ge=1, le=8, description="a whole number from 1 to 8")
+    seed: int = Field(ge=0, lt=2**64, description="a whole number from 0 to 2^64 - 1")
+    resolution: int = Field(
+        ge=0, le=2048, description="0 for the base model's own, or a multiple of 8 from 32 to 2,048"
+    )
+    preview_interval_steps: int = Field(ge=0, le=20_000, description="a whole number from 0 to 20,000, 0 for none")
+    delta_form: DeltaForm = Field(strict=False, description="low_rank or full")
+    low_rank_energy: float = Field(gt=0, le=1, description="a number above 0 and at most 1")
+    prior_loss_weight: float = Field(ge=0, le=10, description="a number from 0 to 10")
+
+    @field_validator("resolution")
+    @classmethod
+    def _resolution_is_none_or_a_multiple_of_8(cls, resolution: int) -> int:
+        if resolution and (resolution % 8 or resolution < 32):
+            raise ValueError("not a multiple of 8 from 32 on")
+        return resolution
+
+
+_DETEX = Hyperparameters(
+    steps=400,
+    batch_size=4,
+    subject_learning_rate=5e-3,
+    mapper_learning_rate=1e-3,
+    key_value_learning_rate=3e-4,
+    attention_loss_weight=0.01,
+    mask_floor=0.02,
+    attribute_keep_probability=0.7,
+    subject_tokens=1,
+    seed=0,
+    resolution=0,
+    preview_interval_steps=0,
+    delta_form=DeltaForm.LOW_RANK,
+    low_rank_energy=0.99,
+    prior_loss_weight=0.0,
+)
+
+_DEFAULTS: dict[Method, Hyperparameters] = {
+    Method.DETEX: _DETEX,
+    Method.TEXTUAL_INVERSION: _DETEX.model_copy(update={"attention_loss_weight": 0.0, "mask_floor": 1.0}),
+    Method.CUSTOM_DIFFUSION: _DETEX.model_copy(update={"attention_loss_weight": 0.0, "mask_floor": 1.0}),
+}
+
+
+def trainable_methods() -> tuple[Method, ...]:
+    """The methods that this trainer trains."""
+    return tuple(_DEFAULTS)
+
+
+def trainable_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        InvalidInputError: There is no such method, or this trainer does not train it; field `method`.
+    """
+    for method in _DEFAULTS:
+        if method == name:
+            return method
+    raise invalid_input("method", name, ", ".join(_DEFAULTS))
+
+
+def default_hyperparameters(method: str) -> Hyperparameters:
+    """The defaults of a method, tuned on the embedded base model (docs/method.md).
+
+    Raises:
+        InvalidInputError: This trainer does not train that method; field `method`.
+    """
+    return _DEFAULTS[trainable_method(method)]
+
+
+def resolve_hyperparameters(method: str, overrides: Mapping[str, object]) -> Hyperparameters:
+    """The defaults of a method with some knobs set.
+
+    Args:
+        method: A method that this trainer trains.
+        overrides: Knobs by name; whole numbers serve as floats too.
+
+    Raises:
+        InvalidInputError: The method is none (field `method`), or a knob is unknown or out of its range (one violation
+            each, field `hyperparameters.<name>`).
+    """
+    values: dict[str, Any] = default_hyperparameters(method).model_dump()
+    try:
+        return Hyperparameters.model_validate(values | dict(overrides))
+    except ValidationError as error:
+        raise InvalidInputError(*(_violation(str(item["loc"][0]), item["input"]) for item in error.errors())) from error
+
+
+def _violation(name: str, given: object) -> Violation:
+    known = Hyperparameters.model_fields
+    accepted = known[name].description if name in known else f"one of {', '.join(known)}"
+    return Violation(f"hyperparameters.{name}", str(given)[:80], accepted or "")
