@@ -1,0 +1,74 @@
+"""The record of a training set as it is stored: set.json."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from detex_core.artifact.manifest import Sha256, TenantName
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_PHOTOS = 64
+MAX_CAPTION_CHARACTERS = 1_000
+MAX_CLASS_WORD_CHARACTERS = 64
+
+TrainingSetId = Annotated[str, StringConstraints(pattern=r"^ts-[0-9a-f]{16}$")]
+
+
+class MaskSource(StrEnum):
+    """Where the mask of a photo comes from."""
+
+    UPLOADED = "uploaded"
+    ALPHA = "alpha"
+    SEGMENTER = "segmenter"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PhotoRecord(_Record):
+    """One photo of a training set.
+
+    Attributes:
+        photo_index: Position in the set, from 0.
+        width: Width in pixels, after EXIF rotation.
+        height: Height in pixels, after EXIF rotation.
+        sha256: SHA-256 of the file as sent.
+        picture_sha256: SHA-256 of the stored photo_<i>.png.
+        mask_sha256: SHA-256 of the stored mask_<i>.png; None where the segmenter is to find the subject.
+        mask_source: Where the mask comes from.
+        mask_share: Share of the picture that the mask covers, 0 to 1; 0 where there is no mask yet.
+        caption: What the photo shows, in words; may be empty.
+    """
+
+    photo_index: int = Field(ge=0, lt=MAX_PHOTOS)
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    sha256: Sha256
+    picture_sha256: Sha256
+    mask_sha256: Sha256 | None
+    mask_source: MaskSource
+    mask_share: float = Field(ge=0, le=1)
+    caption: str = Field(max_length=MAX_CAPTION_CHARACTERS)
+
+
+class TrainingSetRecord(_Record):
+    """Contents of set.json, written after all photos and masks.
+
+    Attributes:
+        training_set_id: Id of the set.
+        tenant: Owner.
+        digest: SHA-256 over class word, photos, masks and captions.
+        class_word: One or two plain words for what the subject is.
+        photos: The photos in the order of their indices, which have no gaps.
+        warnings: Sentences on what may spoil the result.
+        create_time: When it was uploaded.
+    """
+
+    schema_version: Literal[1] = 1
+    training_set_id: TrainingSetId
+    tenant: TenantName
+    digest: Sha256
+    class_word: str = Field(min_length=1, max_length=MAX_CLASS_WORD_CHARACTERS)
+    photos: tuple[PhotoRecord, ...] = Field(min_length=1, max_length=MAX_PHOTOS)
+    warnings: tuple[str, ...]
+    create_time: AwareDatetime
