@@ -1,0 +1,56 @@
+"""All that a worker needs to know of a job, as JSON."""
+
+from typing import Annotated, Any, Literal
+
+from detex_core.artifact.manifest import AttributeName, ConceptName, TenantName
+from detex_core.settings import BaseModelSettings, Device, Dtype, ObjectStoreSettings
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_serializer
+
+from detex_trainer.hyperparameters import Hyperparameters, Method
+from detex_trainer.training_set.record import TrainingSetId
+
+MAX_ATTRIBUTES = 8
+
+JobId = Annotated[str, StringConstraints(pattern=r"^job-[0-9a-f]{16}$")]
+
+
+class JobSpec(BaseModel):
+    """A training job, ready to run.
+
+    Attributes:
+        job_id: Id of the job.
+        tenant: Owner of training set and concept.
+        concept_name: Name of the concept to publish.
+        training_set_id: Photos to learn from.
+        method: How to learn.
+        hyperparameters: All knobs, resolved.
+        attributes: What has a word of its own per photo; empty for methods without attributes.
+        base_model: Base model to train on.
+        device: Where to train; `auto` takes a GPU where there is one.
+        dtype: Type of the frozen weights; `auto` lets the device decide.
+        allow_downloads: Whether the base model may be fetched from a hub.
+        object_store: Where photos are read from and the concept is published to; its secrets are left out of the JSON
+            and come to the worker through its environment.
+        niceness: Added to the worker's nice value, 0 to 19.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    job_id: JobId
+    tenant: TenantName
+    concept_name: ConceptName
+    training_set_id: TrainingSetId
+    method: Method
+    hyperparameters: Hyperparameters
+    attributes: tuple[AttributeName, ...] = Field(max_length=MAX_ATTRIBUTES)
+    base_model: BaseModelSettings
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    allow_downloads: bool = False
+    object_store: ObjectStoreSettings
+    niceness: int = Field(default=0, ge=0, le=19)
+
+    @field_serializer("object_store")
+    def _leave_out_secrets(self, settings: ObjectStoreSettings) -> dict[str, Any]:
+        return settings.model_dump(mode="json", exclude={"access_key", "secret_key"})

@@ -1,0 +1,117 @@
+"""A job as the rest of the trainer sees it, apart from how it is stored."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from detex_core.artifact.manifest import AttributeName, ConceptName
+from pydantic import BaseModel, ConfigDict
+
+from detex_trainer.hyperparameters import Hyperparameters, Method
+from detex_trainer.jobs.state import ENDED, JobState
+from detex_trainer.progress import JobProgress
+from detex_trainer.training_set.record import TrainingSetId
+
+
+class JobOrder(BaseModel):
+    """What a job is to do, with every default filled in when it was submitted.
+
+    Attributes:
+        concept_name: Name of the concept to publish.
+        training_set_id: Photos to learn from.
+        method: How to learn.
+        hyperparameters: All knobs.
+        attributes: What has a word of its own per photo.
+        base_model: Base model by name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concept_name: ConceptName
+    training_set_id: TrainingSetId
+    method: Method
+    hyperparameters: Hyperparameters
+    attributes: tuple[AttributeName, ...]
+    base_model: str
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """Why a job failed.
+
+    Attributes:
+        reason: Stable reason in capitals, for machines.
+        message: A sentence for people: what happened and what to do.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class PreviewRecord:
+    """A preview picture in the object store.
+
+    Attributes:
+        step: Step at which it was drawn.
+        prompt: Prompt it was drawn for.
+        key: Key of the PNG in the object store.
+    """
+
+    step: int
+    prompt: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it stood when it was read.
+
+    Attributes:
+        sequence: Grows with each submission; orders jobs by age.
+        job_id: Id for callers.
+        tenant: Owner.
+        order: What it is to do.
+        state: Where it stands.
+        create_time: When it was submitted.
+        queue_time: When it last entered the queue.
+        start_time: When a worker first took it; None before.
+        end_time: When it ended; None before.
+        progress: Latest progress; None before the first.
+        failure: Set where the state is failed.
+        concept_version: Version that was published; set where the state is succeeded.
+        cancel_requested: True once its caller asked it to stop.
+        attempts: How often a worker was started for it and not stopped on purpose.
+    """
+
+    sequence: int
+    job_id: str
+    tenant: str
+    order: JobOrder
+    state: JobState
+    create_time: datetime
+    queue_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    progress: JobProgress | None
+    failure: JobFailure | None
+    concept_version: str | None
+    cancel_requested: bool
+    attempts: int
+
+    @property
+    def has_ended(self) -> bool:
+        """True where nothing more will happen to it."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """A page of jobs.
+
+    Attributes:
+        jobs: The newest first.
+        next_page_token: Where the next page begins; empty on the last page.
+    """
+
+    jobs: tuple[Job, ...]
+    next_page_token: str

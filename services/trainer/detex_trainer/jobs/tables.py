@@ -1,0 +1,125 @@
+"""The tables behind the jobs, for SQLite and PostgreSQL."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from detex_trainer.jobs.record import Job, JobFailure, JobOrder
+from detex_trainer.jobs.state import JobState
+from detex_trainer.progress import JobProgress
+
+SCHEMA_VERSION = 1
+
+PROGRESS = TypeAdapter(JobProgress)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time; SQLite, which knows no time zones, keeps it as UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; raises ValueError for a time without zone, which could mean anything."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Table(DeclarativeBase):
+    """Base of all tables."""
+
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON}  # noqa: RUF012 - as SQLAlchemy reads it
+
+
+class SchemaVersionRow(Table):
+    """One row: the version of the tables."""
+
+    __tablename__ = "schema_version"
+
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class JobRow(Table):
+    """A job.
+
+    A running job is held by one server (`lease_owner`) until `lease_expire_time`, which that server moves on as long
+    as it lives; `attempts` tells two claims of the same server apart.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("tenant", "idempotency_key", name="jobs_idempotency_key"),
+        Index("jobs_state", "state", "tenant", "sequence"),
+        Index("jobs_tenant", "tenant", "sequence"),
+        Index("jobs_claim_time", "tenant", "claim_time"),
+    )
+
+    sequence: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(64), unique=True)
+    tenant: Mapped[str] = mapped_column(String(63))
+    state: Mapped[str] = mapped_column(String(16))
+    concept_name: Mapped[str] = mapped_column(String(63))
+    method: Mapped[str] = mapped_column(String(32))
+    order: Mapped[dict[str, Any]]
+    idempotency_key: Mapped[str | None] = mapped_column(String(128))
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    create_time: Mapped[datetime]
+    queue_time: Mapped[datetime]
+    claim_time: Mapped[datetime | None]
+    start_time: Mapped[datetime | None]
+    end_time: Mapped[datetime | None]
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    failure_reason: Mapped[str | None] = mapped_column(String(64))
+    failure_message: Mapped[str | None] = mapped_column(Text)
+    concept_version: Mapped[str | None] = mapped_column(String(64))
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    attempts: Mapped[int] = mapped_column(default=0)
+    claims: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_expire_time: Mapped[datetime | None]
+
+    def to_job(self) -> Job:
+        """The row as a record."""
+        failure = None
+        if self.failure_reason is not None:
+            failure = JobFailure(self.failure_reason, self.failure_message or "")
+        return Job(
+            sequence=self.sequence,
+            job_id=self.job_id,
+            tenant=self.tenant,
+            order=JobOrder.model_validate(self.order),
+            state=JobState(self.state),
+            create_time=self.create_time,
+            queue_time=self.queue_time,
+            start_time=self.start_time,
+            end_time=self.end_time,
+            progress=None if self.progress is None else PROGRESS.validate_python(self.progress),
+            failure=failure,
+            concept_version=self.concept_version,
+            cancel_requested=self.cancel_requested,
+            attempts=self.attempts,
+        )
+
+
+class PreviewRow(Table):
+    """A preview picture of a job; the picture itself lies in the object store."""
+
+    __tablename__ = "job_previews"
+
+    sequence: Mapped[int] = mapped_column(ForeignKey("jobs.sequence", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    prompt: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(String(512))

@@ -1,0 +1,78 @@
+"""Settings of the trainer, read from the environment (`DETEX_*`)."""
+
+import os
+from typing import Self
+
+from detex_core.settings import ServiceSettings
+from pydantic import Field, field_validator, model_validator
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from detex_trainer.training_set.record import MAX_PHOTOS
+
+_MIB = 1024**2
+
+
+class TrainerSettings(ServiceSettings):
+    """What the trainer is told beside what every service is told.
+
+    Attributes:
+        database_url: SQLAlchemy URL of the jobs; empty means `jobs.db` in the work folder.
+        worker_count: Jobs that train at a time on this machine.
+        worker_threads: CPU threads of each worker; 0 gives each its share of the CPUs.
+        worker_niceness: Nice value of the workers, so that calls are answered while they train.
+        worker_stop_grace_seconds: Wait between asking a worker to stop and killing it.
+        max_attempts: How often a job is started before a worker that dies counts as the job's failure.
+        lease_seconds: How long a job stays with a trainer that no longer says it lives.
+        reconcile_interval_seconds: Time between two looks at what should run and what runs.
+        watch_interval_seconds: Longest time until a watcher learns of a change that another trainer made.
+        max_queued_jobs_per_tenant: Jobs of one tenant that may wait.
+        max_photos: Photos per training set.
+        max_file_bytes: Size of one photo or mask.
+        max_training_set_bytes: Size of all files of a training set.
+        max_uploads: Uploads that may run at a time.
+        upload_idle_seconds: Longest silence within an upload.
+    """
+
+    database_url: str = ""
+    worker_count: int = Field(default=1, ge=1, le=64)
+    worker_threads: int = Field(default=0, ge=0, le=256)
+    worker_niceness: int = Field(default=5, ge=0, le=19)
+    worker_stop_grace_seconds: float = Field(default=10.0, gt=0, le=600)
+    max_attempts: int = Field(default=2, ge=1, le=10)
+    lease_seconds: float = Field(default=20.0, ge=1, le=3_600)
+    reconcile_interval_seconds: float = Field(default=1.0, gt=0, le=60)
+    watch_interval_seconds: float = Field(default=1.0, gt=0, le=60)
+    max_queued_jobs_per_tenant: int = Field(default=100, ge=1, le=100_000)
+    max_photos: int = Field(default=MAX_PHOTOS, ge=1, le=MAX_PHOTOS)
+    max_file_bytes: int = Field(default=32 * _MIB, ge=1024, le=1024 * _MIB)
+    max_training_set_bytes: int = Field(default=512 * _MIB, ge=1024, le=16 * 1024 * _MIB)
+    max_uploads: int = Field(default=8, ge=1, le=1_000)
+    upload_idle_seconds: float = Field(default=60.0, gt=0, le=3_600)
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, url: str) -> str:
+        try:
+            if url:
+                make_url(url)
+        except ArgumentError:
+            raise ValueError("accepted is an SQLAlchemy URL, for example sqlite:////var/lib/detex/jobs.db") from None
+        return url
+
+    @model_validator(mode="after")
+    def _check_intervals(self) -> Self:
+        if self.lease_seconds < 3 * self.reconcile_interval_seconds:
+            raise ValueError(
+                f"lease_seconds: given {self.lease_seconds}; accepted is at least three times reconcile_interval_seconds "
+                f"({self.reconcile_interval_seconds}), for leases are renewed at that interval"
+            )
+        return self
+
+    def jobs_url(self) -> str:
+        """SQLAlchemy URL of the job database."""
+        return self.database_url or f"sqlite:///{self.work_folder.absolute() / 'jobs.db'}"
+
+    def threads_per_worker(self) -> int:
+        """CPU threads of each worker, at least 1."""
+        return self.worker_threads or max(1, len(os.sched_getaffinity(0)) // self.worker_count)
