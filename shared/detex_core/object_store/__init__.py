@@ -1,5 +1,8 @@
 """Objects by key: one protocol, a folder and an S3 server behind it."""
 
-from detex_core.object_store.protocol import ObjectInfo, ObjectStore
+from detex_core.object_store.factory import open_object_store
+from detex_core.object_store.folder import FolderStore
+from detex_core.object_store.minio_store import MinioStore
+from detex_core.object_store.protocol import ListedObject, ObjectInfo, ObjectStore
 
-__all__ = ["ObjectInfo", "ObjectStore"]
+__all__ = ["FolderStore", "ListedObject", "MinioStore", "ObjectInfo", "ObjectStore", "open_object_store"]

@@ -1,0 +1,223 @@
+"""An object store in a bucket of an S3 server, through the `minio` client.
+
+The SHA-256 of an object is metadata of its own and is verified on every read. Conditional creation is S3's
+`If-None-Match: *`; for objects in parts the server tests it when the upload is completed, so that writers race to the
+end and the losers' parts are thrown away.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from minio.error import S3Error
+from urllib3 import BaseHTTPResponse
+
+from detex_core.errors import AbortedError, AlreadyExistsError, NotFoundError
+from detex_core.object_store.disk import BLOCK_BYTES, copy_hashed, disk_errors, replacing
+from detex_core.object_store.key import checked_key, is_key
+from detex_core.object_store.location import S3Location
+from detex_core.object_store.minio_client import ConditionalMinio, http_client
+from detex_core.object_store.minio_errors import BUCKET_MISSING, is_precondition, s3_errors
+from detex_core.object_store.protocol import ListedObject, ObjectInfo, verify
+
+_SHA256 = "x-amz-meta-detex-sha256"
+_WRITE_ID = "x-amz-meta-detex-write-id"
+
+_Result = TypeVar("_Result")
+
+
+class MinioStore:
+    """Objects in a bucket; see ObjectStore for the methods.
+
+    Args:
+        location: Server, bucket and prefix. A missing bucket is created by the first write or check.
+        access_key: User.
+        secret_key: Secret of the user.
+        connect_timeout_seconds: Longest wait for a connection, of which there are up to three.
+        read_timeout_seconds: Longest silence within a request.
+        part_size_bytes: Files above this size are sent in parts of it, at least 5 MiB.
+    """
+
+    def __init__(
+        self,
+        location: S3Location,
+        *,
+        access_key: str,
+        secret_key: str,
+        connect_timeout_seconds: float = 2.0,
+        read_timeout_seconds: float = 10.0,
+        part_size_bytes: int = 16 * 1024**2,
+    ) -> None:
+        self._bucket = location.bucket
+        self._prefix = f"{location.prefix}/" if location.prefix else ""
+        self._region = location.region
+        self._part_size_bytes = part_size_bytes
+        self._client = ConditionalMinio(
+            location.endpoint,
+            access_key=access_key,
+            secret_key=secret_key,
+            secure=location.secure,
+            region=location.region,
+            http_client=http_client(connect_timeout_seconds, read_timeout_seconds),
+        )
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, content_type: str = "") -> ObjectInfo:
+        """See ObjectStore."""
+        name = self._prefix + checked_key(key)
+        sha256 = hashlib.sha256(data).hexdigest()
+        headers = _headers(sha256, content_type)
+        modified = self._write(
+            key, headers, lambda: self._client.create(self._bucket, name, data, headers, if_absent=if_absent)
+        )
+        return ObjectInfo(key, len(data), modified, sha256)
+
+    def put_file(self, key: str, path: Path, *, if_absent: bool = False, content_type: str = "") -> ObjectInfo:
+        """See ObjectStore."""
+        name = self._prefix + checked_key(key)
+        size_bytes, sha256 = _size_and_sha256(path)
+        if if_absent:
+            self._raise_if_present(key)  # before the bytes travel
+        headers = _headers(sha256, content_type)
+
+        def upload() -> datetime:
+            with path.open("rb") as file:
+                parts = _unchanged_parts(file, self._part_size_bytes, sha256)
+                if size_bytes <= self._part_size_bytes:
+                    data = b"".join(parts)
+                    return self._client.create(self._bucket, name, data, headers, if_absent=if_absent)
+                return self._client.create_in_parts(self._bucket, name, parts, headers, if_absent=if_absent)
+
+        return ObjectInfo(key, size_bytes, self._write(key, headers, upload), sha256)
+
+    def get(self, key: str, *, expected_sha256: str | None = None) -> bytes:
+        """See ObjectStore."""
+        with self._opened(key) as (response, info):
+            data = response.read()
+        verify(info, hashlib.sha256(data).hexdigest(), expected_sha256)
+        return data
+
+    def get_file(self, key: str, path: Path, *, expected_sha256: str | None = None) -> ObjectInfo:
+        """See ObjectStore."""
+        with disk_errors(f"File {path}"), self._opened(key) as (response, info), replacing(path) as file:
+            _, sha256 = copy_hashed(response.stream(BLOCK_BYTES), file)
+            verify(info, sha256, expected_sha256)
+            return info
+
+    def stat(self, key: str) -> ObjectInfo:
+        """See ObjectStore."""
+        name = self._prefix + checked_key(key)
+        with s3_errors(f"Object {key}"):
+            return _info(key, self._client.head(self._bucket, name))
+
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ListedObject]:
+        """See ObjectStore."""
+        start_after = self._prefix + after if after else None
+        try:
+            with s3_errors(f"Bucket {self._bucket}"):
+                for found in self._client.list_objects(
+                    self._bucket, prefix=self._prefix + prefix, recursive=True, start_after=start_after
+                ):
+                    key = (found.object_name or "").removeprefix(self._prefix)
+                    if is_key(key) and found.last_modified is not None:
+                        yield ListedObject(key, found.size or 0, found.last_modified)
+        except NotFoundError as error:
+            if error.reason != BUCKET_MISSING:
+                raise
+
+    def delete(self, key: str) -> bool:
+        """See ObjectStore."""
+        try:
+            self.stat(key)
+        except NotFoundError:
+            return False
+        with s3_errors(f"Object {key}"):
+            self._client.remove_object(self._bucket, self._prefix + key)
+        return True
+
+    def check(self) -> None:
+        """See ObjectStore; creates the bucket where it is missing."""
+        with s3_errors(f"Bucket {self._bucket}"):
+            self._with_bucket(lambda: self._client.probe(self._bucket, self._prefix))
+
+    def _write(self, key: str, headers: dict[str, str], write: Callable[[], datetime]) -> datetime:
+        with s3_errors(f"Object {key}"):
+            try:
+                return self._with_bucket(write)
+            except S3Error as error:
+                if not is_precondition(error):
+                    raise
+            present = self._client.head(self._bucket, self._prefix + key).headers
+            if present.get(_WRITE_ID) != headers[_WRITE_ID]:
+                raise AlreadyExistsError(f"There is an object {key} already.")
+            # Our own: the client repeated the write because the answer to the first try got lost.
+            return parsedate_to_datetime(present["last-modified"])
+
+    def _with_bucket(self, action: Callable[[], _Result]) -> _Result:
+        try:
+            return action()
+        except S3Error as error:
+            if error.code != "NoSuchBucket":
+                raise
+        try:
+            self._client.make_bucket(self._bucket, self._region)
+        except S3Error as error:
+            if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+        return action()
+
+    def _raise_if_present(self, key: str) -> None:
+        try:
+            self.stat(key)
+        except NotFoundError:
+            return
+        raise AlreadyExistsError(f"There is an object {key} already.")
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[tuple[BaseHTTPResponse, ObjectInfo]]:
+        name = self._prefix + checked_key(key)
+        with s3_errors(f"Object {key}"):
+            response = self._client.get_object(self._bucket, name)
+            try:
+                yield response, _info(key, response)
+            finally:
+                response.close()
+                response.release_conn()
+
+
+def _headers(sha256: str, content_type: str) -> dict[str, str]:
+    return {
+        "Content-Type": content_type or "application/octet-stream",
+        _SHA256: sha256,
+        _WRITE_ID: secrets.token_hex(16),
+    }
+
+
+def _info(key: str, response: BaseHTTPResponse) -> ObjectInfo:
+    headers = response.headers
+    return ObjectInfo(
+        key,
+        int(headers["content-length"]),
+        parsedate_to_datetime(headers["last-modified"]),
+        headers.get(_SHA256, ""),
+    )
+
+
+def _size_and_sha256(path: Path) -> tuple[int, str]:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), sha256
+
+
+def _unchanged_parts(file: BinaryIO, part_size_bytes: int, sha256: str) -> Iterator[bytes]:
+    """The file in parts; raises AbortedError after the last where their hash is not `sha256`."""
+    digest = hashlib.sha256()
+    while part := file.read(part_size_bytes):
+        digest.update(part)
+        yield part
+    if digest.hexdigest() != sha256:
+        raise AbortedError(f"{file.name} has changed while it was read.")

@@ -1,0 +1,168 @@
+"""Settings of the services, read from the environment (`DETEX_*`), checked when constructed."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from detex_core.errors import invalid_input
+from detex_core.object_store.key import is_key
+from detex_core.object_store.location import S3Location, parse_location
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+_ADDRESS = r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
+Address = Annotated[str, StringConstraints(pattern=_ADDRESS)]
+
+
+def state_folder() -> Path:
+    """Where data goes by default: `$XDG_STATE_HOME/detex`, or `~/.local/state/detex`."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "detex"
+
+
+class ObjectStoreSettings(BaseSettings):
+    """Which object store to use.
+
+    Attributes:
+        url: `folder:///absolute/path`, or `s3://bucket/prefix?endpoint=host:port&secure=false&region=name`
+            (`DETEX_OBJECT_STORE_URL`).
+        access_key: User of the S3 server (`DETEX_S3_ACCESS_KEY`).
+        secret_key: Its secret (`DETEX_S3_SECRET_KEY`).
+        connect_timeout_seconds: Longest wait for a connection to the S3 server.
+        read_timeout_seconds: Longest silence of the S3 server within a request.
+        part_size_bytes: Files above this size are sent to the S3 server in parts of it; S3 wants 5 MiB or more.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DETEX_OBJECT_STORE_", extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True
+    )
+
+    url: str = Field(default_factory=lambda: f"folder://{state_folder()}/object_store")
+    access_key: SecretStr | None = Field(default=None, validation_alias="DETEX_S3_ACCESS_KEY")
+    secret_key: SecretStr | None = Field(default=None, validation_alias="DETEX_S3_SECRET_KEY")
+    connect_timeout_seconds: float = Field(default=2.0, gt=0, le=600)
+    read_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
+    part_size_bytes: int = Field(default=16 * 1024**2, ge=5 * 1024**2, le=5 * 1024**3)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parse_location(url)
+        return url
+
+    @model_validator(mode="after")
+    def _check_credentials(self) -> Self:
+        if isinstance(parse_location(self.url), S3Location) and not (self.access_key and self.secret_key):
+            raise ValueError("an s3:// object store needs DETEX_S3_ACCESS_KEY and DETEX_S3_SECRET_KEY")
+        return self
+
+
+class BaseModelSettings(BaseModel):
+    """A base model that a service has at hand.
+
+    Attributes:
+        name: Name in requests.
+        source: `embedded` (the showroom model that comes with detex), the absolute path of a folder in diffusers
+            format, `store:<key prefix>` (such a folder in the object store), or `hub:<id>` (only where downloads are
+            allowed).
+        image_encoder_source: The CLIP image encoder where the folder has none: an absolute path, `store:` or `hub:`.
+        default_steps: Denoising steps of requests that name none.
+        default_guidance_scale: Guidance scale of requests that name none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    source: str
+    image_encoder_source: str | None = None
+    default_steps: int = Field(default=25, ge=1, le=500)
+    default_guidance_scale: float = Field(default=6.0, ge=0, le=50, allow_inf_nan=False)
+
+    @field_validator("source")
+    @classmethod
+    def _check_source(cls, source: str) -> str:
+        if source != "embedded" and not _is_model_source(source):
+            raise ValueError(
+                f"given {source!r}; accepted is embedded, an absolute path, store:<key prefix> or hub:<id>"
+            )
+        return source
+
+    @field_validator("image_encoder_source")
+    @classmethod
+    def _check_image_encoder_source(cls, source: str | None) -> str | None:
+        if source is not None and not _is_model_source(source):
+            raise ValueError(f"given {source!r}; accepted is an absolute path, store:<key prefix> or hub:<id>")
+        return source
+
+
+def _is_model_source(source: str) -> bool:
+    kind, _, rest = source.partition(":")
+    return (kind == "store" and is_key(rest.rstrip("/"))) or (kind == "hub" and bool(rest)) or source.startswith("/")
+
+
+class ServiceSettings(BaseSettings):
+    """What both services are told. Each reads `DETEX_<FIELD>`; values that are not scalars are JSON.
+
+    Attributes:
+        listen_address: Host and port of gRPC; port 0 takes a free one.
+        metrics_address: Host and port of /metrics, /healthz and /readyz over HTTP; port 0 takes a free one; empty
+            switches it off.
+        object_store: Where concepts, training sets and base models lie.
+        base_models: Base models at hand.
+        default_base_model: Name of the one for requests that name none; empty means the first.
+        device: `auto` takes a GPU where there is one.
+        dtype: Type of the weights; `auto` is float16 on a GPU and float32 elsewhere.
+        allow_downloads: Whether base models may be fetched from a hub.
+        work_folder: Where the service keeps files of its own.
+        drain_delay_seconds: Wait between reporting NOT_SERVING and refusing calls, for load balancers to notice.
+        drain_grace_seconds: Longest wait for running calls when the service is told to end.
+        max_message_bytes: Largest gRPC message in either direction.
+        readiness_interval_seconds: Time between two looks at whether the service can serve.
+        log_format: `auto` writes text on terminals and JSON lines elsewhere.
+        log_level: Least level that is logged.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DETEX_", extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    listen_address: Address = "127.0.0.1:50051"
+    metrics_address: Address | Literal[""] = "127.0.0.1:9464"
+    object_store: ObjectStoreSettings = Field(default_factory=ObjectStoreSettings)
+    base_models: tuple[BaseModelSettings, ...] = Field(
+        default=(BaseModelSettings(name="showroom", source="embedded"),), min_length=1
+    )
+    default_base_model: str = ""
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    allow_downloads: bool = False
+    work_folder: Path = Field(default_factory=state_folder)
+    drain_delay_seconds: float = Field(default=0.0, ge=0, le=600)
+    drain_grace_seconds: float = Field(default=30.0, ge=0, le=86_400)
+    max_message_bytes: int = Field(default=64 * 1024**2, ge=64 * 1024, le=2**31 - 1)
+    readiness_interval_seconds: float = Field(default=5.0, gt=0, le=600)
+    log_format: Literal["auto", "json", "text"] = "auto"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _check_base_models(self) -> Self:
+        names = [base_model.name for base_model in self.base_models]
+        if len(set(names)) != len(names):
+            raise ValueError(f"base_models: given the names {names}; accepted is each name once")
+        if self.default_base_model and self.default_base_model not in names:
+            raise ValueError(f"default_base_model: given {self.default_base_model!r}; accepted is one of {names}")
+        return self
+
+    def base_model(self, name: str = "", *, field: str = "base_model") -> BaseModelSettings:
+        """The base model of that name, or the default for an empty one.
+
+        Raises:
+            InvalidInputError: There is none of that name.
+        """
+        wanted = name or self.default_base_model or self.base_models[0].name
+        for base_model in self.base_models:
+            if base_model.name == wanted:
+                return base_model
+        names = ", ".join(base_model.name for base_model in self.base_models)
+        raise invalid_input(field, repr(name), f"one of {names}, or nothing for the default")
