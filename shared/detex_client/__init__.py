@@ -1,1 +1,72 @@
-"""The Python client of the detex services, and the `detex` command."""
+"""The Python client of the detex services, and the `detex` command.
+
+with TrainerClient("127.0.0.1:50051") as trainer, GeneratorClient("127.0.0.1:50052") as generator:
+    concept = trainer.train("photos/", class_word="mug", name="my-mug")
+    pictures = generator.generate(f"{concept.word} on a beach", count=4, seed=7)
+    pictures[0].save("beach.png")
+"""
+
+from detex_client.concept import BaseModel, Concept, ConceptAttribute, ConceptReference, DeletedConcepts
+from detex_client.connection import Tls
+from detex_client.errors import DetexClientError, Violation
+from detex_client.generator_client import GeneratorClient, RequestDone, RequestEvent, RequestFailed, ResidentConcept
+from detex_client.hyperparameters import Hyperparameters
+from detex_client.job import Job, JobEndedError, JobFailure, JobPage, JobPreview, JobProgress
+from detex_client.picture import (
+    DenoisingProgress,
+    GeneratedPicture,
+    GenerationEvent,
+    PicturePreview,
+    PictureRequest,
+    Provenance,
+    Queued,
+)
+from detex_client.trainer_client import JobEvent, TrainerClient, TrainingEvent
+from detex_client.training_photo import TrainingPhoto, find_training_photos
+from detex_client.training_set import StoredPhoto, TrainingSet
+from detex_client.upload import UploadProgress
+from detex_client.wire_enum import DeltaForm, JobPhase, JobState, MaskSource, Method, Solver
+
+__all__ = [
+    "BaseModel",
+    "Concept",
+    "ConceptAttribute",
+    "ConceptReference",
+    "DeletedConcepts",
+    "DeltaForm",
+    "DenoisingProgress",
+    "DetexClientError",
+    "GeneratedPicture",
+    "GenerationEvent",
+    "GeneratorClient",
+    "Hyperparameters",
+    "Job",
+    "JobEndedError",
+    "JobEvent",
+    "JobFailure",
+    "JobPage",
+    "JobPhase",
+    "JobPreview",
+    "JobProgress",
+    "JobState",
+    "MaskSource",
+    "Method",
+    "PicturePreview",
+    "PictureRequest",
+    "Provenance",
+    "Queued",
+    "RequestDone",
+    "RequestEvent",
+    "RequestFailed",
+    "ResidentConcept",
+    "Solver",
+    "StoredPhoto",
+    "Tls",
+    "TrainerClient",
+    "TrainingEvent",
+    "TrainingPhoto",
+    "TrainingSet",
+    "UploadProgress",
+    "Violation",
+    "find_training_photos",
+]

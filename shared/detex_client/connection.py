@@ -1,0 +1,162 @@
+"""A channel to one of the services: address, tenant, encryption, deadlines, retries, health."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from detex_client.errors import DetexClientError, refused, translated
+
+DEFAULT_TIMEOUT_SECONDS = 30.0
+MAX_RECEIVED_MESSAGE_BYTES = 128 * 1024 * 1024
+HEALTH_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Encryption of a connection.
+
+    Attributes:
+        root_certificates: PEM file with the authorities to trust; None trusts those that gRPC ships with.
+        client_certificate: PEM file with the certificate to show, where the service asks for one.
+        client_key: PEM file with its key.
+        server_name: Name to expect in the service's certificate, where it differs from the address.
+    """
+
+    root_certificates: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+    server_name: str = ""
+
+
+class Connection:
+    """A lazy channel to one service. Opens no socket before the first call; close it or use it as a context manager.
+
+    Args:
+        service: What it is in messages, `trainer` or `generator`.
+        contract: Full name of the gRPC service, for example `detex.v1.TrainerService`.
+        safe_to_repeat: Methods that are tried again when the service does not answer, with growing pauses.
+        address: `host:port`.
+        tenant: Sent along with every call.
+        tls: None speaks plain text, which is meant for loopback and for inside a cluster.
+        timeout_seconds: Deadline of every call that names none, above 0.
+
+    Raises:
+        DetexClientError: INVALID_ARGUMENT for an empty address or an unreadable certificate.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        contract: str,
+        safe_to_repeat: tuple[str, ...],
+        address: str,
+        tenant: str,
+        tls: Tls | None,
+        timeout_seconds: float,
+    ) -> None:
+        if not address:
+            raise refused("address", "an empty text", "host:port")
+        if not timeout_seconds > 0:
+            raise refused("timeout_seconds", timeout_seconds, "a number above 0")
+        self.peer = f"{service} at {address}"
+        self.timeout_seconds = timeout_seconds
+        self.metadata = (("detex-tenant", tenant),)
+        options = [
+            ("grpc.max_receive_message_length", MAX_RECEIVED_MESSAGE_BYTES),
+            ("grpc.service_config", _service_config(contract, safe_to_repeat)),
+        ]
+        if tls is None:
+            self.channel = grpc.insecure_channel(address, options)
+        else:
+            if tls.server_name:
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            self.channel = grpc.secure_channel(address, _credentials(tls), options)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn failed calls inside the block into DetexClientError."""
+        with translated(self.peer):
+            yield
+
+    def wait_until_serving(self, timeout_seconds: float) -> None:
+        """Wait until the service reports itself healthy.
+
+        Raises:
+            DetexClientError: UNAVAILABLE when the time is over.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while not self.serving(max(deadline - time.monotonic(), HEALTH_POLL_SECONDS)):
+            if time.monotonic() >= deadline:
+                raise DetexClientError(
+                    f"The {self.peer} was not ready within {timeout_seconds:.0f} seconds.",
+                    code=grpc.StatusCode.UNAVAILABLE,
+                    reason="NOT_SERVING",
+                )
+            time.sleep(HEALTH_POLL_SECONDS)
+
+    def serving(self, timeout_seconds: float | None = None) -> bool:
+        """Whether the service answers and reports itself healthy."""
+        # The published type stubs leave out the methods of this one.
+        stub: Any = health_pb2_grpc.HealthStub(self.channel)
+        try:
+            answer = stub.Check(
+                health_pb2.HealthCheckRequest(),
+                timeout=timeout_seconds or self.timeout_seconds,
+                metadata=self.metadata,
+            )
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        self.channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _service_config(contract: str, safe_to_repeat: tuple[str, ...]) -> str:
+    """Service config of gRPC (gRFC A6): calls that are safe to repeat are, as long as nothing has come back yet."""
+    retry = {
+        "maxAttempts": 4,
+        "initialBackoff": "0.2s",
+        "maxBackoff": "2s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    names = [{"service": contract, "method": method} for method in safe_to_repeat]
+    return json.dumps({"methodConfig": [{"name": names, "retryPolicy": retry}]})
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    if (tls.client_certificate is None) != (tls.client_key is None):
+        raise refused("tls.client_certificate", "one of certificate and key", "both, or neither")
+    return grpc.ssl_channel_credentials(
+        root_certificates=_pem("tls.root_certificates", tls.root_certificates),
+        private_key=_pem("tls.client_key", tls.client_key),
+        certificate_chain=_pem("tls.client_certificate", tls.client_certificate),
+    )
+
+
+def _pem(field: str, path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise refused(field, f"{path} ({error.strerror})", "a readable PEM file") from None
+    if b"-----BEGIN " not in data:
+        raise refused(field, f"{path}, which holds no PEM block", "a PEM file")
+    return data

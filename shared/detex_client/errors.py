@@ -1,0 +1,147 @@
+"""The one error of the client, with all that the services say about what went wrong."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import grpc
+from detex_core.errors import InvalidInputError
+from detex_protos.v1 import generator_pb2
+from google.protobuf import message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What is wrong with one field.
+
+    Attributes:
+        field: Path of the field, for example `hyperparameters.steps`.
+        description: What was given and what is accepted.
+    """
+
+    field: str
+    description: str
+
+
+class DetexClientError(Exception):
+    """A call failed, or could not be made with what was given.
+
+    Attributes:
+        code: gRPC status; INVALID_ARGUMENT also for what the client itself refuses before it calls.
+        reason: Stable reason in capitals, for machines.
+        message: A sentence for people.
+        violations: What is wrong with which field; empty for most errors.
+        retry_delay_seconds: Wait before a try that can succeed; None where the service names none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode,
+        reason: str,
+        violations: tuple[Violation, ...] = (),
+        retry_delay_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.violations = violations
+        self.retry_delay_seconds = retry_delay_seconds
+
+
+def refused(field: str, given: object, accepted: str) -> DetexClientError:
+    """The error for what the client refuses by itself, worded as the services word theirs."""
+    text = str(given)
+    shortened = text if len(text) <= 200 else f"{text[:197]}..."
+    violation = Violation(field, f"given {shortened}; accepted is {accepted}.")
+    return DetexClientError(
+        f"{field}: {violation.description}",
+        code=grpc.StatusCode.INVALID_ARGUMENT,
+        reason=InvalidInputError.reason,
+        violations=(violation,),
+    )
+
+
+class _Call(Protocol):
+    """What both kinds of failed calls of grpc have in common."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+
+
+@contextmanager
+def translated(peer: str) -> Iterator[None]:
+    """Turn a failed call inside the block into DetexClientError; `peer` names the service and its address."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_call(error, peer) from None
+
+
+def from_call(error: grpc.RpcError, peer: str) -> DetexClientError:
+    """The error of a failed call; `peer` is for example `trainer at 127.0.0.1:50051`."""
+    call = cast("_Call", error)
+    status = _status(error)
+    detail = call.details() or ""
+    if status is not None:
+        return _from_status(status, call.code())
+    return DetexClientError(_transport_sentence(call.code(), detail, peer), code=call.code(), reason=call.code().name)
+
+
+def from_request_error(error: generator_pb2.RequestError) -> DetexClientError:
+    """The error of one request in a stream of many."""
+    return DetexClientError(
+        error.message,
+        code=_CODES.get(error.code, grpc.StatusCode.UNKNOWN),
+        reason=error.reason,
+        violations=tuple(Violation(violation.field, violation.description) for violation in error.violations),
+        retry_delay_seconds=error.retry_delay.ToTimedelta().total_seconds() if error.HasField("retry_delay") else None,
+    )
+
+
+def _status(error: grpc.RpcError) -> status_pb2.Status | None:
+    try:
+        return cast("status_pb2.Status | None", rpc_status.from_call(cast("Any", error)))
+    except (ValueError, message.DecodeError):
+        return None
+
+
+def _from_status(status: status_pb2.Status, code: grpc.StatusCode) -> DetexClientError:
+    reason = code.name
+    violations: tuple[Violation, ...] = ()
+    retry_delay_seconds = None
+    for detail in status.details:
+        info, request, retry = (
+            error_details_pb2.ErrorInfo(),
+            error_details_pb2.BadRequest(),
+            error_details_pb2.RetryInfo(),
+        )
+        if detail.Unpack(info):
+            reason = info.reason
+        elif detail.Unpack(request):
+            violations = tuple(Violation(found.field, found.description) for found in request.field_violations)
+        elif detail.Unpack(retry):
+            retry_delay_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+    return DetexClientError(
+        status.message, code=code, reason=reason, violations=violations, retry_delay_seconds=retry_delay_seconds
+    )
+
+
+def _transport_sentence(code: grpc.StatusCode, detail: str, peer: str) -> str:
+    """A sentence for statuses that gRPC itself makes, which carry no details of ours."""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return f"The {peer} does not answer ({detail})."
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"The {peer} did not answer in time."
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return f"What answers as the {peer} is no such service, or of another version ({detail})."
+    if code is grpc.StatusCode.CANCELLED:
+        return f"The call to the {peer} was cancelled."
+    return f"The {peer} failed: {detail or code.name}."

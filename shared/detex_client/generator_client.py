@@ -1,0 +1,243 @@
+"""Python client of the generator."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Unpack
+
+import grpc
+from detex_protos.v1 import generator_pb2, generator_pb2_grpc
+
+from detex_client.concept import BaseModel, ConceptReference
+from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Tls
+from detex_client.errors import DetexClientError, from_request_error
+from detex_client.picture import (
+    GeneratedPicture,
+    GenerationEvent,
+    PictureOptions,
+    PictureRequest,
+    event_from_wire,
+)
+
+DEFAULT_ADDRESS = "127.0.0.1:50052"
+GENERATION_TIMEOUT_SECONDS = 600.0
+STREAM_TIMEOUT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class RequestFailed:
+    """One request of many failed; the others go on.
+
+    Attributes:
+        error: As a single call would have raised it.
+    """
+
+    error: DetexClientError
+
+
+@dataclass(frozen=True)
+class RequestDone:
+    """One request of many is done.
+
+    Attributes:
+        images: Pictures sent.
+    """
+
+    images: int
+
+
+@dataclass(frozen=True)
+class RequestEvent:
+    """News of one request of many.
+
+    Attributes:
+        request_index: Position of the request in the iterable, from 0.
+        event: The news; after RequestFailed or RequestDone nothing more comes for the request.
+    """
+
+    request_index: int
+    event: GenerationEvent | RequestFailed | RequestDone
+
+
+@dataclass(frozen=True)
+class ResidentConcept:
+    """A concept in the generator's memory.
+
+    Attributes:
+        reference: Name and version.
+        base_model: Base model it is loaded for.
+        size_bytes: Memory it takes.
+        idle_seconds: Time since its last use.
+    """
+
+    reference: ConceptReference
+    base_model: str
+    size_bytes: int
+    idle_seconds: float
+
+
+class GeneratorClient(Connection):
+    """Draws pictures. Safe to use from several threads.
+
+    All methods raise DetexClientError with the generator's own words: INVALID_ARGUMENT with the fields to mend,
+    NOT_FOUND for an unknown concept, FAILED_PRECONDITION for a concept of another base model, RESOURCE_EXHAUSTED with a
+    delay when it is overloaded, UNAVAILABLE when none answers.
+
+    Args:
+        address: `host:port`.
+        tenant: Whose concepts prompts name.
+        tls: None speaks plain text, which is meant for loopback and for inside a cluster.
+        timeout_seconds: Deadline of calls that answer at once.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        tenant: str = "default",
+        *,
+        tls: Tls | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        super().__init__(
+            service="generator",
+            contract="detex.v1.GeneratorService",
+            safe_to_repeat=("Generate", "ListBaseModels", "ListResidentConcepts", "PrefetchConcept"),
+            address=address,
+            tenant=tenant,
+            tls=tls,
+            timeout_seconds=timeout_seconds,
+        )
+        self._stub = generator_pb2_grpc.GeneratorServiceStub(self.channel)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        on_progress: Callable[[GenerationEvent], None] = lambda _: None,
+        timeout_seconds: float = GENERATION_TIMEOUT_SECONDS,
+        **options: Unpack[PictureOptions],
+    ) -> list[GeneratedPicture]:
+        """Draw the pictures of one prompt and wait for them.
+
+        Args:
+            prompt: What to draw, with words of concepts in square brackets, `[my-mug] on a beach`.
+            on_progress: Called with all news.
+            timeout_seconds: Deadline of the whole call.
+            options: As PictureRequest documents them.
+        """
+        pictures = []
+        for event in self.generate_events(PictureRequest(prompt, **options), timeout_seconds=timeout_seconds):
+            on_progress(event)
+            if isinstance(event, GeneratedPicture):
+                pictures.append(event)
+        return sorted(pictures, key=lambda picture: picture.image_index)
+
+    def generate_events(
+        self, request: PictureRequest, *, timeout_seconds: float = GENERATION_TIMEOUT_SECONDS
+    ) -> Iterator[GenerationEvent]:
+        """Draw the pictures of one request: place in the queue, steps, previews, pictures as they are ready.
+
+        Leaving the iterator early ends the work at the generator's next step.
+        """
+        with self.errors():
+            call = self._stub.Generate(request.to_wire(), timeout=timeout_seconds, metadata=self.metadata)
+            try:
+                for response in call:
+                    event = event_from_wire(response)
+                    if event is not None:
+                        yield event
+            finally:
+                call.cancel()
+
+    def generate_many(
+        self, requests: Iterable[PictureRequest], *, timeout_seconds: float = STREAM_TIMEOUT_SECONDS
+    ) -> Iterator[RequestEvent]:
+        """Draw many requests over one stream; news come in the order in which they are ready.
+
+        A request that the generator refuses gives RequestFailed and the others go on. An exception of `requests`
+        itself ends the stream and is raised here.
+
+        Args:
+            requests: Taken one after the other, from another thread.
+            timeout_seconds: Deadline of the whole stream.
+        """
+        feed = _Feed(requests, on_failure=lambda: call.cancel())
+        with self.errors():
+            call = self._stub.GenerateMany(iter(feed), timeout=timeout_seconds, metadata=self.metadata)
+            try:
+                for response in call:
+                    event = _many_event(response)
+                    if event is not None:
+                        yield RequestEvent(int(response.key), event)
+            except grpc.RpcError:
+                if feed.failure is not None:
+                    raise feed.failure from None
+                raise
+            finally:
+                call.cancel()
+        if feed.failure is not None:
+            raise feed.failure
+
+    def base_models(self) -> tuple[BaseModel, ...]:
+        """The base models that this generator serves, by name."""
+        with self.errors():
+            answer = self._stub.ListBaseModels(
+                generator_pb2.ListBaseModelsRequest(), timeout=self.timeout_seconds, metadata=self.metadata
+            )
+        return tuple(map(BaseModel.from_wire, answer.base_models))
+
+    def resident_concepts(self) -> tuple[ResidentConcept, ...]:
+        """The tenant's concepts in memory, the one used last first."""
+        with self.errors():
+            answer = self._stub.ListResidentConcepts(
+                generator_pb2.ListResidentConceptsRequest(), timeout=self.timeout_seconds, metadata=self.metadata
+            )
+        return tuple(map(_resident, answer.concepts))
+
+    def prefetch(self, name: str, version: str = "", *, base_model: str = "") -> ResidentConcept:
+        """Load a concept ahead of its first picture; without a version the newest."""
+        request = generator_pb2.PrefetchConceptRequest(
+            reference=ConceptReference(name, version).to_wire(), base_model=base_model
+        )
+        with self.errors():
+            answer = self._stub.PrefetchConcept(
+                request, timeout=max(self.timeout_seconds, GENERATION_TIMEOUT_SECONDS), metadata=self.metadata
+            )
+        return _resident(answer.concept)
+
+
+class _Feed:
+    """Requests for the wire; an exception of theirs is kept, for gRPC would lose it in its own thread."""
+
+    def __init__(self, requests: Iterable[PictureRequest], *, on_failure: Callable[[], object]) -> None:
+        self._requests = requests
+        self._on_failure = on_failure
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[generator_pb2.GenerateManyRequest]:
+        try:
+            for index, request in enumerate(self._requests):
+                yield generator_pb2.GenerateManyRequest(key=str(index), request=request.to_wire())
+        except Exception as error:
+            self.failure = error
+            self._on_failure()
+
+
+def _many_event(response: generator_pb2.GenerateManyResponse) -> GenerationEvent | RequestFailed | RequestDone | None:
+    match response.WhichOneof("event"):
+        case "response":
+            return event_from_wire(response.response)
+        case "error":
+            return RequestFailed(from_request_error(response.error))
+        case "done":
+            return RequestDone(response.done.images)
+        case _:
+            return None
+
+
+def _resident(concept: generator_pb2.ResidentConcept) -> ResidentConcept:
+    return ResidentConcept(
+        reference=ConceptReference.from_wire(concept.reference),
+        base_model=concept.base_model,
+        size_bytes=concept.size_bytes,
+        idle_seconds=concept.idle_time.ToTimedelta().total_seconds(),
+    )

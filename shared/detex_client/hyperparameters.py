@@ -1,0 +1,79 @@
+"""Knobs of a training job as keyword arguments."""
+
+from typing import Any, TypedDict, cast
+
+from detex_protos.v1 import trainer_pb2
+
+from detex_client.errors import refused
+from detex_client.wire_enum import DeltaForm
+
+
+class Hyperparameters(TypedDict, total=False):
+    """Knobs by name, with units and ranges as in `detex.v1.Hyperparameters`; what is left out takes its default."""
+
+    steps: int
+    batch_size: int
+    subject_learning_rate: float
+    mapper_learning_rate: float
+    key_value_learning_rate: float
+    attention_loss_weight: float
+    mask_floor: float
+    attribute_keep_probability: float
+    subject_tokens: int
+    seed: int
+    resolution: int
+    preview_interval_steps: int
+    delta_form: DeltaForm
+    low_rank_energy: float
+    prior_loss_weight: float
+
+
+def to_wire(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
+    """The message of the contract.
+
+    Raises:
+        DetexClientError: INVALID_ARGUMENT for an unknown name, or a value that the field cannot carry at all.
+    """
+    message = trainer_pb2.Hyperparameters()
+    for name, value in cast("dict[str, Any]", hyperparameters).items():
+        if name not in message.DESCRIPTOR.fields_by_name:
+            names = ", ".join(field.name for field in message.DESCRIPTOR.fields)
+            raise refused("hyperparameters", name, f"one of {names}")
+        try:
+            setattr(message, name, DeltaForm(value).number() if name == "delta_form" else value)
+        except (TypeError, ValueError):
+            raise refused(f"hyperparameters.{name}", repr(value), _accepted(name)) from None
+    return message
+
+
+def from_wire(message: trainer_pb2.Hyperparameters) -> Hyperparameters:
+    """The knobs that the message holds."""
+    values: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
+    if "delta_form" in values:
+        values["delta_form"] = DeltaForm.from_number(values["delta_form"])
+    return cast("Hyperparameters", values)
+
+
+def parse(name: str, text: str) -> Hyperparameters:
+    """One knob from the text of its value, as on a command line.
+
+    Raises:
+        DetexClientError: INVALID_ARGUMENT for an unknown name or a text that is no such value.
+    """
+    kind = Hyperparameters.__annotations__.get(name, str)
+    value: object = text
+    if kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise refused(f"hyperparameters.{name}", text, _accepted(name)) from None
+    parsed = cast("Hyperparameters", {name: value})
+    to_wire(parsed)
+    return parsed
+
+
+def _accepted(name: str) -> str:
+    kind = Hyperparameters.__annotations__[name]
+    if kind is DeltaForm:
+        return " or ".join(DeltaForm)
+    return "a number" if kind is float else "a whole number that is not negative"

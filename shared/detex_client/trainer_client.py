@@ -1,0 +1,348 @@
+"""Python client of the trainer."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Unpack
+from uuid import uuid4
+
+import grpc
+from detex_core.prompt import CONCEPT_NAME
+from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
+
+from detex_client import hyperparameters as knobs
+from detex_client.concept import BaseModel, Concept, ConceptReference, DeletedConcepts
+from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Tls
+from detex_client.errors import DetexClientError, refused
+from detex_client.job import Job, JobPage, JobPreview, JobProgress
+from detex_client.training_photo import TrainingPhoto, find_training_photos
+from detex_client.training_set import TrainingSet
+from detex_client.upload import UploadProgress, UploadStream
+from detex_client.wire_enum import JobState, Method
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+UPLOAD_TIMEOUT_SECONDS = 600.0
+UPLOAD_ATTEMPTS = 3
+WATCH_TIMEOUT_SECONDS = 900.0
+RECONNECT_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+CONCEPT_NAME_RULE = "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter"
+
+JobEvent = Job | JobProgress | JobPreview
+TrainingEvent = UploadProgress | TrainingSet | JobEvent
+
+
+class TrainerClient(Connection):
+    """Trains concepts and looks after them. Safe to use from several threads.
+
+    All methods raise DetexClientError with the trainer's own words: INVALID_ARGUMENT with the fields to mend,
+    NOT_FOUND, UNAVAILABLE when no trainer answers, DEADLINE_EXCEEDED when it answers too slowly.
+
+    Args:
+        address: `host:port`.
+        tenant: Whose concepts and jobs they are.
+        tls: None speaks plain text, which is meant for loopback and for inside a cluster.
+        timeout_seconds: Deadline of calls that answer at once.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        tenant: str = "default",
+        *,
+        tls: Tls | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        super().__init__(
+            service="trainer",
+            contract="detex.v1.TrainerService",
+            safe_to_repeat=(
+                "SubmitJob",
+                "GetJob",
+                "ListJobs",
+                "WatchJob",
+                "CancelJob",
+                "GetConcept",
+                "ListConcepts",
+                "ListTrainableBaseModels",
+            ),
+            address=address,
+            tenant=tenant,
+            tls=tls,
+            timeout_seconds=timeout_seconds,
+        )
+        self._stub = trainer_pb2_grpc.TrainerServiceStub(self.channel)
+
+    def train(
+        self,
+        photos: str | Path | Iterable[str | Path],
+        *,
+        class_word: str,
+        name: str,
+        masks: Sequence[str | Path | None] | None = None,
+        captions: Sequence[str] | None = None,
+        method: Method = Method.DETEX,
+        attributes: Sequence[str] = (),
+        base_model: str = "",
+        on_progress: Callable[[TrainingEvent], None] = lambda _: None,
+        **hyperparameters: Unpack[knobs.Hyperparameters],
+    ) -> ConceptReference:
+        """Learn a concept from photos and wait for it. A KeyboardInterrupt cancels the job and is raised again.
+
+        Args:
+            photos: Files of one subject, or folders of them; order and masks as `find_training_photos` says.
+            class_word: What the subject is in one or two plain words, for example `mug`.
+            name: Name of the concept to publish.
+            masks: Masks in the order of the photos; None looks for them beside the photos.
+            captions: What each photo shows, in their order.
+            method: How to learn.
+            attributes: What has a word of its own per photo; empty means pose and background.
+            base_model: Base model by name; empty means the trainer's default.
+            on_progress: Called with all news from upload to end, the upload's from another thread.
+            hyperparameters: Knobs; those left out take the default of the method on its base model.
+
+        Raises:
+            JobEndedError: The job failed, or someone else cancelled it.
+        """
+        check_concept_name(name)
+        sources = [photos] if isinstance(photos, str | Path) else photos
+        training_set = self.upload(
+            find_training_photos(sources, masks=masks, captions=captions),
+            class_word=class_word,
+            on_progress=on_progress,
+        )
+        on_progress(training_set)
+        job = self.submit(
+            training_set.training_set_id,
+            name=name,
+            method=method,
+            attributes=attributes,
+            base_model=base_model,
+            **hyperparameters,
+        )
+        try:
+            for event in self.watch(job.job_id):
+                on_progress(event)
+                if isinstance(event, Job):
+                    job = event
+        except KeyboardInterrupt:
+            self.cancel(job.job_id)
+            self.wait(job.job_id)
+            raise
+        return job.published()
+
+    def upload(
+        self,
+        photos: Sequence[TrainingPhoto],
+        *,
+        class_word: str,
+        on_progress: Callable[[UploadProgress], None] = lambda _: None,
+        timeout_seconds: float = UPLOAD_TIMEOUT_SECONDS,
+    ) -> TrainingSet:
+        """Send photos, masks and captions; sent anew, at most three times, where the trainer does not answer.
+
+        Args:
+            photos: The photos in order.
+            class_word: What the subject is.
+            on_progress: Called after each chunk, from another thread.
+            timeout_seconds: Deadline of one attempt.
+        """
+        for attempt in range(1, UPLOAD_ATTEMPTS + 1):
+            try:
+                return self._upload(photos, class_word, on_progress, timeout_seconds)
+            except DetexClientError as error:
+                if error.code is not grpc.StatusCode.UNAVAILABLE or attempt == UPLOAD_ATTEMPTS:
+                    raise
+                time.sleep(RECONNECT_PAUSES_SECONDS[attempt])
+        raise AssertionError("every attempt returns or raises")
+
+    def _upload(
+        self,
+        photos: Sequence[TrainingPhoto],
+        class_word: str,
+        on_progress: Callable[[UploadProgress], None],
+        timeout_seconds: float,
+    ) -> TrainingSet:
+        stream = UploadStream(class_word, photos, on_progress=on_progress, on_failure=lambda: call.cancel())
+        with self.errors():
+            call = self._stub.UploadTrainingSet.future(iter(stream), timeout=timeout_seconds, metadata=self.metadata)
+            try:
+                answer = call.result()
+            except (grpc.RpcError, grpc.FutureCancelledError):
+                if stream.failure is not None:
+                    raise stream.failure from None
+                raise
+            except BaseException:
+                call.cancel()
+                raise
+        return TrainingSet.from_wire(answer.training_set)
+
+    def submit(
+        self,
+        training_set_id: str,
+        *,
+        name: str,
+        method: Method = Method.DETEX,
+        attributes: Sequence[str] = (),
+        base_model: str = "",
+        idempotency_key: str | None = None,
+        **hyperparameters: Unpack[knobs.Hyperparameters],
+    ) -> Job:
+        """Queue a training job; arguments as of `train`.
+
+        Args:
+            training_set_id: What `upload` returned.
+            name: Name of the concept to publish.
+            method: How to learn.
+            attributes: What has a word of its own per photo; empty means pose and background.
+            base_model: Base model by name; empty means the trainer's default.
+            idempotency_key: The same key never gives two jobs; None takes a new random one, which guards the
+                client's own repeated tries.
+            hyperparameters: Knobs.
+        """
+        request = trainer_pb2.SubmitJobRequest(
+            training_set_id=training_set_id,
+            concept_name=name,
+            method=method.number(),
+            hyperparameters=knobs.to_wire(hyperparameters),
+            attributes=attributes,
+            base_model=base_model,
+            idempotency_key=idempotency_key or uuid4().hex,
+        )
+        with self.errors():
+            answer = self._stub.SubmitJob(request, timeout=self.timeout_seconds, metadata=self.metadata)
+        return Job.from_wire(answer.job)
+
+    def job(self, job_id: str) -> Job:
+        """One job as it stands."""
+        with self.errors():
+            answer = self._stub.GetJob(
+                trainer_pb2.GetJobRequest(job_id=job_id), timeout=self.timeout_seconds, metadata=self.metadata
+            )
+        return Job.from_wire(answer.job)
+
+    def jobs(self, *, states: Iterable[JobState] = (), concept_name: str = "") -> Iterator[Job]:
+        """All jobs of these states (none means all) and this concept (empty means all), the newest first."""
+        token = ""
+        while True:
+            page = self.job_page(page_token=token, states=states, concept_name=concept_name)
+            yield from page.jobs
+            token = page.next_page_token
+            if not token:
+                return
+
+    def job_page(
+        self, *, page_size: int = 0, page_token: str = "", states: Iterable[JobState] = (), concept_name: str = ""
+    ) -> JobPage:
+        """One page of jobs; `page_size` 0 leaves it to the trainer."""
+        request = trainer_pb2.ListJobsRequest(
+            page_size=page_size,
+            page_token=page_token,
+            states=[state.number() for state in states],
+            concept_name=concept_name,
+        )
+        with self.errors():
+            answer = self._stub.ListJobs(request, timeout=self.timeout_seconds, metadata=self.metadata)
+        return JobPage(tuple(Job.from_wire(job) for job in answer.jobs), answer.next_page_token)
+
+    def watch(self, job_id: str) -> Iterator[JobEvent]:
+        """Follow a job until it ends; the last event is the job in its final state, whatever that is.
+
+        Goes on after the trainer was away for a while, restarted for example; gives up after several tries in a row.
+        """
+        failures = 0
+        newest_preview = -1
+        while True:
+            try:
+                for event in self._watch_once(job_id):
+                    failures = 0
+                    if isinstance(event, JobPreview):
+                        if event.step <= newest_preview:
+                            continue
+                        newest_preview = event.step
+                    yield event
+                    if isinstance(event, Job) and event.state.ended:
+                        return
+            except DetexClientError as error:
+                # A trainer that shuts down ends its streams as unavailable or cancelled; a stream's own deadline is
+                # there so that a silent connection is noticed.
+                if error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    if error.code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                        raise
+                    if failures == len(RECONNECT_PAUSES_SECONDS):
+                        raise
+                    time.sleep(RECONNECT_PAUSES_SECONDS[failures])
+                    failures += 1
+
+    def _watch_once(self, job_id: str) -> Iterator[JobEvent]:
+        with self.errors():
+            call = self._stub.WatchJob(
+                trainer_pb2.WatchJobRequest(job_id=job_id), timeout=WATCH_TIMEOUT_SECONDS, metadata=self.metadata
+            )
+            try:
+                for response in call:
+                    match response.WhichOneof("event"):
+                        case "job":
+                            yield Job.from_wire(response.job)
+                        case "progress":
+                            yield JobProgress.from_wire(response.progress)
+                        case "preview":
+                            yield JobPreview.from_wire(response.preview)
+            finally:
+                call.cancel()
+
+    def wait(self, job_id: str) -> Job:
+        """Wait for the end of a job and return it in its final state."""
+        job = None
+        for event in self.watch(job_id):
+            if isinstance(event, Job):
+                job = event
+        if job is None:
+            raise AssertionError("a watch ends with the job")
+        return job
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a job to stop; returns it as it stands, which may still be running. `wait` waits for its end."""
+        with self.errors():
+            answer = self._stub.CancelJob(
+                trainer_pb2.CancelJobRequest(job_id=job_id), timeout=self.timeout_seconds, metadata=self.metadata
+            )
+        return Job.from_wire(answer.job)
+
+    def concept(self, name: str, version: str = "") -> Concept:
+        """One concept; without a version the newest."""
+        request = trainer_pb2.GetConceptRequest(reference=ConceptReference(name, version).to_wire())
+        with self.errors():
+            answer = self._stub.GetConcept(request, timeout=self.timeout_seconds, metadata=self.metadata)
+        return Concept.from_wire(answer.concept)
+
+    def concepts(self, *, page_size: int = 0) -> Iterator[Concept]:
+        """All concepts by name, each with its newest version first."""
+        token = ""
+        while True:
+            request = trainer_pb2.ListConceptsRequest(page_size=page_size, page_token=token)
+            with self.errors():
+                answer = self._stub.ListConcepts(request, timeout=self.timeout_seconds, metadata=self.metadata)
+            yield from map(Concept.from_wire, answer.concepts)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def delete_concept(self, name: str, version: str = "") -> DeletedConcepts:
+        """Delete one version of a concept, or all of them where none is named."""
+        request = trainer_pb2.DeleteConceptRequest(reference=ConceptReference(name, version).to_wire())
+        with self.errors():
+            answer = self._stub.DeleteConcept(request, timeout=self.timeout_seconds, metadata=self.metadata)
+        return DeletedConcepts(tuple(map(ConceptReference.from_wire, answer.deleted)), tuple(answer.deleted_keys))
+
+    def base_models(self) -> tuple[BaseModel, ...]:
+        """The base models to train on, by name."""
+        request = trainer_pb2.ListTrainableBaseModelsRequest()
+        with self.errors():
+            answer = self._stub.ListTrainableBaseModels(request, timeout=self.timeout_seconds, metadata=self.metadata)
+        return tuple(map(BaseModel.from_wire, answer.base_models))
+
+
+def check_concept_name(name: str) -> None:
+    """Refuse what no concept can be called, before anything is uploaded for it."""
+    if not CONCEPT_NAME.fullmatch(name):
+        raise refused("concept_name", repr(name), CONCEPT_NAME_RULE)

@@ -1,0 +1,54 @@
+"""Training sets as the trainer keeps them."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from detex_protos.v1 import trainer_pb2
+
+from detex_client.wire_enum import MaskSource
+
+
+@dataclass(frozen=True)
+class StoredPhoto:
+    """A photo as the trainer has understood it; fields as `detex.v1.TrainingPhoto` documents them."""
+
+    photo_index: int
+    width: int
+    height: int
+    sha256: str
+    mask_source: MaskSource
+    mask_share: float
+    caption: str
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Photos of one subject, checked and kept; fields as `detex.v1.TrainingSet` documents them."""
+
+    training_set_id: str
+    digest: str
+    class_word: str
+    photos: tuple[StoredPhoto, ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def from_wire(cls, training_set: trainer_pb2.TrainingSet) -> Self:
+        """From the message of the contract."""
+        return cls(
+            training_set_id=training_set.training_set_id,
+            digest=training_set.digest,
+            class_word=training_set.class_word,
+            photos=tuple(
+                StoredPhoto(
+                    photo_index=photo.photo_index,
+                    width=photo.width,
+                    height=photo.height,
+                    sha256=photo.sha256,
+                    mask_source=MaskSource.from_number(photo.mask_source),
+                    mask_share=photo.mask_share,
+                    caption=photo.caption,
+                )
+                for photo in training_set.photos
+            ),
+            warnings=tuple(training_set.warnings),
+        )

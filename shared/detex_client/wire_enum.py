@@ -1,0 +1,122 @@
+"""Enumerations of the contract as Python enumerations with short lower-case values."""
+
+from enum import StrEnum
+from typing import Any, Self
+
+import grpc
+from detex_protos.v1 import common_pb2, generator_pb2, trainer_pb2
+
+from detex_client.errors import DetexClientError
+
+
+class WireEnum(StrEnum):
+    """An enumeration of the contract: member `DETEX` of `Method` is `METHOD_DETEX` on the wire."""
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        """The enumeration of the contract and the prefix of its members."""
+        raise TypeError(f"{cls.__name__} is no enumeration of the contract")
+
+    def number(self) -> Any:
+        """Its number on the wire."""
+        wrapper, prefix = self._wire()
+        return wrapper.Value(f"{prefix}{self.name}")
+
+    @classmethod
+    def from_number(cls, number: int) -> Self:
+        """The member of a number on the wire.
+
+        Raises:
+            DetexClientError: UNIMPLEMENTED where a newer service sends what this client does not know.
+        """
+        wrapper, prefix = cls._wire()
+        try:
+            return cls[wrapper.Name(number).removeprefix(prefix)]
+        except (KeyError, ValueError):
+            raise DetexClientError(
+                f"The service sent {cls.__name__} {number}, which this client does not know; a newer client does.",
+                code=grpc.StatusCode.UNIMPLEMENTED,
+                reason="CLIENT_TOO_OLD",
+            ) from None
+
+
+class Method(WireEnum):
+    """How a concept is learned."""
+
+    DETEX = "detex"
+    TEXTUAL_INVERSION = "textual_inversion"
+    DREAMBOOTH = "dreambooth"
+    DREAMBOOTH_LORA = "dreambooth_lora"
+    CUSTOM_DIFFUSION = "custom_diffusion"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return common_pb2.Method, "METHOD_"
+
+
+class MaskSource(WireEnum):
+    """Where the mask of a photo comes from."""
+
+    UNSPECIFIED = "unspecified"
+    UPLOADED = "uploaded"
+    ALPHA = "alpha"
+    SEGMENTER = "segmenter"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return trainer_pb2.MaskSource, "MASK_SOURCE_"
+
+
+class DeltaForm(WireEnum):
+    """How key and value deltas are written into a concept."""
+
+    LOW_RANK = "low_rank"
+    FULL = "full"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return trainer_pb2.DeltaForm, "DELTA_FORM_"
+
+
+class JobState(WireEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return trainer_pb2.JobState, "JOB_STATE_"
+
+    @property
+    def ended(self) -> bool:
+        """Whether a job in this state stays in it."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class JobPhase(WireEnum):
+    """What a running job does."""
+
+    UNSPECIFIED = "unspecified"
+    PREPARING = "preparing"
+    TRAINING = "training"
+    PUBLISHING = "publishing"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return trainer_pb2.JobPhase, "JOB_PHASE_"
+
+
+class Solver(WireEnum):
+    """How the reverse diffusion is solved."""
+
+    DDIM = "ddim"
+    EULER = "euler"
+    DPM_SOLVER_PP_2M = "dpm_solver_pp_2m"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return generator_pb2.Solver, "SOLVER_"
