@@ -11,7 +11,7 @@ from detex_client.connection import Tls
 from detex_client.errors import DetexClientError, Violation
 from detex_client.generator_client import GeneratorClient, RequestDone, RequestEvent, RequestFailed, ResidentConcept
 from detex_client.hyperparameters import Hyperparameters
-from detex_client.job import Job, JobEndedError, JobFailure, JobPage, JobPreview, JobProgress
+from detex_client.job import Job, JobEndedError, JobEvent, JobFailure, JobPage, JobPreview, JobProgress
 from detex_client.picture import (
     DenoisingProgress,
     GeneratedPicture,
@@ -21,7 +21,7 @@ from detex_client.picture import (
     Provenance,
     Queued,
 )
-from detex_client.trainer_client import JobEvent, TrainerClient, TrainingEvent
+from detex_client.trainer_client import TrainerClient, TrainingEvent
 from detex_client.training_photo import TrainingPhoto, find_training_photos
 from detex_client.training_set import StoredPhoto, TrainingSet
 from detex_client.upload import UploadProgress

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
+from detex_core.prompt import CONCEPT_NAME
 from detex_protos.v1 import common_pb2, trainer_pb2
 
+from detex_client.errors import refused
 from detex_client.wire_enum import Method
 
 
@@ -118,3 +120,9 @@ class BaseModel:
             prediction_type=base_model.prediction_type,
             is_default=base_model.is_default,
         )
+
+
+def check_concept_name(name: str) -> None:
+    """Refuse what no concept can be called, before anything is uploaded for it."""
+    if not CONCEPT_NAME.fullmatch(name):
+        raise refused("concept_name", repr(name), "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -16,6 +16,9 @@ from detex_client.errors import DetexClientError, refused, translated
 DEFAULT_TIMEOUT_SECONDS = 30.0
 MAX_RECEIVED_MESSAGE_BYTES = 128 * 1024 * 1024
 HEALTH_POLL_SECONDS = 0.1
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,17 @@ class Connection:
         """Turn failed calls inside the block into DetexClientError."""
         with translated(self.peer):
             yield
+
+    def unary(
+        self, method: "grpc.UnaryUnaryMultiCallable[Request, Answer]", request: Request, timeout_seconds: float = 0
+    ) -> Answer:
+        """Call a method that takes one message and gives one; the deadline is the connection's where none is given.
+
+        Raises:
+            DetexClientError: The call failed.
+        """
+        with self.errors():
+            return method(request, timeout=timeout_seconds or self.timeout_seconds, metadata=self.metadata)
 
     def wait_until_serving(self, timeout_seconds: float) -> None:
         """Wait until the service reports itself healthy.

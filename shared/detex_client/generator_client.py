@@ -179,18 +179,12 @@ class GeneratorClient(Connection):
 
     def base_models(self) -> tuple[BaseModel, ...]:
         """The base models that this generator serves, by name."""
-        with self.errors():
-            answer = self._stub.ListBaseModels(
-                generator_pb2.ListBaseModelsRequest(), timeout=self.timeout_seconds, metadata=self.metadata
-            )
+        answer = self.unary(self._stub.ListBaseModels, generator_pb2.ListBaseModelsRequest())
         return tuple(map(BaseModel.from_wire, answer.base_models))
 
     def resident_concepts(self) -> tuple[ResidentConcept, ...]:
         """The tenant's concepts in memory, the one used last first."""
-        with self.errors():
-            answer = self._stub.ListResidentConcepts(
-                generator_pb2.ListResidentConceptsRequest(), timeout=self.timeout_seconds, metadata=self.metadata
-            )
+        answer = self.unary(self._stub.ListResidentConcepts, generator_pb2.ListResidentConceptsRequest())
         return tuple(map(_resident, answer.concepts))
 
     def prefetch(self, name: str, version: str = "", *, base_model: str = "") -> ResidentConcept:
@@ -198,10 +192,7 @@ class GeneratorClient(Connection):
         request = generator_pb2.PrefetchConceptRequest(
             reference=ConceptReference(name, version).to_wire(), base_model=base_model
         )
-        with self.errors():
-            answer = self._stub.PrefetchConcept(
-                request, timeout=max(self.timeout_seconds, GENERATION_TIMEOUT_SECONDS), metadata=self.metadata
-            )
+        answer = self.unary(self._stub.PrefetchConcept, request, GENERATION_TIMEOUT_SECONDS)
         return _resident(answer.concept)
 
 

@@ -134,6 +134,9 @@ class Job:
         return self.concept
 
 
+JobEvent = Job | JobProgress | JobPreview
+
+
 class JobEndedError(DetexClientError):
     """A job gave no concept. `job` holds it as it stands; `reason` is that of its failure, or its state in capitals."""
 

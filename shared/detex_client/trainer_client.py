@@ -7,14 +7,14 @@ from typing import Unpack
 from uuid import uuid4
 
 import grpc
-from detex_core.prompt import CONCEPT_NAME
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 
 from detex_client import hyperparameters as knobs
-from detex_client.concept import BaseModel, Concept, ConceptReference, DeletedConcepts
+from detex_client.concept import BaseModel, Concept, ConceptReference, DeletedConcepts, check_concept_name
 from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Tls
-from detex_client.errors import DetexClientError, refused
-from detex_client.job import Job, JobPage, JobPreview, JobProgress
+from detex_client.errors import DetexClientError
+from detex_client.job import Job, JobEvent, JobPage, JobPreview, JobProgress
+from detex_client.job_watch import RECONNECT_PAUSES_SECONDS, JobWatch
 from detex_client.training_photo import TrainingPhoto, find_training_photos
 from detex_client.training_set import TrainingSet
 from detex_client.upload import UploadProgress, UploadStream
@@ -24,10 +24,7 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 UPLOAD_TIMEOUT_SECONDS = 600.0
 UPLOAD_ATTEMPTS = 3
 WATCH_TIMEOUT_SECONDS = 900.0
-RECONNECT_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
-CONCEPT_NAME_RULE = "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter"
 
-JobEvent = Job | JobProgress | JobPreview
 TrainingEvent = UploadProgress | TrainingSet | JobEvent
 
 
@@ -208,16 +205,12 @@ class TrainerClient(Connection):
             base_model=base_model,
             idempotency_key=idempotency_key or uuid4().hex,
         )
-        with self.errors():
-            answer = self._stub.SubmitJob(request, timeout=self.timeout_seconds, metadata=self.metadata)
+        answer = self.unary(self._stub.SubmitJob, request)
         return Job.from_wire(answer.job)
 
     def job(self, job_id: str) -> Job:
         """One job as it stands."""
-        with self.errors():
-            answer = self._stub.GetJob(
-                trainer_pb2.GetJobRequest(job_id=job_id), timeout=self.timeout_seconds, metadata=self.metadata
-            )
+        answer = self.unary(self._stub.GetJob, trainer_pb2.GetJobRequest(job_id=job_id))
         return Job.from_wire(answer.job)
 
     def jobs(self, *, states: Iterable[JobState] = (), concept_name: str = "") -> Iterator[Job]:
@@ -240,8 +233,7 @@ class TrainerClient(Connection):
             states=[state.number() for state in states],
             concept_name=concept_name,
         )
-        with self.errors():
-            answer = self._stub.ListJobs(request, timeout=self.timeout_seconds, metadata=self.metadata)
+        answer = self.unary(self._stub.ListJobs, request)
         return JobPage(tuple(Job.from_wire(job) for job in answer.jobs), answer.next_page_token)
 
     def watch(self, job_id: str) -> Iterator[JobEvent]:
@@ -249,29 +241,7 @@ class TrainerClient(Connection):
 
         Goes on after the trainer was away for a while, restarted for example; gives up after several tries in a row.
         """
-        failures = 0
-        newest_preview = -1
-        while True:
-            try:
-                for event in self._watch_once(job_id):
-                    failures = 0
-                    if isinstance(event, JobPreview):
-                        if event.step <= newest_preview:
-                            continue
-                        newest_preview = event.step
-                    yield event
-                    if isinstance(event, Job) and event.state.ended:
-                        return
-            except DetexClientError as error:
-                # A trainer that shuts down ends its streams as unavailable or cancelled; a stream's own deadline is
-                # there so that a silent connection is noticed.
-                if error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                    if error.code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-                        raise
-                    if failures == len(RECONNECT_PAUSES_SECONDS):
-                        raise
-                    time.sleep(RECONNECT_PAUSES_SECONDS[failures])
-                    failures += 1
+        return JobWatch(lambda: self._watch_once(job_id)).events()
 
     def _watch_once(self, job_id: str) -> Iterator[JobEvent]:
         with self.errors():
@@ -302,17 +272,13 @@ class TrainerClient(Connection):
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop; returns it as it stands, which may still be running. `wait` waits for its end."""
-        with self.errors():
-            answer = self._stub.CancelJob(
-                trainer_pb2.CancelJobRequest(job_id=job_id), timeout=self.timeout_seconds, metadata=self.metadata
-            )
+        answer = self.unary(self._stub.CancelJob, trainer_pb2.CancelJobRequest(job_id=job_id))
         return Job.from_wire(answer.job)
 
     def concept(self, name: str, version: str = "") -> Concept:
         """One concept; without a version the newest."""
         request = trainer_pb2.GetConceptRequest(reference=ConceptReference(name, version).to_wire())
-        with self.errors():
-            answer = self._stub.GetConcept(request, timeout=self.timeout_seconds, metadata=self.metadata)
+        answer = self.unary(self._stub.GetConcept, request)
         return Concept.from_wire(answer.concept)
 
     def concepts(self, *, page_size: int = 0) -> Iterator[Concept]:
@@ -330,19 +296,11 @@ class TrainerClient(Connection):
     def delete_concept(self, name: str, version: str = "") -> DeletedConcepts:
         """Delete one version of a concept, or all of them where none is named."""
         request = trainer_pb2.DeleteConceptRequest(reference=ConceptReference(name, version).to_wire())
-        with self.errors():
-            answer = self._stub.DeleteConcept(request, timeout=self.timeout_seconds, metadata=self.metadata)
+        answer = self.unary(self._stub.DeleteConcept, request)
         return DeletedConcepts(tuple(map(ConceptReference.from_wire, answer.deleted)), tuple(answer.deleted_keys))
 
     def base_models(self) -> tuple[BaseModel, ...]:
         """The base models to train on, by name."""
         request = trainer_pb2.ListTrainableBaseModelsRequest()
-        with self.errors():
-            answer = self._stub.ListTrainableBaseModels(request, timeout=self.timeout_seconds, metadata=self.metadata)
+        answer = self.unary(self._stub.ListTrainableBaseModels, request)
         return tuple(map(BaseModel.from_wire, answer.base_models))
-
-
-def check_concept_name(name: str) -> None:
-    """Refuse what no concept can be called, before anything is uploaded for it."""
-    if not CONCEPT_NAME.fullmatch(name):
-        raise refused("concept_name", repr(name), CONCEPT_NAME_RULE)
