@@ -1,5 +1,21 @@
 """A concept as it is stored: immutable, hashed, published all at once."""
 
-from detex_core.artifact.manifest import Attribute, FileRecord, KeyValueForm, Manifest
+from detex_core.artifact.archive import ConceptArchive, ConceptPage, DeletedConcepts, StoredManifest
+from detex_core.artifact.layout import ConceptReference
+from detex_core.artifact.manifest import Attribute, ConceptDraft, FileRecord, KeyValueForm, Manifest
+from detex_core.artifact.publish import CONCEPT_FILE, publish_concept
 
-__all__ = ["Attribute", "FileRecord", "KeyValueForm", "Manifest"]
+__all__ = [
+    "CONCEPT_FILE",
+    "Attribute",
+    "ConceptArchive",
+    "ConceptDraft",
+    "ConceptPage",
+    "ConceptReference",
+    "DeletedConcepts",
+    "FileRecord",
+    "KeyValueForm",
+    "Manifest",
+    "StoredManifest",
+    "publish_concept",
+]

@@ -1,20 +1,23 @@
 """The manifest of a concept: what it is, what it fits, and the hashes of its files."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from detex_core.prompt import ATTRIBUTE_NAME, CONCEPT_NAME
+from detex_core.tenancy import TENANT_NAME
 
 SCHEMA_VERSION: Literal[1] = 1
+CONCEPT_VERSION = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 
 ConceptName = Annotated[str, StringConstraints(pattern=f"^{CONCEPT_NAME.pattern}$")]
-ConceptVersion = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$")]
+ConceptVersion = Annotated[str, StringConstraints(pattern=f"^{CONCEPT_VERSION.pattern}$")]
 AttributeName = Annotated[str, StringConstraints(pattern=f"^{ATTRIBUTE_NAME.pattern}$")]
-TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+TenantName = Annotated[str, StringConstraints(pattern=f"^{TENANT_NAME.pattern}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.(safetensors|json|png)$")]
 
 
 class _Record(BaseModel):
@@ -57,12 +60,11 @@ class KeyValueForm(_Record):
     energy_kept: float = Field(ge=0, le=1)
 
 
-class Manifest(_Record):
-    """Contents of manifest.json. Unknown keys are refused; a later schema gets a later `schema_version`.
+class ConceptDraft(_Record):
+    """What a trainer knows about a concept that it is going to publish.
 
     Attributes:
         name: Name of the concept.
-        version: `<UTC time>-<8 hex digits of the content>`; versions of a name sort by age.
         tenant: Owner.
         method: How it was learned, for example `detex`.
         base_model: Name of the base model where it was trained.
@@ -73,17 +75,13 @@ class Manifest(_Record):
         attributes: Attributes with words of their own.
         key_value: Form of the cross-attention deltas.
         dtype: Type of the tensors as written.
-        files: Every file of the artifact but the manifest itself, by name.
         training_set_digest: SHA-256 over class word, photos, masks and captions.
         hyperparameters: All knobs as used.
         metrics: Numbers of the training, for example `loss_final`.
         trainer_version: Version of detex that wrote it.
-        create_time: When it was published.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
     name: ConceptName
-    version: ConceptVersion
     tenant: TenantName
     method: Literal["detex", "textual_inversion", "custom_diffusion", "dreambooth", "dreambooth_lora"]
     base_model: str = Field(min_length=1, max_length=128)
@@ -94,20 +92,40 @@ class Manifest(_Record):
     attributes: tuple[Attribute, ...]
     key_value: KeyValueForm
     dtype: Literal["float32", "float16"]
-    files: dict[Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.(safetensors|json|png)$")], FileRecord]
     training_set_digest: Sha256
     hyperparameters: dict[str, int | float | str]
     metrics: dict[str, float]
     trainer_version: str
-    create_time: AwareDatetime
 
     def attribute(self, name: str) -> Attribute | None:
         """The attribute of that name, or None."""
         return next((attribute for attribute in self.attributes if attribute.name == name), None)
 
 
+class Manifest(ConceptDraft):
+    """Contents of manifest.json. Unknown keys are refused; a later schema gets a later `schema_version`.
+
+    Attributes:
+        schema_version: Version of this schema.
+        version: `<UTC time>-<8 hex digits of the content>`; versions of a name sort by age.
+        files: Every file of the artifact but the manifest itself, by name.
+        create_time: When it was published.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    version: ConceptVersion
+    files: dict[FileName, FileRecord]
+    create_time: AwareDatetime
+
+
 def concept_version(create_time: datetime, content_sha256: str) -> str:
-    """Version of a concept: when it was published (UTC, to the second) and the first 8 digits of its content's hash."""
+    """Version of a concept: when it was published (UTC, to the second) and the first 8 digits of its content's hash.
+
+    Raises:
+        ValueError: `create_time` has no time zone, or `content_sha256` is no SHA-256.
+    """
+    if create_time.tzinfo is None:
+        raise ValueError(f"a time without a zone: {create_time!r}")
     if not re.fullmatch(r"[0-9a-f]{64}", content_sha256):
         raise ValueError(f"not a SHA-256: {content_sha256!r}")
-    return f"{create_time:%Y%m%dT%H%M%SZ}-{content_sha256[:8]}"
+    return f"{create_time.astimezone(UTC):%Y%m%dT%H%M%SZ}-{content_sha256[:8]}"

@@ -9,7 +9,7 @@ from detex_core.object_store.key import is_key
 
 ACCEPTED_URLS = (
     "folder:///absolute/path or s3://bucket[/prefix][?endpoint=host:port][&secure=true|false][&region=name]; "
-    "without an endpoint s3.amazonaws.com"
+    "a bucket has 3 to 63 of a-z, 0-9, '.' and '-'; without an endpoint it is s3.amazonaws.com"
 )
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")

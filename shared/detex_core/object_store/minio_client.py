@@ -1,8 +1,7 @@
 """The `minio` client with conditional creation, which its public methods do not offer (as of 7.2).
 
-They have no way to send `If-None-Match`. The methods here build the same requests from the client's own
-building blocks (`_execute`, which signs and sends any S3 request), so that credentials, signatures, redirects and errors
-stay the library's.
+They have no way to send `If-None-Match`. The methods here build the same requests from the client's own building blocks
+(`_execute` signs and sends any S3 request), so that credentials, signatures, redirects and errors stay the library's.
 """
 
 import hashlib

@@ -1,0 +1,100 @@
+"""Publishing a concept: all files first, the manifest last and only if absent, so that readers see all or nothing."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from detex_core.artifact.archive import StoredManifest
+from detex_core.artifact.layout import (
+    MANIFEST_FILE,
+    ConceptReference,
+    concept_prefix,
+    file_key,
+    manifest_reference,
+)
+from detex_core.artifact.manifest import ConceptDraft, FileRecord, Manifest, concept_version
+from detex_core.errors import AbortedError, AlreadyExistsError
+from detex_core.object_store import ObjectStore
+
+CONCEPT_FILE = "concept.safetensors"
+
+_ATTEMPTS = 5
+_CONTENT_TYPES = {".json": "application/json", ".png": "image/png", ".safetensors": "application/octet-stream"}
+
+
+def publish_concept(
+    store: ObjectStore, draft: ConceptDraft, files: Mapping[str, bytes | Path], *, create_time: datetime | None = None
+) -> StoredManifest:
+    """Publish a new version of a concept.
+
+    The version is later than every version that the concept has, even where clocks disagree: at least a second after the
+    newest. When this raises, no reader sees anything of the new version; files that lie there without a manifest go when
+    the concept is deleted.
+
+    Args:
+        store: Where to.
+        draft: All that the manifest says but version, files and time.
+        files: Content by file name, `concept.safetensors` among them; a path stands for the content of that file.
+        create_time: Time of publication; now where absent.
+
+    Raises:
+        ValueError: `concept.safetensors` is missing.
+        pydantic.ValidationError: A file name is not of the form that manifests take.
+        AbortedError: Others publish the same concept faster than this call finds a free version.
+        DetexError: As ObjectStore.put.
+    """
+    if CONCEPT_FILE not in files:
+        raise ValueError(f"a concept needs {CONCEPT_FILE}; given are {sorted(files)}")
+    records = {name: _record(content) for name, content in sorted(files.items())}
+    content_sha256 = hashlib.sha256(json.dumps({n: r.sha256 for n, r in records.items()}).encode()).hexdigest()
+    wanted = (create_time or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
+    for _ in range(_ATTEMPTS):
+        time = max(wanted, _first_free_time(store, draft, wanted))
+        manifest = Manifest(
+            **dict(draft), version=concept_version(time, content_sha256), files=records, create_time=time
+        )
+        try:
+            return _write(store, manifest, files)
+        except AlreadyExistsError:
+            wanted = time + timedelta(seconds=1)
+    raise AbortedError(f"Concept {draft.name!r} is being published by many at once.", retry_delay_seconds=1)
+
+
+def _record(content: bytes | Path) -> FileRecord:
+    if isinstance(content, bytes):
+        return FileRecord(size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    with content.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileRecord(size_bytes=file.tell(), sha256=sha256)
+
+
+def _first_free_time(store: ObjectStore, draft: ConceptDraft, wanted: datetime) -> datetime:
+    listed = store.list(concept_prefix(draft.tenant, draft.name))
+    versions = [reference.version for each in listed if (reference := manifest_reference(each.key))]
+    if not versions:
+        return wanted
+    newest = datetime.strptime(max(versions).partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return newest + timedelta(seconds=1)
+
+
+def _write(store: ObjectStore, manifest: Manifest, files: Mapping[str, bytes | Path]) -> StoredManifest:
+    """Write files and manifest; raises AlreadyExistsError where another has taken this version."""
+    reference = ConceptReference(manifest.name, manifest.version)
+    for name, content in files.items():
+        key = file_key(manifest.tenant, reference, name)
+        content_type = _CONTENT_TYPES[Path(name).suffix]
+        try:
+            if isinstance(content, bytes):
+                written = store.put(key, content, if_absent=True, content_type=content_type)
+            else:
+                written = store.put_file(key, content, if_absent=True, content_type=content_type)
+        except AlreadyExistsError:
+            written = store.stat(key)  # of an interrupted publication with the same content, or of another
+        if written.sha256 != manifest.files[name].sha256:
+            raise AlreadyExistsError(f"There is an object {key} with other content.")
+    data = manifest.model_dump_json(indent=2).encode()
+    key = file_key(manifest.tenant, reference, MANIFEST_FILE)
+    written = store.put(key, data, if_absent=True, content_type=_CONTENT_TYPES[".json"])
+    return StoredManifest(manifest, written.sha256, len(data))
