@@ -174,14 +174,14 @@ class ConceptArchive:
             except NotFoundError:
                 continue  # deleted since it was listed
             except DataLossError as error:
-                logger.error("concept left out of a list: %s", error.message)  # noqa: TRY400
+                logger.error("concept left out of a list: %s", error.message)
         return ConceptPage(tuple(concepts), "")
 
     def delete(self, tenant: str, name: str, version: str = "", *, field: str = "reference") -> DeletedConcepts:
         """Delete one version of a concept, or all of them where none is named.
 
-        Manifests go first, so that no reader sees half a concept. Without a version, files that interrupted publications
-        of the concept have left an hour or more ago go too.
+        Manifests go first, so that no reader sees half a concept. Without a version, files that interrupted
+        publications of the concept have left an hour or more ago go too.
 
         Raises:
             NotFoundError: There is no such concept, or not in that version.

@@ -45,7 +45,7 @@ def manifest_reference(key: str) -> ConceptReference | None:
 
 
 def check_reference(tenant: str, name: str, version: str, field: str) -> None:
-    """Raise InvalidInputError where tenant, name or version (may be empty) is malformed; `field` names the reference."""
+    """Raise InvalidInputError where tenant, name or version (may be empty) is malformed; `field` is the reference."""
     if not TENANT_NAME.fullmatch(tenant):
         raise invalid_input("tenant", repr(tenant), "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter or digit")
     if not CONCEPT_NAME.fullmatch(name):

@@ -29,9 +29,9 @@ def publish_concept(
 ) -> StoredManifest:
     """Publish a new version of a concept.
 
-    The version is later than every version that the concept has, even where clocks disagree: at least a second after the
-    newest. When this raises, no reader sees anything of the new version; files that lie there without a manifest go when
-    the concept is deleted.
+    The version is later than every version that the concept has, even where clocks disagree: at least a second after
+    the newest. When this raises, no reader sees anything of the new version; files that lie there without a manifest go
+    when the concept is deleted.
 
     Args:
         store: Where to.
