@@ -1,0 +1,209 @@
+"""A base model: Stable Diffusion 1.x or 2.x from a folder in diffusers format, frozen.
+
+Legend: B rows, T token positions, E text width, C latent channels, P width of image features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from detex_core.errors import FailedPreconditionError
+from detex_core.object_store import ObjectStore
+from detex_core.settings import BaseModelSettings, state_folder
+from PIL import Image
+from torch import Tensor, nn
+
+from detex_diffusion import model_parts as files
+from detex_diffusion.cross_attention import unsupported_attention
+from detex_diffusion.fingerprint import fingerprint
+from detex_diffusion.model_source import model_folder
+from detex_diffusion.noise_schedule import NoiseSchedule
+
+
+@dataclass(frozen=True, eq=False)
+class BaseModel:
+    """All parts of a base model on one device; nothing in it is trained.
+
+    Attributes:
+        name: As in the settings.
+        fingerprint: SHA-256 (hex) over tokenizer, text encoder, UNet and noise schedule: all that a concept depends on.
+        folder: Where it was read from.
+        tokenizer: CLIPTokenizer; `model_max_length` is T.
+        text_encoder: CLIPTextModel.
+        image_encoder: CLIPVisionModelWithProjection, or None.
+        image_processor: CLIPImageProcessorPil of the image encoder, or None.
+        vae: AutoencoderKL.
+        unet: UNet2DConditionModel.
+        noise_schedule: The forward process.
+        device: Of all parts.
+        dtype: Of all parts.
+        height: Height in pixels of the pictures it was made for.
+        width: Width in pixels of the pictures it was made for.
+    """
+
+    name: str
+    fingerprint: str
+    folder: Path
+    tokenizer: Any
+    text_encoder: Any
+    image_encoder: Any | None
+    image_processor: Any | None
+    vae: Any
+    unet: Any
+    noise_schedule: NoiseSchedule
+    device: torch.device
+    dtype: torch.dtype
+    height: int
+    width: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """T, start and end included."""
+        return int(self.tokenizer.model_max_length)
+
+    @property
+    def embedding_width(self) -> int:
+        """E."""
+        return int(self.text_encoder.config.hidden_size)
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Pixels of a picture along one latent."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def size_multiple(self) -> int:
+        """Heights and widths in pixels are multiples of this."""
+        return self.pixels_per_latent
+
+    def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, int, int]:
+        """(C, h, w) of a picture of that size in pixels; 0 means the size it was made for."""
+        factor = self.pixels_per_latent
+        return int(self.unet.config.in_channels), (height or self.height) // factor, (width or self.width) // factor
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All parts with weights."""
+        parts = (self.text_encoder, self.image_encoder, self.vae, self.unet)
+        return tuple(part for part in parts if part is not None)
+
+    @torch.no_grad()
+    def image_features(self, images: Sequence[Image.Image]) -> Tensor:
+        """Features of pictures by the CLIP image encoder: (B, P) float32, not normalised.
+
+        Raises:
+            FailedPreconditionError: The base model has no image encoder.
+        """
+        if self.image_encoder is None or self.image_processor is None:
+            raise FailedPreconditionError(
+                f"Base model {self.name!r} has no image encoder; name one as its image_encoder_source: a folder of a "
+                "CLIPVisionModelWithProjection."
+            )
+        pixels = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(device=self.device, dtype=self.dtype)
+        features: Tensor = self.image_encoder(pixel_values=pixels).image_embeds
+        return features.float()
+
+
+def load_base_model(
+    settings: BaseModelSettings,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    object_store: ObjectStore | None = None,
+    *,
+    work_folder: Path | None = None,
+    allow_downloads: bool = False,
+) -> BaseModel:
+    """Load a base model.
+
+    Args:
+        settings: Name and source, see `BaseModelSettings`.
+        device: Where to put it.
+        dtype: float32, float16 or bfloat16, whatever the files hold.
+        object_store: For sources `store:`.
+        work_folder: Where copies of what is not local are kept; by default a folder of the user's state.
+        allow_downloads: Whether sources `hub:` may be downloaded.
+
+    Raises:
+        FailedPreconditionError: The source cannot be had here, is no Stable Diffusion 1.x or 2.x, or holds pickles.
+        NotFoundError: The object store or the hub has nothing there.
+        DataLossError: A file is missing or damaged, or lacks tensors.
+        UnavailableError: The object store or the hub does not answer.
+    """
+    find = partial(
+        model_folder,
+        work_folder=work_folder or state_folder(),
+        object_store=object_store,
+        allow_downloads=allow_downloads,
+    )
+    folder = find(settings.source)
+    files.check_pipeline(folder)
+    place = torch.device(device)
+    tokenizer = files.load_tokenizer(folder)
+    text_encoder = files.load_text_encoder(folder)
+    unet = files.load_unet(folder)
+    vae = files.load_vae(folder)
+    noise_schedule = files.load_noise_schedule(folder)
+    _check_fit(folder, tokenizer, text_encoder, unet, vae)
+    encoder_folder = files.image_encoder_folder(folder)
+    if encoder_folder is None and settings.image_encoder_source is not None:
+        encoder_folder = find(settings.image_encoder_source)
+    image_encoder = image_processor = None
+    if encoder_folder is not None:
+        image_encoder, image_processor = files.load_image_encoder(encoder_folder, folder)
+    for module in (text_encoder, unet, vae, image_encoder):
+        if module is not None:
+            module.to(device=place, dtype=dtype).eval().requires_grad_(False)
+    sample_size = unet.config.sample_size
+    rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    return BaseModel(
+        name=settings.name,
+        fingerprint=fingerprint(folder, files.fingerprinted_files(folder)),
+        folder=folder,
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        image_encoder=image_encoder,
+        image_processor=image_processor,
+        vae=vae,
+        unet=unet,
+        noise_schedule=noise_schedule,
+        device=place,
+        dtype=dtype,
+        height=int(rows) * factor,
+        width=int(columns) * factor,
+    )
+
+
+def _check_fit(folder: Path, tokenizer: Any, text_encoder: Any, unet: Any, vae: Any) -> None:
+    """Raise FailedPreconditionError where the parts do not fit together or are of another kind."""
+    width, text_width = unet.config.cross_attention_dim, text_encoder.config.hidden_size
+    problem = None
+    if width != text_width:
+        problem = f"the UNet reads text of width {width}, the text encoder writes {text_width}"
+    elif not unet.config.in_channels == unet.config.out_channels == vae.config.latent_channels:
+        problem = (
+            f"the UNet takes {unet.config.in_channels} and gives {unet.config.out_channels} channels, the VAE has "
+            f"{vae.config.latent_channels}; inpainting and upscaling models are not supported"
+        )
+    elif len(tokenizer) > text_encoder.config.vocab_size:
+        problem = f"the tokenizer has {len(tokenizer)} tokens, the text encoder {text_encoder.config.vocab_size}"
+    elif any(
+        getattr(unet.config, key, None) not in (None, False)
+        for key in (
+            "class_embed_type",
+            "addition_embed_type",
+            "encoder_hid_dim",
+            "time_cond_proj_dim",
+            "dual_cross_attention",
+        )
+    ):
+        problem = "its UNet takes further conditions; Stable Diffusion 1.x and 2.x are supported"
+    else:
+        attention = unsupported_attention(unet)
+        if attention is not None:
+            problem = f"its UNet is of another kind: {attention}"
+    if problem is not None:
+        raise FailedPreconditionError(f"Base model in {folder.name!r}: {problem}.")

@@ -1,0 +1,156 @@
+"""A concept in memory: the words it brings and what it adds to the projections of cross-attention.
+
+Legend: E width of word embeddings, N photos, S subject tokens, O output width of a projection, r rank.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+import torch
+from detex_core.artifact import KeyValueForm
+from torch import Tensor
+
+from detex_diffusion.key_value_delta import KeyValueDeltas, LayerDelta, LowRankDelta, low_rank_delta
+
+Scope = Literal["words", "prompt"]
+
+
+class ConceptWords(Protocol):
+    """What tokenising a prompt needs of a concept."""
+
+    @property
+    def class_word(self) -> str:
+        """Plain words that follow the subject's embeddings."""
+
+    @property
+    def subject_tokens(self) -> int:
+        """S."""
+
+    @property
+    def attribute_counts(self) -> Mapping[str, int]:
+        """Number of photos with a word, by attribute."""
+
+
+class KeyValueSource(Protocol):
+    """What keys and values need of a concept."""
+
+    @property
+    def key_value(self) -> KeyValueDeltas:
+        """Deltas by cross-attention layer."""
+
+    @property
+    def scope(self) -> Scope:
+        """Which tokens go through them."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """One embedding of a concept.
+
+    Attributes:
+        attribute: Name of the attribute, or None for the subject.
+        index: Subject token 0 to S - 1, or photo 0 to N - 1.
+    """
+
+    attribute: str | None
+    index: int
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A concept, ready for use; tensors are not changed in place by anyone.
+
+    Attributes:
+        reference: For people and logs, for example `tenant/name@version`.
+        class_word: Plain words for what the subject is.
+        subject: (S, E).
+        attributes: (N, E) by attribute name.
+        key_value: Deltas by the name of the cross-attention module; empty for a concept of words alone.
+        scope: Whether its own `words` go through the deltas or the whole `prompt`.
+    """
+
+    reference: str
+    class_word: str
+    subject: Tensor
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
+    key_value: KeyValueDeltas = field(default_factory=dict)
+    scope: Scope = "words"
+
+    @property
+    def subject_tokens(self) -> int:
+        """S."""
+        return int(self.subject.shape[0])
+
+    @property
+    def attribute_counts(self) -> dict[str, int]:
+        """Number of photos with a word, by attribute."""
+        return {name: int(embeddings.shape[0]) for name, embeddings in self.attributes.items()}
+
+    def embedding(self, word: Word) -> Tensor:
+        """The embedding (E,) of one of its words; raises KeyError or IndexError where it has no such word."""
+        return (self.subject if word.attribute is None else self.attributes[word.attribute])[word.index]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by their names in `concept.safetensors`."""
+        tensors = {"subject": self.subject}
+        tensors |= {f"attribute.{name}": embeddings for name, embeddings in self.attributes.items()}
+        for layer, layer_delta in self.key_value.items():
+            for projection, delta in layer_delta.projections():
+                for suffix, tensor in delta.tensors().items():
+                    tensors[f"key_value.{layer}.{projection}{suffix}"] = tensor
+        return tensors
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors as they lie in memory."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Concept":
+        """The same on another device or of another type; shares tensors that need no change."""
+        return replace(
+            self,
+            subject=self.subject.to(device=device, dtype=dtype),
+            attributes={name: tensor.to(device=device, dtype=dtype) for name, tensor in self.attributes.items()},
+            key_value={layer: delta.to(device, dtype) for layer, delta in self.key_value.items()},
+        )
+
+
+def key_value_form(concept: Concept, energy_kept: float = 1.0) -> KeyValueForm:
+    """How the deltas of a concept are written, for its manifest.
+
+    Args:
+        concept: Whose.
+        energy_kept: As `compress` reported it; 1 where nothing was compressed.
+    """
+    deltas = [delta for layer in concept.key_value.values() for _, delta in layer.projections()]
+    ranks = [delta.rank for delta in deltas if isinstance(delta, LowRankDelta)]
+    if deltas and 0 < len(ranks) < len(deltas):
+        raise ValueError("a concept file holds its deltas in one form, full or low rank")
+    form: Literal["none", "full", "low_rank"] = "none" if not deltas else "low_rank" if ranks else "full"
+    return KeyValueForm(form=form, scope=concept.scope, largest_rank=max(ranks, default=0), energy_kept=energy_kept)
+
+
+def compress(concept: Concept, energy: float, largest_rank: int | None = None) -> tuple[Concept, float]:
+    """The concept with its deltas as the thinnest matrices that keep a share of their energy.
+
+    Args:
+        concept: With deltas of any form.
+        energy: Share of the squared Frobenius norm of each delta to keep, greater than 0, at most 1.
+        largest_rank: Limit of every rank, which goes before `energy`; None for none.
+
+    Returns:
+        The concept, and the share of the energy of all deltas together that is kept (1 where all are 0).
+    """
+    if not 0 < energy <= 1:
+        raise ValueError(f"energy {energy} is not a share greater than 0 and at most 1")
+    kept = total = 0.0
+    layers = {}
+    for layer, layer_delta in concept.key_value.items():
+        thin = {}
+        for projection, delta in layer_delta.projections():
+            thin[projection], energy_kept = low_rank_delta(delta, energy, largest_rank)
+            kept += energy_kept
+            total += float(delta.materialized().detach().double().square().sum().item())
+        layers[layer] = LayerDelta(**thin)
+    return replace(concept, key_value=layers), min(1.0, kept / total) if total > 0 else 1.0

@@ -1,0 +1,181 @@
+"""Cross-attention keys and values of prompts, each token through the projections of the concept it belongs to.
+
+Once text is encoded, a concept touches the UNet only here: K = (W_k + dW_k) h and V = (W_v + dW_v) h. They are computed
+once per prompt and serve all denoising steps; the UNet that reads them knows no concept.
+
+Legend: B prompts (rows), T text positions, E text width, H heads, D head dim.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from torch.nn import functional
+
+from detex_diffusion.concept import KeyValueSource
+from detex_diffusion.cross_attention import cross_attention_layers, head_shape
+from detex_diffusion.key_value_delta import PROJECTIONS, KeyValueDeltas, ProjectionDelta
+
+
+@dataclass(frozen=True)
+class OwnedTokens:
+    """Tokens that go through the same deltas.
+
+    Attributes:
+        tokens: (B, T) bool; on the CPU for preference, where reading it waits for no GPU.
+        deltas: By cross-attention layer; may be parameters in training. Layers that are absent add nothing.
+    """
+
+    tokens: Tensor
+    deltas: KeyValueDeltas
+
+
+@dataclass(frozen=True)
+class PromptKeyValues:
+    """Keys and values of one prompt.
+
+    Attributes:
+        layers: By cross-attention layer, K and V, each (H, T, D) with the layer's own H and D.
+    """
+
+    layers: Mapping[str, tuple[Tensor, Tensor]]
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return int(next(iter(self.layers.values()))[0].shape[1])
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all keys and values."""
+        return sum(t.numel() * t.element_size() for pair in self.layers.values() for t in pair)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "PromptKeyValues":
+        """The same on another device or of another type."""
+        return PromptKeyValues(
+            {
+                name: (k.to(device=device, dtype=dtype), v.to(device=device, dtype=dtype))
+                for name, (k, v) in self.layers.items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class KeyValueBatch:
+    """Keys and values of B rows of a UNet call.
+
+    Attributes:
+        layers: By cross-attention layer, K and V, each (B, H, T, D).
+        mask: (B, T) bool, False where a shorter prompt is filled up; None where all prompts have T tokens.
+    """
+
+    layers: Mapping[str, tuple[Tensor, Tensor]]
+    mask: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return int(next(iter(self.layers.values()))[0].shape[0])
+
+    @classmethod
+    def stack(cls, prompts: Sequence[PromptKeyValues]) -> "KeyValueBatch":
+        """One row for each prompt; shorter ones are filled up with zeros that no query sees."""
+        lengths = [prompt.tokens for prompt in prompts]
+        longest = max(lengths)
+        layers = {}
+        for name in prompts[0].layers:
+            pairs = [prompt.layers[name] for prompt in prompts]
+            layers[name] = (
+                torch.stack([_filled(key, longest) for key, _ in pairs]),
+                torch.stack([_filled(value, longest) for _, value in pairs]),
+            )
+        if min(lengths) == longest:
+            return cls(layers)
+        device = next(iter(layers.values()))[0].device
+        mask = torch.arange(longest, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
+        return cls(layers, mask)
+
+    def row(self, index: int) -> PromptKeyValues:
+        """Keys and values of one row, without what was filled up."""
+        length = None if self.mask is None else int(self.mask[index].sum().item())
+        return PromptKeyValues({n: (k[index, :, :length], v[index, :, :length]) for n, (k, v) in self.layers.items()})
+
+
+def project(unet: UNet2DConditionModel, hidden: Tensor, owned: Sequence[OwnedTokens] = ()) -> KeyValueBatch:
+    """Keys and values of a batch of prompts; differentiable in the hidden states and the deltas.
+
+    Args:
+        unet: Whose projections.
+        hidden: (B, T, E), from `text.encode`.
+        owned: Which tokens go through which deltas; a token in several entries gets the sum of their deltas.
+    """
+    rows, length, width = hidden.shape
+    flat = hidden.reshape(rows * length, width)
+    parts = [(_positions(part.tokens, flat.device), part.deltas) for part in owned]
+    layers = {}
+    for name, module in cross_attention_layers(unet).items():
+        heads, _ = head_shape(module)
+        pair = []
+        for projection in PROJECTIONS:
+            linear = getattr(module, projection)
+            output = functional.linear(flat, linear.weight, linear.bias)  # (B T, O)
+            for positions, deltas in parts:
+                layer_delta = deltas.get(name)
+                delta: ProjectionDelta | None = None if layer_delta is None else getattr(layer_delta, projection)
+                if delta is None:
+                    continue
+                if positions is None:
+                    output = output + delta.apply(flat)
+                elif len(positions):
+                    output = output.index_add(0, positions, delta.apply(flat[positions]))
+            pair.append(output.view(rows, length, heads, -1).transpose(1, 2))  # (B, H, T, D)
+        layers[name] = (pair[0], pair[1])
+    return KeyValueBatch(layers)
+
+
+def key_values(
+    unet: UNet2DConditionModel, hidden: Tensor, owners: Tensor, concepts: Sequence[KeyValueSource]
+) -> PromptKeyValues:
+    """Keys and values of one prompt.
+
+    One prompt at a time on purpose: every matrix product has the prompt's own shape, so that the result is the same
+    bit for bit whatever other prompts are being served.
+
+    A concept of scope `words` has its own tokens (embeddings and nouns) alone; the other tokens go through the base
+    model's projections. A concept of scope `prompt` has all T tokens, start, end and padding included, where it is the
+    only concept of the prompt; beside others it has its own tokens alone.
+
+    Args:
+        unet: Whose projections.
+        hidden: (T, E), from `text.encode`.
+        owners: (T,) int64, index in `concepts` or -1, from `TokenizedPrompt.owners`.
+        concepts: In the order of `TokenizedPrompt.concepts`, on the device and of the type of the UNet.
+    """
+    owners = owners.cpu()
+    owned = []
+    for index, concept in enumerate(concepts):
+        tokens = owned_tokens(owners, index, concept, len(concepts))
+        owned.append(OwnedTokens(tokens.unsqueeze(0), concept.key_value))
+    batch = project(unet, hidden.unsqueeze(0), owned)
+    # Contiguous per head, as a row of a stacked batch is.
+    return PromptKeyValues({name: (k[0].contiguous(), v[0].contiguous()) for name, (k, v) in batch.layers.items()})
+
+
+def owned_tokens(owners: Tensor, index: int, concept: KeyValueSource, concepts: int) -> Tensor:
+    """Tokens (T,) bool that go through the deltas of the concept at an index of a prompt with so many concepts."""
+    if concept.scope == "prompt" and concepts == 1:
+        return torch.ones_like(owners, dtype=torch.bool)
+    return owners == index
+
+
+def _positions(tokens: Tensor, device: torch.device) -> Tensor | None:
+    """Where the tokens (B, T) are, counted through the batch; None for everywhere."""
+    flat = tokens.reshape(-1).cpu()
+    return None if bool(flat.all()) else flat.nonzero().squeeze(1).to(device)
+
+
+def _filled(tensor: Tensor, tokens: int) -> Tensor:
+    missing = tokens - tensor.shape[1]
+    return functional.pad(tensor, (0, 0, 0, missing)) if missing else tensor

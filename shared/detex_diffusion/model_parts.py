@@ -1,0 +1,216 @@
+"""The parts of a base model read from a folder in diffusers format: safetensors only, every tensor accounted for."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from detex_core.errors import DataLossError, FailedPreconditionError
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+
+from detex_diffusion.noise_schedule import NoiseSchedule
+
+_T = TypeVar("_T")
+_CLASSES = {
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "tokenizer": "CLIPTokenizer",
+}
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+def check_pipeline(folder: Path) -> None:
+    """Refuse a folder whose `model_index.json` is not that of a Stable Diffusion 1.x or 2.x.
+
+    Raises:
+        FailedPreconditionError: It is another pipeline.
+        DataLossError: It cannot be read.
+    """
+    index = read_json(folder / "model_index.json")
+    for part, expected in _CLASSES.items():
+        entry = index.get(part)
+        given = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        # Folders written by older releases name the fast tokenizer.
+        if given not in (expected, f"{expected}Fast"):
+            raise FailedPreconditionError(
+                f"Base model in {folder.name!r}: model_index.json gives {given!r} as {part}; Stable Diffusion 1.x and "
+                f"2.x have {expected}."
+            )
+    if index.get("text_encoder_2"):
+        raise FailedPreconditionError(
+            f"Base model in {folder.name!r}: it has two text encoders; Stable Diffusion 1.x and 2.x have one."
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of a JSON file; raises DataLossError where the file is missing or holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataLossError(f"{_place(path)} is missing.") from None
+    except (OSError, ValueError) as error:
+        raise DataLossError(f"{_place(path)} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataLossError(f"{_place(path)} holds no JSON object.")
+    return content
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The CLIP tokenizer; raises DataLossError where its files are missing or damaged."""
+    place = folder / "tokenizer"
+    read_json(place / "tokenizer_config.json")
+    if not (place / "tokenizer.json").is_file() and not (
+        (place / "vocab.json").is_file() and (place / "merges.txt").is_file()
+    ):
+        raise DataLossError(f"{_place(place)} lacks tokenizer.json, or vocab.json and merges.txt.")
+    tokenizer = _loaded(place, lambda: CLIPTokenizer.from_pretrained(place, local_files_only=True))
+    positions = read_json(folder / "text_encoder" / "config.json").get("max_position_embeddings", 77)
+    tokenizer.model_max_length = min(int(tokenizer.model_max_length), int(positions))
+    return tokenizer
+
+
+def load_text_encoder(folder: Path) -> Any:
+    """The CLIP text encoder; raises as `load_unet`."""
+    return _transformers_model(CLIPTextModel, folder / "text_encoder")
+
+
+def load_unet(folder: Path) -> Any:
+    """The UNet.
+
+    Raises:
+        FailedPreconditionError: Its weights are pickles or lie in several files.
+        DataLossError: A file is missing or damaged, or tensors are missing, unknown or of wrong shape.
+    """
+    return _diffusers_model(UNet2DConditionModel, folder / "unet")
+
+
+def load_vae(folder: Path) -> Any:
+    """The VAE; raises as `load_unet`."""
+    return _diffusers_model(AutoencoderKL, folder / "vae")
+
+
+def load_noise_schedule(folder: Path) -> NoiseSchedule:
+    """The forward process; raises DataLossError, and FailedPreconditionError as `NoiseSchedule.from_config`."""
+    return NoiseSchedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+
+
+def image_encoder_folder(folder: Path) -> Path | None:
+    """Where a base model keeps its image encoder, or None."""
+    place = folder / "image_encoder"
+    return place if place.is_dir() else None
+
+
+def load_image_encoder(place: Path, base_folder: Path) -> tuple[Any, Any]:
+    """CLIP image encoder with projection and its image processor; raises as `load_unet`.
+
+    The processor's settings are `preprocessor_config.json` beside the weights, or of the base model's
+    `feature_extractor` or `image_processor`; without any they are CLIP's, at the encoder's size.
+    """
+    encoder = _transformers_model(CLIPVisionModelWithProjection, place)
+    for candidate in (place, base_folder / "feature_extractor", base_folder / "image_processor"):
+        if (candidate / "preprocessor_config.json").is_file():
+            values = read_json(candidate / "preprocessor_config.json")
+            names = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
+            known = {key: values[key] for key in (*names, "do_normalize", "image_mean", "image_std") if key in values}
+            processor = CLIPImageProcessorPil(**known)
+            break
+    else:
+        side = encoder.config.image_size
+        processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    crop = processor.crop_size
+    if (crop["height"], crop["width"]) != (encoder.config.image_size, encoder.config.image_size):
+        raise FailedPreconditionError(
+            f"{_place(place)}: its image processor crops to {crop['height']} by {crop['width']} pixels, the encoder "
+            f"reads {encoder.config.image_size} by {encoder.config.image_size}."
+        )
+    return encoder, processor
+
+
+def fingerprinted_files(folder: Path) -> list[Path]:
+    """The files that a concept depends on."""
+    tokenizer = [path for name in _TOKENIZER_FILES if (path := folder / "tokenizer" / name).is_file()]
+    return [
+        *tokenizer,
+        folder / "text_encoder" / "config.json",
+        weights_file(folder / "text_encoder", "model"),
+        folder / "unet" / "config.json",
+        weights_file(folder / "unet", "diffusion_pytorch_model"),
+        folder / "scheduler" / "scheduler_config.json",
+    ]
+
+
+def weights_file(place: Path, stem: str) -> Path:
+    """The safetensors file of a part, of full or half precision.
+
+    Raises:
+        FailedPreconditionError: The weights are pickles, or lie in several files.
+        DataLossError: There are none.
+    """
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+        if (place / name).is_file():
+            return place / name
+    if any(any(place.glob(pattern)) for pattern in ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")):
+        raise FailedPreconditionError(
+            f"{_place(place)} holds its weights as pickle, which can run code when read and is refused; convert it to "
+            f"{stem}.safetensors."
+        )
+    if any(place.glob("*.safetensors.index.json")):
+        raise FailedPreconditionError(
+            f"{_place(place)} holds its weights in several files; accepted is one {stem}.safetensors."
+        )
+    raise DataLossError(f"{_place(place)} lacks {stem}.safetensors.")
+
+
+def _diffusers_model(model_class: Any, place: Path) -> Any:
+    return _model(model_class, place, "diffusion_pytorch_model", low_cpu_mem_usage=False)
+
+
+def _transformers_model(model_class: Any, place: Path) -> Any:
+    return _model(model_class, place, "model")
+
+
+def _model(model_class: Any, place: Path, stem: str, **options: Any) -> Any:
+    read_json(place / "config.json")
+    path = weights_file(place, stem)
+    variant = "fp16" if path.name.endswith(".fp16.safetensors") else None
+    model, report = _loaded(
+        place,
+        lambda: model_class.from_pretrained(
+            place,
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        ),
+    )
+    for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(str(name) for name in report.get(key) or [] if not str(name).endswith("position_ids"))
+        if names:
+            shown = ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
+            raise DataLossError(f"{_place(path)} does not fit its config: {key.replace('_', ' ')} {shown}.")
+    return model
+
+
+def _loaded(place: Path, load: Callable[[], _T]) -> _T:
+    """What `load` gives; whatever a library raises about a damaged file becomes a DataLossError."""
+    try:
+        return load()
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        message = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise DataLossError(f"{_place(place)} cannot be loaded: {message}") from error
+
+
+def _place(path: Path) -> str:
+    return f"{path.parent.name}{os.sep}{path.name}"

@@ -1,0 +1,238 @@
+"""Solvers of the reverse process as tables of coefficients, so that one expression steps a batch of mixed solvers.
+
+With x the latents, m the UNet's output and y the predicted clean latents (x_0), every solver here is
+
+    y_i     = clamp(clean_from_latents x_i + clean_from_output m_i, -limit, limit)
+    x_{i+1} = next_from_latents x_i + next_from_output m_i + next_from_clean y_i + next_from_previous_clean y_{i-1}
+
+with scalars that depend on the solver and the step alone. The UNet reads input_scale x_i at `timestep`.
+Legend: B rows of a batch, n denoising steps, K columns of a table, C latent channels.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import diffusers
+import torch
+from detex_core.errors import FailedPreconditionError, invalid_input
+from torch import Tensor
+
+from detex_diffusion.noise_schedule import NoiseSchedule, PredictionType
+
+
+class Solver(StrEnum):
+    """How latents are stepped from noise to picture."""
+
+    DDIM = "ddim"
+    EULER = "euler"
+    DPM_SOLVER_PP_2M = "dpm_solver_pp_2m"
+
+
+COLUMNS = (
+    "timestep",
+    "input_scale",
+    "clean_from_latents",
+    "clean_from_output",
+    "clean_limit",
+    "next_from_latents",
+    "next_from_output",
+    "next_from_clean",
+    "next_from_previous_clean",
+)
+"""Columns of a table: `rows[..., COLUMNS.index(name)]`."""
+
+
+@dataclass(frozen=True)
+class StepTable:
+    """The coefficients of one sampling run.
+
+    Attributes:
+        solver: Whose they are.
+        rows: (n, K) float32 on the CPU, one row per denoising step, columns as `COLUMNS`.
+        initial_noise_scale: Standard deviation of the latents before the first step.
+    """
+
+    solver: Solver
+    rows: Tensor
+    initial_noise_scale: float
+
+    @property
+    def steps(self) -> int:
+        """N, the number of denoising steps: UNet evaluations per row."""
+        return int(self.rows.shape[0])
+
+    @property
+    def timesteps(self) -> Tensor:
+        """(n,) float32, decreasing; what the UNet is told. Fractional where a solver interpolates noise levels."""
+        return self.rows[:, 0]
+
+
+def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, field: str = "steps") -> StepTable:
+    """The coefficients of a solver over a noise schedule.
+
+    Timesteps, noise levels and their spacing are those of diffusers' scheduler of that solver, built from the base
+    model's own scheduler config (`DDIMScheduler`, `EulerDiscreteScheduler`, `DPMSolverMultistepScheduler`).
+
+    Args:
+        noise_schedule: The base model's.
+        solver: Which.
+        steps: 1 to the number of training timesteps.
+        field: Name of the field in errors.
+
+    Raises:
+        InvalidInputError: `steps` is out of range, or the solver has no such schedule for it.
+        FailedPreconditionError: The base model's schedule does not admit this solver.
+    """
+    accepted = f"1 to {noise_schedule.training_timesteps} steps"
+    if not 1 <= steps <= noise_schedule.training_timesteps:
+        raise invalid_input(field, steps, accepted)
+    build = {Solver.DDIM: _ddim_rows, Solver.EULER: _euler_rows, Solver.DPM_SOLVER_PP_2M: _dpm_solver_pp_2m_rows}
+    try:
+        rows, initial_noise_scale = build[solver](noise_schedule, steps)
+    except (ValueError, IndexError, RuntimeError) as error:
+        raise invalid_input(field, steps, f"{accepted} that {solver.value} can take here ({error})") from error
+    table = torch.tensor(rows, dtype=torch.float32)
+    unlimited = COLUMNS.index("clean_limit")
+    if not bool(torch.isfinite(table[:, [i for i in range(len(COLUMNS)) if i != unlimited]]).all()):
+        raise FailedPreconditionError(
+            f"{solver.value} in {steps} steps starts where this base model's latents hold no signal (zero terminal "
+            "SNR), and a model that predicts noise cannot start there; choose another solver."
+        )
+    return StepTable(solver, table, initial_noise_scale)
+
+
+def solver_step(
+    rows: Tensor, latents: Tensor, model_output: Tensor, previous_clean: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """One denoising step of each row of a batch, whatever its solver and step.
+
+    Args:
+        rows: (B, K) float32, each row's line of its own `StepTable.rows`.
+        latents: (B, C, h, w), kept in float32 from step to step.
+        model_output: (B, C, h, w) of any float type, after guidance.
+        previous_clean: (B, C, h, w), the clean latents this function returned for the step before. Rows at their first
+            step may hold anything finite; None where no row needs it.
+
+    Returns:
+        The next latents and the predicted clean latents, both (B, C, h, w) float32.
+    """
+    _, _, clean_from_latents, clean_from_output, limit, from_latents, from_output, from_clean, from_previous = (
+        column.view(-1, *(1,) * (latents.ndim - 1)) for column in rows.unbind(dim=1)
+    )
+    latents, model_output = latents.float(), model_output.float()
+    clean = clean_from_latents * latents + clean_from_output * model_output
+    clean = torch.maximum(torch.minimum(clean, limit), -limit)
+    following = from_latents * latents + from_output * model_output + from_clean * clean
+    if previous_clean is not None:
+        following = following + from_previous * previous_clean.float()
+    return following, clean
+
+
+def scale_input(rows: Tensor, latents: Tensor) -> Tensor:
+    """What the UNet reads in place of the latents (B, C, h, w), for rows (B, K)."""
+    return latents * rows[:, 1].view(-1, *(1,) * (latents.ndim - 1))
+
+
+def guide(unconditional: Tensor, conditional: Tensor, guidance_scales: Tensor) -> Tensor:
+    """Classifier-free guidance, Ho and Salimans 2022 (arXiv 2207.12598): u + s (c - u).
+
+    Args:
+        unconditional: (B, C, h, w), the UNet's output for the negative prompt.
+        conditional: (B, C, h, w), the UNet's output for the prompt.
+        guidance_scales: (B,); 1 gives the conditional output.
+    """
+    scales = guidance_scales.to(conditional.dtype).view(-1, *(1,) * (conditional.ndim - 1))
+    return unconditional + scales * (conditional - unconditional)
+
+
+def _scheduler(scheduler_class: Any, noise_schedule: NoiseSchedule, steps: int, **overrides: Any) -> Any:
+    scheduler = scheduler_class.from_config(dict(noise_schedule.scheduler_config), **overrides)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def _ddim_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[float]], float]:
+    """Song et al. 2021 (arXiv 2010.02502), equation 12 with sigma_t = 0."""
+    scheduler = _scheduler(diffusers.DDIMScheduler, noise_schedule, steps)
+    alphas_cumprod = scheduler.alphas_cumprod.double()
+    final = scheduler.final_alpha_cumprod.double()
+    rows = []
+    for timestep in scheduler.timesteps.tolist():
+        # diffusers steps to t - N // n, which for some spacings is not quite the next timestep of the list.
+        previous = timestep - noise_schedule.training_timesteps // steps
+        alpha = alphas_cumprod[timestep]
+        following = alphas_cumprod[previous] if previous >= 0 else final
+        signal, noise = alpha.sqrt().item(), (1 - alpha).sqrt().item()
+        next_signal, next_noise = following.sqrt().item(), (1 - following).sqrt().item()
+        if noise_schedule.prediction_type is PredictionType.EPSILON:
+            clean = _quotient(1.0, signal), _quotient(-noise, signal)
+            direct = 0.0, next_noise
+        else:
+            clean = signal, -noise
+            direct = next_noise * noise, next_noise * signal
+        rows.append([timestep, 1.0, *clean, noise_schedule.clean_limit, *direct, next_signal, 0.0])
+    return rows, float(scheduler.init_noise_sigma)
+
+
+def _euler_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[float]], float]:
+    """Karras et al. 2022 (arXiv 2206.00364), Algorithm 1 without churn: x' = x + (s' - s) (x - y) / s."""
+    scheduler = _scheduler(diffusers.EulerDiscreteScheduler, noise_schedule, steps)
+    sigmas = scheduler.sigmas.double().tolist()
+    rows = []
+    for timestep, sigma, next_sigma in zip(scheduler.timesteps.tolist(), sigmas, sigmas[1:], strict=False):
+        if noise_schedule.prediction_type is PredictionType.EPSILON:
+            clean = 1.0, -sigma
+        else:
+            clean = 1 / (sigma**2 + 1), -sigma / (sigma**2 + 1) ** 0.5
+        ratio = _quotient(next_sigma, sigma)
+        input_scale = 1 / (sigma**2 + 1) ** 0.5
+        rows.append([timestep, input_scale, *clean, float("inf"), ratio, 0.0, 1 - ratio, 0.0])
+    return rows, float(scheduler.init_noise_sigma)
+
+
+def _dpm_solver_pp_2m_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[float]], float]:
+    """Lu et al. 2022 (arXiv 2211.01095), Algorithm 2 (DPM-Solver++(2M)), with s = sigma / alpha, so e^-h = s' / s.
+
+    First order at the first step, and at the last where diffusers' scheduler does so for stability.
+    """
+    scheduler = _scheduler(
+        diffusers.DPMSolverMultistepScheduler,
+        noise_schedule,
+        steps,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        solver_type="midpoint",
+    )
+    config = scheduler.config
+    sigmas = scheduler.sigmas.double()
+    alphas = (sigmas**2 + 1).rsqrt()
+    log_snr = -sigmas.log()  # lambda = log(alpha / sigma); infinite at the end
+    timesteps = scheduler.timesteps.tolist()
+    last = len(timesteps) - 1
+    low_order_at_end = (
+        config.euler_at_final
+        or (config.lower_order_final and len(timesteps) < 15)
+        or config.final_sigmas_type == "zero"
+    )
+    rows = []
+    for i, timestep in enumerate(timesteps):
+        signal, noise = alphas[i].item(), (alphas[i] * sigmas[i]).item()
+        if noise_schedule.prediction_type is PredictionType.EPSILON:
+            clean = 1 / signal, -noise / signal
+        else:
+            clean = signal, -noise
+        next_noise = (alphas[i + 1] * sigmas[i + 1]).item()
+        gain = (alphas[i + 1] * (1 - sigmas[i + 1] / sigmas[i])).item()
+        extrapolation = 0.0
+        if i > 0 and not (i == last and low_order_at_end):
+            ratio = ((log_snr[i] - log_snr[i - 1]) / (log_snr[i + 1] - log_snr[i])).item()
+            extrapolation = gain * _quotient(0.5, ratio)
+        rows.append(
+            [timestep, 1.0, *clean, float("inf"), next_noise / noise, 0.0, gain + extrapolation, -extrapolation]
+        )
+    return rows, float(scheduler.init_noise_sigma)
+
+
+def _quotient(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else float("nan")

@@ -1,0 +1,86 @@
+"""The UNet that knows no concept: it reads keys and values computed beforehand, each row with its own timestep.
+
+Legend: B rows, C latent channels, h and w latent height and width, T text positions, M chosen text positions.
+"""
+
+from collections.abc import Collection
+
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from detex_diffusion.conditioning import KeyValueBatch
+from detex_diffusion.cross_attention import (
+    KEY_VALUES,
+    RECORDER,
+    AttentionRecorder,
+    cross_attention_sizes,
+    install_processors,
+)
+
+
+class KeyValueUNet:
+    """Runs a diffusers UNet on keys and values.
+
+    The UNet's attention processors are replaced once by stateless ones that fall back to diffusers' where no keys and
+    values are given; all that belongs to a call travels through its arguments. So several instances over one UNet, and
+    several threads, do not touch each other, gradient checkpointing recomputes what it computed, and the UNet stays
+    usable as a plain diffusers UNet.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        """Wrap a UNet of Stable Diffusion 1.x or 2.x."""
+        install_processors(unet)
+        self.unet = unet
+
+    def __call__(self, latents: Tensor, timesteps: Tensor, key_values: KeyValueBatch) -> Tensor:
+        """What the UNet predicts.
+
+        Args:
+            latents: (B, C, h, w), after `solver.scale_input`, of the UNet's type.
+            timesteps: (B,), integers or fractions, each row its own.
+            key_values: Of B rows.
+
+        Returns:
+            (B, C, h, w).
+        """
+        return self._predict(latents, timesteps, key_values, None)
+
+    def with_attention(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        key_values: KeyValueBatch,
+        layers: Collection[str],
+        positions: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the UNet predicts, and what it attends to.
+
+        Args:
+            latents: As in a call.
+            timesteps: As in a call.
+            key_values: As in a call.
+            layers: Names of cross-attention layers, see `cross_attention.cross_attention_sizes` for those of a size.
+            positions: (B, M) int64, text positions of interest in each row; None for all T.
+
+        Returns:
+            The prediction (B, C, h, w), and by layer the attention maps (B, M, map height, map width) in float32:
+            probabilities over text positions, averaged over heads, differentiable.
+        """
+        recorder = AttentionRecorder(layers, positions)
+        prediction = self._predict(latents, timesteps, key_values, recorder)
+        sizes = cross_attention_sizes(self.unet, latents.shape[-2], latents.shape[-1])
+        return prediction, {layer: maps.view(*maps.shape[:2], *sizes[layer]) for layer, maps in recorder.maps.items()}
+
+    def _predict(
+        self, latents: Tensor, timesteps: Tensor, key_values: KeyValueBatch, recorder: AttentionRecorder | None
+    ) -> Tensor:
+        if key_values.rows != latents.shape[0]:
+            raise ValueError(f"{latents.shape[0]} rows of latents came with keys and values of {key_values.rows} rows")
+        prediction: Tensor = self.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=None,
+            cross_attention_kwargs={KEY_VALUES: key_values, RECORDER: recorder},
+            return_dict=False,
+        )[0]
+        return prediction
