@@ -1,0 +1,102 @@
+{{/* Settings of the services as environment variables. */}}
+
+{{/* Settings of one service: those of both, then its own over them. Takes root, component; gives JSON. */}}
+{{- define "detex.mergedSettings" -}}
+{{- mustMergeOverwrite (dict) (deepCopy .root.Values.settings) (deepCopy (index .root.Values .component).settings) | toJson -}}
+{{- end -}}
+
+{{/* A value as the services read it: text as it is, all else as JSON with keys in snake case. */}}
+{{- define "detex.settingValue" -}}
+{{- if kindIs "string" . -}}
+{{- . -}}
+{{- else if kindIs "slice" . -}}
+{{- $items := list -}}
+{{- range . -}}
+{{- if kindIs "map" . -}}
+{{- $item := dict -}}
+{{- range $key, $value := . -}}
+{{- $_ := set $item (snakecase $key) $value -}}
+{{- end -}}
+{{- $items = append $items $item -}}
+{{- else -}}
+{{- $items = append $items . -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $items -}}
+{{- else -}}
+{{- toJson . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "detex.objectStoreUrl" -}}
+{{- $store := .Values.objectStore -}}
+{{- $endpoint := $store.endpoint -}}
+{{- $secure := $store.secure -}}
+{{- if not $endpoint -}}
+{{- $endpoint = printf "%s:9000" (include "detex.componentName" (dict "root" . "component" "minio")) -}}
+{{- $secure = false -}}
+{{- end -}}
+{{- $path := ternary (printf "%s/%s" $store.bucket $store.prefix) $store.bucket (ne $store.prefix "") -}}
+{{- printf "s3://%s?endpoint=%s&secure=%t&region=%s" $path $endpoint $secure $store.region -}}
+{{- end -}}
+
+{{/* What the chart itself decides of the settings of a service. */}}
+{{- define "detex.ownSettings" -}}
+DETEX_LISTEN_ADDRESS: "0.0.0.0:50051"
+DETEX_METRICS_ADDRESS: {{ printf "0.0.0.0:%d" (int .root.Values.metrics.port) | quote }}
+DETEX_OBJECT_STORE_URL: {{ include "detex.objectStoreUrl" .root | quote }}
+{{- range $key, $value := .root.Values.objectStore.settings }}
+DETEX_OBJECT_STORE_{{ $key | snakecase | upper }}: {{ include "detex.settingValue" $value | quote }}
+{{- end }}
+DETEX_WORK_FOLDER: /var/lib/detex
+DETEX_LOG_FORMAT: json
+{{- end -}}
+
+{{/* The ConfigMap of a service. */}}
+{{- define "detex.configMap" -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ include "detex.componentName" . }}
+  labels:
+    {{- include "detex.labels" . | nindent 4 }}
+data:
+  {{- include "detex.ownSettings" . | nindent 2 }}
+  {{- range $key, $value := include "detex.mergedSettings" . | fromJson }}
+  DETEX_{{ $key | snakecase | upper }}: {{ include "detex.settingValue" $value | quote }}
+  {{- end }}
+{{- end -}}
+
+{{/* Credentials, always by reference. */}}
+{{- define "detex.objectStoreCredentials" -}}
+- name: DETEX_S3_ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.objectStore.existingSecret }}
+      key: {{ .Values.objectStore.accessKeyKey }}
+- name: DETEX_S3_SECRET_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.objectStore.existingSecret }}
+      key: {{ .Values.objectStore.secretKeyKey }}
+{{- end -}}
+
+{{/* PostgreSQL of this chart: the password never stands in the URL, libpq reads PGPASSWORD. */}}
+{{- define "detex.databaseUrl" -}}
+{{- $values := .Values -}}
+{{- if $values.database.existingSecret -}}
+- name: DETEX_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ $values.database.existingSecret }}
+      key: {{ $values.database.urlKey }}
+{{- else -}}
+- name: PGPASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ $values.postgresql.existingSecret }}
+      key: {{ $values.postgresql.passwordKey }}
+- name: DETEX_DATABASE_URL
+  value: {{ printf "postgresql+psycopg://%s@%s:5432/%s" $values.postgresql.database (include "detex.componentName" (dict "root" . "component" "postgresql")) $values.postgresql.database | quote }}
+{{- end -}}
+{{- end -}}
