@@ -137,7 +137,8 @@ def _from_status(status: status_pb2.Status, code: grpc.StatusCode) -> DetexClien
 def _transport_sentence(code: grpc.StatusCode, detail: str, peer: str) -> str:
     """A sentence for statuses that gRPC itself makes, which carry no details of ours."""
     if code is grpc.StatusCode.UNAVAILABLE:
-        return f"The {peer} does not answer ({detail})."
+        # gRPC tells the whole path to the cause, which comes last.
+        return f"The {peer} does not answer ({detail.rpartition(': ')[2]})."
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"The {peer} did not answer in time."
     if code is grpc.StatusCode.UNIMPLEMENTED:

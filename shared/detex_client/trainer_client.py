@@ -184,17 +184,10 @@ class TrainerClient(Connection):
         idempotency_key: str | None = None,
         **hyperparameters: Unpack[knobs.Hyperparameters],
     ) -> Job:
-        """Queue a training job; arguments as of `train`.
+        """Queue a training job on what `upload` returned; arguments as of `train`.
 
-        Args:
-            training_set_id: What `upload` returned.
-            name: Name of the concept to publish.
-            method: How to learn.
-            attributes: What has a word of its own per photo; empty means pose and background.
-            base_model: Base model by name; empty means the trainer's default.
-            idempotency_key: The same key never gives two jobs; None takes a new random one, which guards the
-                client's own repeated tries.
-            hyperparameters: Knobs.
+        The same `idempotency_key` never gives two jobs; None takes a new random one, which guards the client's own
+        repeated tries.
         """
         request = trainer_pb2.SubmitJobRequest(
             training_set_id=training_set_id,

@@ -1,0 +1,25 @@
+"""All commands of `detex`."""
+
+import typer
+
+from detex_client.cli.concepts import concepts
+from detex_client.cli.failure import EXIT_CODES
+from detex_client.cli.generate import generate
+from detex_client.cli.jobs import jobs
+from detex_client.cli.serve import serve
+from detex_client.cli.train import train
+from detex_client.cli.version import version
+
+application = typer.Typer(
+    help="From a few photos of a product to a word, and from the word to new pictures.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+application.command()(train)
+application.command()(generate)
+application.add_typer(jobs, name="jobs")
+application.add_typer(concepts, name="concepts")
+application.command()(serve)
+application.command()(version)

@@ -1,0 +1,111 @@
+"""`detex concepts`: what has been learned."""
+
+import sys
+from itertools import islice
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from detex_client.cli import options
+from detex_client.cli.failure import reported
+from detex_client.cli.terminal import Terminal
+from detex_client.concept import Concept
+from detex_client.errors import refused
+
+concepts = typer.Typer(help="List, show and delete concepts.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the concept, without brackets.")]
+Version = Annotated[str, typer.Option("--version", help="Version.", show_default="the newest")]
+
+
+@concepts.command("list")
+@reported
+def list_concepts(
+    limit: Annotated[int, typer.Option(min=1, help="Most concepts to list.")] = 200,
+    trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
+    tenant: options.Tenant = options.TENANT,
+    tls: options.UseTls = False,
+    root_certificates: options.RootCertificates = None,
+    timeout: options.Timeout = options.TIMEOUT_SECONDS,
+    json_output: options.Json = False,
+) -> None:
+    """List concepts by name, the newest version first."""
+    terminal = Terminal(json_output=json_output)
+    with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
+        found = list(islice(client.concepts(), limit))
+    terminal.document({"concepts": found})
+    if not found:
+        terminal.say("There are no concepts yet. `detex train` makes one.")
+        return
+    table = Table("word", "version", "class", "method", "attributes", "size", box=None, pad_edge=False)
+    for concept in found:
+        reference = concept.reference
+        size = f"{concept.size_bytes / 1e6:.2f} MB"
+        table.add_row(reference.word, reference.version, concept.class_word, concept.method, _attributes(concept), size)
+    terminal.result(table)
+
+
+@concepts.command("show")
+@reported
+def show_concept(
+    name: Name,
+    version: Version = "",
+    trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
+    tenant: options.Tenant = options.TENANT,
+    tls: options.UseTls = False,
+    root_certificates: options.RootCertificates = None,
+    timeout: options.Timeout = options.TIMEOUT_SECONDS,
+    json_output: options.Json = False,
+) -> None:
+    """Show one concept and the words it brings to prompts."""
+    terminal = Terminal(json_output=json_output)
+    with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
+        concept = client.concept(name, version)
+    terminal.document(concept)
+    reference = concept.reference
+    words = [reference.word]
+    words += [reference.attribute_word(each.name, index) for each in concept.attributes for index in range(each.count)]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for label, value in {
+        "version": reference.version,
+        "class": concept.class_word,
+        "words": " ".join(words),
+        "method": concept.method,
+        "base model": f"{concept.base_model} ({concept.base_model_fingerprint[:12]})",
+        "published": f"{concept.create_time.astimezone():%Y-%m-%d %H:%M:%S}",
+        "size": f"{concept.size_bytes / 1e6:.2f} MB",
+        "manifest": concept.manifest_sha256,
+    }.items():
+        table.add_row(label, value)
+    terminal.result(table)
+
+
+@concepts.command("delete")
+@reported
+def delete_concept(
+    name: Name,
+    version: Annotated[str, typer.Option("--version", help="Version.", show_default="all of them")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
+    tenant: options.Tenant = options.TENANT,
+    tls: options.UseTls = False,
+    root_certificates: options.RootCertificates = None,
+    timeout: options.Timeout = options.TIMEOUT_SECONDS,
+    json_output: options.Json = False,
+) -> None:
+    """Delete one version of a concept, or all of them."""
+    terminal = Terminal(json_output=json_output)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise refused("--yes", "nothing, and nobody to ask", "--yes where there is no terminal")
+        typer.confirm(f"Delete {f'version {version}' if version else 'all versions'} of {name}?", abort=True, err=True)
+    with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
+        deleted = client.delete_concept(name, version)
+    terminal.document(deleted)
+    for reference in deleted.references:
+        terminal.say(f"Deleted {reference.name}, version {reference.version}.")
+
+
+def _attributes(concept: Concept) -> str:
+    return ", ".join(f"{attribute.name} 0-{attribute.count - 1}" for attribute in concept.attributes)

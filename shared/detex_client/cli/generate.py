@@ -1,0 +1,155 @@
+"""`detex generate`: a prompt in, pictures out."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detex_client.cli import options
+from detex_client.cli.failure import reported
+from detex_client.cli.picture_files import slug, write_picture
+from detex_client.cli.progress_display import ProgressDisplay
+from detex_client.cli.terminal import Terminal
+from detex_client.errors import refused
+from detex_client.generator_client import GENERATION_TIMEOUT_SECONDS
+from detex_client.picture import (
+    DenoisingProgress,
+    GeneratedPicture,
+    GenerationEvent,
+    PicturePreview,
+    PictureRequest,
+    Queued,
+)
+from detex_client.wire_enum import Solver
+
+
+@reported
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw; words of concepts in square brackets, all in quotes.")],
+    count: Annotated[int, typer.Option(min=0, help="Pictures, 1 to 64; picture i takes seed + i.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first picture.", show_default="random")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps.", show_default="the base model's")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="How closely to follow the prompt.", show_default="the base model's")
+    ] = None,
+    solver: Annotated[Solver | None, typer.Option(help="How to solve.", show_default="dpm_solver_pp_2m")] = None,
+    negative: Annotated[str, typer.Option(help="What to keep away from.", show_default=False)] = "",
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="Size in pixels.", show_default="the base model's")
+    ] = "",
+    preview: Annotated[
+        int, typer.Option(min=0, metavar="STEPS", help="Keep a preview every so many steps; 0 keeps none.")
+    ] = 0,
+    base_model: Annotated[str, typer.Option(help="Base model by name.", show_default="the generator's")] = "",
+    concept_version: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VERSION", help="Version of a concept; may be repeated.", show_default="the newest"),
+    ] = None,
+    generator: options.GeneratorAddress = options.GENERATOR_ADDRESS,
+    tenant: options.Tenant = options.TENANT,
+    tls: options.UseTls = False,
+    root_certificates: options.RootCertificates = None,
+    timeout: options.Timeout = GENERATION_TIMEOUT_SECONDS,
+    json_output: options.Json = False,
+) -> None:
+    """Draw pictures.
+
+    [my-mug] is the subject of a concept, [my-mug:pose:2] the pose of its photo 2, [my-mug:background:0] the
+    background of its photo 0. Shells read square brackets themselves, so put the prompt in quotes:
+
+    detex generate '[my-mug] with [my-mug:pose:2] on a beach' --count 4
+
+    Files are named by prompt and seed and never overwritten; each PNG carries all that it takes to draw it again.
+    """
+    terminal = Terminal(json_output=json_output)
+    width, height = _size(size)
+    request = PictureRequest(
+        prompt=prompt,
+        negative_prompt=negative,
+        base_model=base_model,
+        count=count,
+        seed=seed,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        solver=solver,
+        width=width,
+        height=height,
+        preview_interval_steps=preview,
+        concept_versions=_versions(concept_version or []),
+    )
+    with (
+        options.open_generator(generator, tenant, tls, root_certificates) as client,
+        terminal.progress() as progress,
+    ):
+        keeper = _Keeper(terminal, progress, request, out)
+        for event in client.generate_events(request, timeout_seconds=timeout):
+            keeper.take(event)
+        keeper.finish()
+    for path in keeper.paths:
+        terminal.result(str(path))
+
+
+class _Keeper:
+    """Shows the news of one request and writes its pictures."""
+
+    def __init__(self, terminal: Terminal, progress: ProgressDisplay, request: PictureRequest, folder: Path) -> None:
+        self.paths: list[Path] = []
+        self._terminal = terminal
+        self._request = request
+        self._folder = folder
+        self._slug = slug(request.prompt)
+        self._bar = progress.bar(f"Drawing {max(request.count, 1)} picture{'s' if request.count > 1 else ''}")
+        self._steps: dict[int, int] = {}
+
+    def take(self, event: GenerationEvent) -> None:
+        """Show or keep one piece of news."""
+        match event:
+            case Queued():
+                waiting = f"{event.queue_position} ahead" if event.queue_position else ""
+                self._bar.update(0, None, detail=waiting)
+                self._terminal.event("queued", event)
+            case DenoisingProgress():
+                self._steps[event.image_index] = event.step
+                self._show(event.total_steps)
+                self._terminal.event("progress", event)
+            case PicturePreview():
+                stem = f"{self._slug}_picture-{event.image_index}_step-{event.step:03d}"
+                path = write_picture(self._folder / "previews", stem, event.png)
+                self._terminal.event(
+                    "preview", {"image_index": event.image_index, "step": event.step, "path": str(path)}
+                )
+            case GeneratedPicture():
+                path = write_picture(self._folder, f"{self._slug}_seed-{event.seed}", event.png)
+                self.paths.append(path)
+                described = {"image_index": event.image_index, "path": str(path), "seed": event.seed}
+                self._terminal.event("picture", {**described, "provenance": event.provenance})
+
+    def finish(self) -> None:
+        """Show that all pictures are there."""
+        self._bar.finish()
+
+    def _show(self, total_steps: int) -> None:
+        count = max(self._request.count, 1)
+        done, total = sum(self._steps.values()), total_steps * count
+        self._bar.update(done, total, amount=f"{len(self.paths)}/{count} pictures", detail=f"{done}/{total} steps")
+
+
+def _size(size: str) -> tuple[int, int]:
+    if not size:
+        return 0, 0
+    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", size)
+    if match is None:
+        raise refused("--size", size, "WIDTHxHEIGHT in pixels, for example 512x512")
+    return int(match[1]), int(match[2])
+
+
+def _versions(pairs: list[str]) -> dict[str, str]:
+    versions = {}
+    for pair in pairs:
+        name, equals, version = pair.partition("=")
+        if not (name and equals and version):
+            raise refused("--concept-version", pair, "NAME=VERSION")
+        versions[name] = version
+    return versions

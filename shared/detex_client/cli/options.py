@@ -1,0 +1,69 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detex_client import generator_client, trainer_client
+from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Tls
+from detex_client.generator_client import GeneratorClient
+from detex_client.trainer_client import TrainerClient
+
+_CONNECTION = "Connection"
+
+TrainerAddress = Annotated[
+    str,
+    typer.Option("--trainer", envvar="DETEX_TRAINER_ADDRESS", help="Trainer, host:port.", rich_help_panel=_CONNECTION),
+]
+GeneratorAddress = Annotated[
+    str,
+    typer.Option(
+        "--generator", envvar="DETEX_GENERATOR_ADDRESS", help="Generator, host:port.", rich_help_panel=_CONNECTION
+    ),
+]
+Tenant = Annotated[
+    str,
+    typer.Option("--tenant", envvar="DETEX_TENANT", help="Whose concepts and jobs.", rich_help_panel=_CONNECTION),
+]
+UseTls = Annotated[
+    bool,
+    typer.Option("--tls", envvar="DETEX_TLS", help="Encrypt; without it, plain text.", rich_help_panel=_CONNECTION),
+]
+RootCertificates = Annotated[
+    Path | None,
+    typer.Option(
+        "--root-certificates",
+        envvar="DETEX_ROOT_CERTIFICATES",
+        help="PEM file with the authorities to trust; implies --tls.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", min=0.1, help="Longest wait for an answer, in seconds.", rich_help_panel=_CONNECTION),
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to standard output.")]
+
+TRAINER_ADDRESS = trainer_client.DEFAULT_ADDRESS
+GENERATOR_ADDRESS = generator_client.DEFAULT_ADDRESS
+TENANT = "default"
+TIMEOUT_SECONDS = DEFAULT_TIMEOUT_SECONDS
+
+
+def open_trainer(
+    address: str, tenant: str, use_tls: bool, root_certificates: Path | None, timeout_seconds: float = TIMEOUT_SECONDS
+) -> TrainerClient:
+    """A client of the trainer that the options name."""
+    return TrainerClient(address, tenant, tls=_tls(use_tls, root_certificates), timeout_seconds=timeout_seconds)
+
+
+def open_generator(
+    address: str, tenant: str, use_tls: bool, root_certificates: Path | None, timeout_seconds: float = TIMEOUT_SECONDS
+) -> GeneratorClient:
+    """A client of the generator that the options name."""
+    return GeneratorClient(address, tenant, tls=_tls(use_tls, root_certificates), timeout_seconds=timeout_seconds)
+
+
+def _tls(use_tls: bool, root_certificates: Path | None) -> Tls | None:
+    return Tls(root_certificates) if use_tls or root_certificates is not None else None

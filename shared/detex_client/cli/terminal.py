@@ -1,0 +1,66 @@
+"""Where a command writes: results to standard output, all else to standard error; with `--json`, JSON alone."""
+
+import sys
+from contextlib import AbstractContextManager
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from detex_client.cli.json_document import document, written
+from detex_client.cli.progress_display import ProgressDisplay, progress_display
+
+
+class Terminal:
+    """Output of one command.
+
+    Nothing is read as markup: prompts are full of square brackets.
+
+    Args:
+        json_output: Whether results are JSON; people are told nothing but errors then.
+    """
+
+    def __init__(self, *, json_output: bool) -> None:
+        self.json_output = json_output
+        self._results = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self._talk = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Tell people what happens."""
+        if not self.json_output:
+            self._talk.print(text)
+
+    def warn(self, text: str) -> None:
+        """Tell people what may go wrong, with `--json` too."""
+        self._talk.print(f"Warning: {text}", style="yellow")
+
+    def fail(self, text: str) -> None:
+        """Tell people what went wrong, with `--json` too."""
+        self._talk.print(f"Error: {text}", style="red")
+
+    def result(self, result: RenderableType) -> None:
+        """Show people a result, on standard output."""
+        if not self.json_output:
+            self._results.print(result)
+
+    def document(self, value: Any) -> None:
+        """Write the one JSON document of the command."""
+        if self.json_output:
+            self._write(written(value, indent=2))
+
+    def event(self, kind: str, value: Any) -> None:
+        """Write one JSON line of a command whose results come bit by bit."""
+        if self.json_output:
+            self._write(written({"event": kind, **document(value)}))
+
+    def progress(self) -> AbstractContextManager[ProgressDisplay]:
+        """A display of progress for as long as a block runs."""
+        return progress_display(self._talk, silent=self.json_output)
+
+    def flush(self) -> None:
+        """Write out what is buffered."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()

@@ -1,0 +1,139 @@
+"""`detex train`: photos in, concept out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detex_client import hyperparameters as knobs
+from detex_client.cli import options
+from detex_client.cli.failure import reported
+from detex_client.cli.interruption import cancel_and_leave, held_back
+from detex_client.cli.job_display import UploadDisplay, follow
+from detex_client.cli.terminal import Terminal
+from detex_client.concept import check_concept_name
+from detex_client.errors import refused
+from detex_client.job import Job
+from detex_client.trainer_client import TrainerClient
+from detex_client.training_photo import TrainingPhoto, find_training_photos
+from detex_client.wire_enum import Method
+
+
+@reported
+def train(
+    photos: Annotated[list[Path], typer.Argument(help="Photos of one subject (PNG, JPEG, WebP), or folders of them.")],
+    class_word: Annotated[str, typer.Option(help="What the subject is in one or two plain words, for example mug.")],
+    name: Annotated[str, typer.Option(help="Name of the concept: the word for it in prompts, in square brackets.")],
+    mask: Annotated[
+        list[Path] | None,
+        typer.Option(help="Mask of a photo, subject white on black; once per photo, in order.", show_default=False),
+    ] = None,
+    find_masks: Annotated[bool, typer.Option(help="Whether to look for masks beside the photos.")] = True,
+    caption: Annotated[
+        list[str] | None,
+        typer.Option(help="What a photo shows, in words; once per photo, in order.", show_default=False),
+    ] = None,
+    method: Annotated[Method, typer.Option(help="How to learn.")] = Method.DETEX,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(help="What has a word of its own per photo; may be repeated.", show_default="pose, background"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Optimisation steps.", show_default="the method's")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.", show_default="random")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other hyperparameter, for example key_value_learning_rate=1e-4; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    previews: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for pictures drawn on the way; see --set preview_interval_steps=50.", show_default=False
+        ),
+    ] = None,
+    base_model: Annotated[str, typer.Option(help="Base model by name.", show_default="the trainer's")] = "",
+    wait: Annotated[bool, typer.Option(help="Whether to wait for the end; Ctrl-C then cancels the job.")] = True,
+    trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
+    tenant: options.Tenant = options.TENANT,
+    tls: options.UseTls = False,
+    root_certificates: options.RootCertificates = None,
+    json_output: options.Json = False,
+) -> None:
+    """Learn a concept from three to five photos of one subject.
+
+    A mask keeps the surroundings out of the concept. The mask of mug.jpg is looked for beside it as mug.mask.png,
+    mug_mask.png or mask_mug.png, and that of photo_3.jpg also as mask_3.png. Photos of a folder are taken in natural
+    order, and the first has the index 0 in prompts.
+    """
+    terminal = Terminal(json_output=json_output)
+    check_concept_name(name)
+    hyperparameters = _hyperparameters(steps, seed, setting or [])
+    knobs.to_wire(hyperparameters)
+    masks = mask or None
+    found = find_training_photos(photos, masks=masks, captions=caption or None)
+    if masks is None and not find_masks:
+        found = tuple(TrainingPhoto(photo.photo, None, photo.caption) for photo in found)
+    with options.open_trainer(trainer, tenant, tls, root_certificates) as client:
+        training_set_id = _upload(terminal, client, found, class_word)
+        job: Job | None = None
+        try:
+            with held_back():
+                job = client.submit(
+                    training_set_id,
+                    name=name,
+                    method=method,
+                    attributes=attribute or [],
+                    base_model=base_model,
+                    **hyperparameters,
+                )
+            if not wait:
+                terminal.event("job", job)
+                terminal.result(job.job_id)
+                terminal.say(f"Queued. Follow it with `detex jobs watch {job.job_id}`.")
+                return
+            terminal.say(f"Job {job.job_id} is submitted.")
+            with terminal.progress() as progress:
+                ended = follow(terminal, progress, client.watch(job.job_id), previews)
+        except KeyboardInterrupt:
+            if job is None:
+                raise
+            cancel_and_leave(terminal, client, job.job_id)
+    _conclude(terminal, ended)
+
+
+def _upload(terminal: Terminal, client: TrainerClient, photos: tuple[TrainingPhoto, ...], class_word: str) -> str:
+    with terminal.progress() as progress:
+        display = UploadDisplay(progress, len(photos))
+        training_set = client.upload(photos, class_word=class_word, on_progress=display)
+        display.finish()
+    terminal.event("training_set", training_set)
+    masks = sum(photo.mask is not None for photo in photos)
+    terminal.say(f"The trainer took {len(photos)} photos with {masks} masks.")
+    for warning in training_set.warnings:
+        terminal.warn(warning)
+    return training_set.training_set_id
+
+
+def _conclude(terminal: Terminal, job: Job) -> None:
+    concept = job.published()
+    terminal.say(f"Learned {concept.word}, version {concept.version}.")
+    terminal.say(f"Draw it:  detex generate '{concept.word} on a beach'")
+    terminal.result(concept.name)
+
+
+def _hyperparameters(steps: int | None, seed: int | None, settings: list[str]) -> knobs.Hyperparameters:
+    found: knobs.Hyperparameters = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise refused("--set", setting, "NAME=VALUE")
+        found.update(knobs.parse(name, value))
+    if steps is not None:
+        found["steps"] = steps
+    if seed is not None:
+        found["seed"] = seed
+    return found
