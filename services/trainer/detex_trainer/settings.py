@@ -64,8 +64,8 @@ class TrainerSettings(ServiceSettings):
     def _check_intervals(self) -> Self:
         if self.lease_seconds < 3 * self.reconcile_interval_seconds:
             raise ValueError(
-                f"lease_seconds: given {self.lease_seconds}; accepted is at least three times reconcile_interval_seconds "
-                f"({self.reconcile_interval_seconds}), for leases are renewed at that interval"
+                f"lease_seconds: given {self.lease_seconds}; accepted is at least three times "
+                f"reconcile_interval_seconds ({self.reconcile_interval_seconds}), at which leases are renewed"
             )
         return self
 

@@ -1,0 +1,52 @@
+"""What an executor does: start a worker for a job, tell what it reports, stop it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from detex_trainer.job_spec import JobSpec
+from detex_trainer.worker.events import WorkerEvent
+
+
+@dataclass(frozen=True)
+class WorkerExit:
+    """How a worker ended.
+
+    Attributes:
+        code: Exit status; negative for the signal that killed it.
+        log_tail: The end of what it wrote to its log, for the trainer's log and never for callers.
+    """
+
+    code: int
+    log_tail: str
+
+    def describe(self) -> str:
+        """The exit in words, for example `killed by signal 9`."""
+        return f"ended with status {self.code}" if self.code >= 0 else f"killed by signal {-self.code}"
+
+
+class WorkerRun(Protocol):
+    """A worker that was started."""
+
+    def events(self) -> AsyncIterator[WorkerEvent]:
+        """What the worker reports, in order, until it reports no more; to be read once."""
+
+    async def wait(self) -> WorkerExit:
+        """Wait for its end; nothing of it runs afterwards."""
+
+    def stop(self) -> None:
+        """Ask the worker to stop, and see to it that it has ended after the grace time; may be called repeatedly."""
+
+    def kill(self) -> None:
+        """End the worker at once."""
+
+
+class Executor(Protocol):
+    """Starts workers on a kind of machine."""
+
+    async def start(self, spec: JobSpec) -> WorkerRun:
+        """Start the worker of a job.
+
+        Raises:
+            UnavailableError: There is no room for it now.
+        """

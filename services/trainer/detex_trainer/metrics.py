@@ -1,0 +1,96 @@
+"""Prometheus metrics of the trainer."""
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from detex_core.errors import DetexError
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from detex_trainer.hyperparameters import Method, trainable_methods
+from detex_trainer.jobs.state import JobState
+from detex_trainer.progress import JobPhase
+
+# Failures carry many reasons and labels must stay few: what is not listed counts as OTHER.
+_REASONS = frozenset(
+    {"DATA_LOSS", "DIVERGED", "INTERNAL", "NOT_FOUND", "OUT_OF_MEMORY", "STORAGE_FULL", "TRAINER_DIED", "UNAVAILABLE"}
+    | {"WORKER_DIED"}
+)
+_WAIT_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
+_PHASE_BUCKETS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3_600, 14_400)
+
+_log = logging.getLogger(__name__)
+
+
+class TrainerMetrics:
+    """What the trainer counts and times; states of jobs are counted in the database when they are asked for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.queue_wait = Histogram(
+            "detex_trainer_queue_wait_seconds",
+            "Time from entering the queue to being taken by a worker.",
+            ["method"],
+            buckets=_WAIT_BUCKETS,
+            registry=registry,
+        )
+        self.phase = Histogram(
+            "detex_trainer_phase_seconds",
+            "Time that jobs spend in each phase.",
+            ["method", "phase"],
+            buckets=_PHASE_BUCKETS,
+            registry=registry,
+        )
+        self.steps = Counter(
+            "detex_trainer_steps_total",
+            "Optimisation steps done; its rate is the speed.",
+            ["method"],
+            registry=registry,
+        )
+        self.ended = Counter(
+            "detex_trainer_jobs_ended_total", "Jobs that have ended.", ["method", "state"], registry=registry
+        )
+        self.failures = Counter(
+            "detex_trainer_job_failures_total", "Jobs that failed, by reason.", ["reason"], registry=registry
+        )
+        self.requeued = Counter(
+            "detex_trainer_jobs_requeued_total", "Running jobs put back into the queue.", ["cause"], registry=registry
+        )
+        self.workers = Gauge("detex_trainer_workers", "Workers that run on this trainer.", registry=registry)
+        self.uploads = Counter(
+            "detex_trainer_training_sets_total", "Uploads of training sets, by outcome.", ["outcome"], registry=registry
+        )
+        for method in trainable_methods():
+            self.steps.labels(method)
+
+    def failed(self, reason: str) -> None:
+        """Count a failed job."""
+        self.failures.labels(reason if reason in _REASONS else "OTHER").inc()
+
+    def phase_ended(self, method: Method, phase: JobPhase, seconds: float) -> None:
+        """Time a phase of a job."""
+        self.phase.labels(method, phase).observe(seconds)
+
+
+class JobsCollector(Collector):
+    """Jobs by state and method, read from the database at each scrape."""
+
+    def __init__(self, counts: Callable[[], Mapping[tuple[JobState, Method], int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauge, or nothing while the database does not answer: a stale number would look like a true one."""
+        try:
+            counts = self._counts()
+        except DetexError as error:
+            _log.warning("jobs not counted: %s", error.message)
+            return
+        family = GaugeMetricFamily("detex_trainer_jobs", "Jobs by state and method.", labels=["state", "method"])
+        for state, method in itertools.product(JobState, trainable_methods()):
+            family.add_metric([state, method], counts.get((state, method), 0))
+        yield family
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """The names, so that registering asks the database nothing."""
+        yield GaugeMetricFamily("detex_trainer_jobs", "Jobs by state and method.", labels=["state", "method"])

@@ -1,0 +1,225 @@
+"""Sees one claimed job through: starts its worker, records what it reports, ends the job as the worker ended."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from enum import Enum
+
+from detex_core.errors import DetexError
+
+from detex_trainer.executors import Executor, WorkerExit, WorkerRun
+from detex_trainer.job_spec import JobSpec
+from detex_trainer.jobs import Job, JobClaim, JobClaims, JobFailure, JobState, PreviewRecord
+from detex_trainer.metrics import TrainerMetrics
+from detex_trainer.progress import JobProgress
+from detex_trainer.supervisor.feed import JobFeed
+from detex_trainer.worker.events import (
+    ExitCode,
+    FailedEvent,
+    FinalEvent,
+    PreviewEvent,
+    ProgressEvent,
+    SucceededEvent,
+    WorkerEvent,
+)
+
+_RETRY_SECONDS = 1.0
+_LAST_WORD_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Intention(Enum):
+    """Why a worker is stopped."""
+
+    CANCEL = "its caller asked for it"
+    REQUEUE = "this trainer stops"
+    ABANDON = "the job is no longer held by this trainer"
+
+
+class Attendance:
+    """One worker for one claim."""
+
+    def __init__(
+        self,
+        claim: JobClaim,
+        claims: JobClaims,
+        executor: Executor,
+        feed: JobFeed,
+        metrics: TrainerMetrics,
+        *,
+        max_attempts: int,
+    ) -> None:
+        self._claim = claim
+        self._claims = claims
+        self._executor = executor
+        self._feed = feed
+        self._metrics = metrics
+        self._max_attempts = max_attempts
+        self._run: WorkerRun | None = None
+        self._intention: Intention | None = None
+        self._final: FinalEvent | None = None
+        self._over = False
+        self._progress: JobProgress | None = None
+        self._phase_began = time.monotonic()
+
+    @property
+    def claim(self) -> JobClaim:
+        """The claim that is seen through."""
+        return self._claim
+
+    @property
+    def time_left_seconds(self) -> float | None:
+        """Estimate of the time to the end of the job; None while unknown."""
+        return None if self._progress is None else self._progress.time_left_seconds
+
+    async def see_through(self, write_spec: Callable[[Job], JobSpec]) -> None:
+        """Run the job to its end; raises nothing that the job could bring about."""
+        self._feed.publish(self._claim.job.job_id)
+        ended = WorkerExit(ExitCode.REPORTED, "")
+        if self._intention is None:
+            try:
+                self._run = await self._executor.start(write_spec(self._claim.job))
+            except DetexError as error:
+                _log.warning("job %s not started: %s", self._claim.job.job_id, error.message)
+                await self._conclude_unstarted(error)
+                return
+            ended = await self._follow(self._run)
+        self._end_phase()
+        self._over = True
+        await self._conclude(ended)
+
+    async def _follow(self, run: WorkerRun) -> WorkerExit:
+        if self._intention is not None:
+            run.stop()
+        try:
+            async for event in run.events():
+                await self._take(event)
+                if self._final is not None:
+                    break
+        finally:
+            # Whatever went wrong here, and whatever the worker does after its last word: it may not outlive this.
+            if self._final is None and self._intention is None:
+                run.stop()
+            ended = await self._end_of(run)
+        return ended
+
+    async def _end_of(self, run: WorkerRun) -> WorkerExit:
+        if self._final is not None:
+            try:
+                async with asyncio.timeout(_LAST_WORD_SECONDS):
+                    return await run.wait()
+            except TimeoutError:
+                run.kill()
+        return await run.wait()
+
+    def stop(self, intention: Intention) -> None:
+        """Ask the worker to stop; the first intention decides what becomes of the job."""
+        if self._over:
+            return
+        if self._intention is None:
+            _log.info("stopping job %s: %s", self._claim.job.job_id, intention.value)
+            self._intention = intention
+        if self._run is not None:
+            if intention is Intention.ABANDON:
+                self._run.kill()
+            else:
+                self._run.stop()
+
+    async def _take(self, event: WorkerEvent) -> None:
+        match event:
+            case ProgressEvent():
+                self._measure(event.progress)
+                await self._record(lambda: self._claims.record_progress(self._claim, event.progress))
+            case PreviewEvent():
+                preview = PreviewRecord(event.step, event.prompt, event.key)
+                await self._record(lambda: self._claims.record_preview(self._claim, preview))
+            case _:
+                self._final = event
+
+    async def _record(self, write: Callable[[], bool]) -> None:
+        try:
+            await asyncio.to_thread(write)
+        except DetexError as error:
+            _log.warning("news of job %s not recorded: %s", self._claim.job.job_id, error.message)
+            return
+        self._feed.publish(self._claim.job.job_id)
+
+    def _measure(self, progress: JobProgress) -> None:
+        before = self._progress
+        if before is None or before.phase is not progress.phase:
+            self._end_phase()
+        self._progress = progress
+        done = progress.step - (before.step if before is not None else 0)
+        self._metrics.steps.labels(self._claim.job.order.method).inc(max(0, done))
+
+    def _end_phase(self) -> None:
+        now = time.monotonic()
+        if self._progress is not None:
+            self._metrics.phase_ended(self._claim.job.order.method, self._progress.phase, now - self._phase_began)
+        self._phase_began = now
+
+    async def _conclude_unstarted(self, error: DetexError) -> None:
+        if self._intention is Intention.CANCEL:
+            await self._write(JobState.CANCELLED, lambda: self._claims.cancel(self._claim))
+        elif error.retry_delay_seconds is not None and self._claim.job.attempts < self._max_attempts:
+            await self._requeue("not_started", counts_as_attempt=True)
+        else:
+            await self._fail(JobFailure(error.reason, error.message))
+
+    async def _conclude(self, ended: WorkerExit) -> None:
+        job = self._claim.job
+        match self._final, self._intention:
+            case SucceededEvent(concept_version=version), _:
+                await self._write(JobState.SUCCEEDED, lambda: self._claims.succeed(self._claim, version))
+            case FailedEvent(reason=reason, message=message), _:
+                _log.warning("job %s failed: %s %s\n%s", job.job_id, reason, message, ended.log_tail)
+                await self._fail(JobFailure(reason, message))
+            case _, Intention.CANCEL:
+                await self._write(JobState.CANCELLED, lambda: self._claims.cancel(self._claim))
+            case _, Intention.REQUEUE:
+                await self._requeue("trainer_stops", counts_as_attempt=False)
+            case _, Intention.ABANDON:
+                return
+            case _:
+                _log.error("worker of %s %s\n%s", job.job_id, ended.describe(), ended.log_tail)
+                await self._conclude_dead(ended)
+
+    async def _conclude_dead(self, ended: WorkerExit) -> None:
+        if ended.code != ExitCode.BAD_SPEC and self._claim.job.attempts < self._max_attempts:
+            await self._requeue("worker_died", counts_as_attempt=True)
+            return
+        times = "" if self._claim.job.attempts == 1 else f" {self._claim.job.attempts} times, last"
+        message = f"The worker{times} {ended.describe()} before it had published a concept; often memory ran out."
+        await self._fail(JobFailure("WORKER_DIED", message))
+
+    async def _fail(self, failure: JobFailure) -> None:
+        if await self._write(JobState.FAILED, lambda: self._claims.fail(self._claim, failure)):
+            self._metrics.failed(failure.reason)
+
+    async def _requeue(self, cause: str, *, counts_as_attempt: bool) -> None:
+        def requeue() -> bool:
+            return self._claims.requeue(self._claim, counts_as_attempt=counts_as_attempt)
+
+        if await self._write(JobState.QUEUED, requeue):
+            self._metrics.requeued.labels(cause).inc()
+
+    async def _write(self, state: JobState, transition: Callable[[], bool]) -> bool:
+        """Write how the job ended, however long the database does not answer; False where the claim is lost."""
+        job = self._claim.job
+        while True:
+            try:
+                written = await asyncio.to_thread(transition)
+                break
+            except DetexError as error:
+                _log.warning("job %s not yet recorded as %s: %s", job.job_id, state, error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+        if written:
+            _log.info("job %s is %s", job.job_id, state)
+            if state is not JobState.QUEUED:
+                self._metrics.ended.labels(job.order.method, state).inc()
+        else:
+            _log.warning("job %s was no longer held by this trainer when it was to be %s", job.job_id, state)
+        self._feed.publish(job.job_id)
+        return written

@@ -1,0 +1,173 @@
+"""The reconcile loop: what the table says should run against what runs here."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from detex_core.errors import DetexError
+
+from detex_trainer.executors import Executor
+from detex_trainer.job_spec import JobSpec
+from detex_trainer.jobs import Job, JobClaim, JobClaims
+from detex_trainer.metrics import TrainerMetrics
+from detex_trainer.supervisor.attendance import Attendance, Intention
+from detex_trainer.supervisor.feed import JobFeed
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SupervisorPolicy:
+    """How jobs are run.
+
+    Attributes:
+        worker_count: Jobs that run at a time.
+        max_attempts: How often a job is started before a worker that dies counts as the job's failure.
+        lease_seconds: How long other trainers leave a job to this one without hearing from it.
+        reconcile_interval_seconds: Longest time between two looks.
+        stop_grace_seconds: How long a worker may take to stop.
+    """
+
+    worker_count: int
+    max_attempts: int
+    lease_seconds: float
+    reconcile_interval_seconds: float
+    stop_grace_seconds: float
+
+
+class Supervisor:
+    """Takes queued jobs and sees them through; for use within one event loop."""
+
+    def __init__(
+        self,
+        owner: str,
+        claims: JobClaims,
+        executor: Executor,
+        write_spec: Callable[[Job], JobSpec],
+        feed: JobFeed,
+        metrics: TrainerMetrics,
+        policy: SupervisorPolicy,
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            owner: Name of this trainer's life, unlike any other's.
+            claims: The jobs that trainers hold.
+            executor: Where workers run.
+            write_spec: Makes a job spec of a job; raises DetexError where the job can no longer run.
+            feed: Told of each change.
+            metrics: Counts and times.
+            policy: How jobs are run.
+        """
+        self._owner = owner
+        self._claims = claims
+        self._executor = executor
+        self._write_spec = write_spec
+        self._feed = feed
+        self._metrics = metrics
+        self._policy = policy
+        self._attendances: dict[asyncio.Task[None], Attendance] = {}
+        self._wake = asyncio.Event()
+        self._draining = False
+        self._finished = asyncio.Event()
+        self._renewed = time.monotonic()
+
+    def wake(self) -> None:
+        """Look at once: a job was submitted or is to be cancelled."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Reconcile until `drain` is called and all workers have ended."""
+        while not self._draining or self._attendances:
+            self._wake.clear()
+            try:
+                await self._reconcile()
+            except DetexError as error:
+                _log.warning("jobs not reconciled: %s", error.message)
+                self._keep_to_leases()
+            except Exception:
+                # One job that cannot be read must not keep all others from running.
+                _log.exception("jobs not reconciled")
+                self._keep_to_leases()
+            try:
+                async with asyncio.timeout(self._policy.reconcile_interval_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+        self._finished.set()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take no more jobs, let those end that can within the grace time, put the others back into the queue.
+
+        Args:
+            grace_seconds: Time until all workers have ended.
+        """
+        self._draining = True
+        deadline = time.monotonic() + grace_seconds - self._policy.stop_grace_seconds
+        for attendance in self._attendances.values():
+            time_left = attendance.time_left_seconds
+            if time_left is None or time.monotonic() + time_left > deadline:
+                attendance.stop(Intention.REQUEUE)
+        if self._attendances:
+            await asyncio.wait(self._attendances, timeout=max(0.0, deadline - time.monotonic()))
+        for attendance in self._attendances.values():
+            attendance.stop(Intention.REQUEUE)
+        self.wake()
+        await self._finished.wait()
+
+    async def _reconcile(self) -> None:
+        await self._renew()
+        await self._release_expired()
+        while not self._draining and len(self._attendances) < self._policy.worker_count:
+            claim = await asyncio.to_thread(self._claims.claim, self._owner)
+            if claim is None:
+                return
+            self._attend(claim)
+
+    async def _renew(self) -> None:
+        held = {(job.job_id, job.number): job for job in await asyncio.to_thread(self._claims.renew, self._owner)}
+        self._renewed = time.monotonic()
+        for attendance in self._attendances.values():
+            job = held.get((attendance.claim.job.job_id, attendance.claim.number))
+            if job is None:
+                attendance.stop(Intention.ABANDON)
+            elif job.cancel_requested:
+                attendance.stop(Intention.CANCEL)
+
+    async def _release_expired(self) -> None:
+        released = await asyncio.to_thread(self._claims.release_expired, max_attempts=self._policy.max_attempts)
+        for job in released:
+            _log.warning("job %s was left by a trainer that is gone; it is %s now", job.job_id, job.state)
+            self._metrics.requeued.labels("trainer_died").inc()
+            self._feed.publish(job.job_id)
+
+    def _attend(self, claim: JobClaim) -> None:
+        job = claim.job
+        _log.info("job %s of %s begins, attempt %d", job.job_id, job.tenant, job.attempts)
+        waited = (datetime.now(UTC) - job.queue_time).total_seconds()
+        self._metrics.queue_wait.labels(job.order.method).observe(max(0.0, waited))
+        attendance = Attendance(
+            claim, self._claims, self._executor, self._feed, self._metrics, max_attempts=self._policy.max_attempts
+        )
+        if self._draining:
+            attendance.stop(Intention.REQUEUE)
+        task = asyncio.create_task(attendance.see_through(self._write_spec), name=f"attendance of {job.job_id}")
+        self._attendances[task] = attendance
+        self._metrics.workers.set(len(self._attendances))
+        task.add_done_callback(self._attended)
+
+    def _attended(self, task: asyncio.Task[None]) -> None:
+        attendance = self._attendances.pop(task)
+        self._metrics.workers.set(len(self._attendances))
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("attendance of %s failed", attendance.claim.job.job_id, exc_info=task.exception())
+        self.wake()
+
+    def _keep_to_leases(self) -> None:
+        """Kill workers whose jobs another trainer may have taken by now."""
+        if time.monotonic() - self._renewed > self._policy.lease_seconds:
+            for attendance in self._attendances.values():
+                attendance.stop(Intention.ABANDON)

@@ -1,0 +1,125 @@
+"""Training sets in the object store: pictures first, set.json last, so that a set is there as a whole or not at all."""
+
+import io
+import logging
+import re
+
+from detex_core.errors import DataLossError, DetexError, NotFoundError
+from detex_core.object_store import ObjectStore
+from PIL import Image
+from pydantic import ValidationError
+
+from detex_trainer.training_set.record import PhotoRecord, TrainingSetRecord
+from detex_trainer.training_set.training_set import TrainingPhoto, TrainingSet
+
+_ID = re.compile(r"ts-[0-9a-f]{16}")
+
+_log = logging.getLogger(__name__)
+
+
+def training_set_prefix(tenant: str, training_set_id: str) -> str:
+    """What the keys of a training set begin with."""
+    return f"training_sets/{tenant}/{training_set_id}/"
+
+
+def record_key(tenant: str, training_set_id: str) -> str:
+    """Key of set.json."""
+    return f"{training_set_prefix(tenant, training_set_id)}set.json"
+
+
+def photo_key(tenant: str, training_set_id: str, photo_index: int) -> str:
+    """Key of a photo."""
+    return f"{training_set_prefix(tenant, training_set_id)}photo_{photo_index}.png"
+
+
+def mask_key(tenant: str, training_set_id: str, photo_index: int) -> str:
+    """Key of a mask."""
+    return f"{training_set_prefix(tenant, training_set_id)}mask_{photo_index}.png"
+
+
+class TrainingSetArchive:
+    """The training sets of an object store; safe to use from several threads.
+
+    Every method raises what the store raises where it does not answer.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def record(self, tenant: str, training_set_id: str) -> TrainingSetRecord:
+        """The record of a training set.
+
+        Raises:
+            NotFoundError: The tenant has no such training set.
+            DataLossError: The record is damaged.
+        """
+        absent = NotFoundError(
+            f"training_set_id: there is no training set {training_set_id[:80]!r}; UploadTrainingSet gives the id.",
+            reason="TRAINING_SET_NOT_FOUND",
+        )
+        if not _ID.fullmatch(training_set_id):
+            raise absent
+        try:
+            data = self._store.get(record_key(tenant, training_set_id))
+        except NotFoundError:
+            raise absent from None
+        try:
+            return TrainingSetRecord.model_validate_json(data)
+        except ValidationError as error:
+            raise DataLossError(f"The record of the training set {training_set_id} is damaged.") from error
+
+    def load(self, tenant: str, training_set_id: str) -> TrainingSet:
+        """A training set with its pictures.
+
+        Raises:
+            NotFoundError: The tenant has no such training set.
+            DataLossError: The record or a picture is missing or not what it was when it was stored.
+        """
+        record = self.record(tenant, training_set_id)
+        return TrainingSet(record, tuple(self._load_photo(record, photo) for photo in record.photos))
+
+    def put_picture(self, key: str, picture: Image.Image) -> str:
+        """Write a photo or mask as PNG; returns the SHA-256 of what was written."""
+        buffer = io.BytesIO()
+        # Photos hardly compress further: the lowest level takes a tenth of the time for a few per cent of size.
+        picture.save(buffer, format="PNG", compress_level=1)
+        return self._store.put(key, buffer.getvalue(), if_absent=True, content_type="image/png").sha256
+
+    def put_record(self, record: TrainingSetRecord) -> None:
+        """Write set.json, after which the set is there."""
+        self._store.put(
+            record_key(record.tenant, record.training_set_id),
+            record.model_dump_json(indent=2).encode(),
+            if_absent=True,
+            content_type="application/json",
+        )
+
+    def remove(self, tenant: str, training_set_id: str) -> tuple[str, ...]:
+        """Delete all of a training set, its record first; returns the keys of what was deleted."""
+        prefix = training_set_prefix(tenant, training_set_id)
+        record = record_key(tenant, training_set_id)
+        keys = sorted((info.key for info in self._store.list(prefix)), key=lambda key: (key != record, key))
+        return tuple(key for key in keys if self._store.delete(key))
+
+    def discard(self, tenant: str, training_set_id: str) -> None:
+        """Delete what an upload that failed has written; what cannot be deleted now is logged and stays unseen."""
+        try:
+            self.remove(tenant, training_set_id)
+        except DetexError as error:
+            _log.warning("rest of the upload %s not deleted: %s", training_set_id, error.message)
+
+    def _load_photo(self, record: TrainingSetRecord, photo: PhotoRecord) -> TrainingPhoto:
+        keys = (record.tenant, record.training_set_id, photo.photo_index)
+        mask = None
+        if photo.mask_sha256 is not None:
+            mask = self._load_picture(mask_key(*keys), photo.mask_sha256, "L")
+        return TrainingPhoto(photo, self._load_picture(photo_key(*keys), photo.picture_sha256, "RGB"), mask)
+
+    def _load_picture(self, key: str, sha256: str, mode: str) -> Image.Image:
+        try:
+            data = self._store.get(key, expected_sha256=sha256)
+        except NotFoundError as error:
+            raise DataLossError(f"{key} of the training set is missing.") from error
+        picture = Image.open(io.BytesIO(data), formats=["PNG"])
+        picture.load()
+        return picture if picture.mode == mode else picture.convert(mode)

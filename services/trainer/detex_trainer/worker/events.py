@@ -1,0 +1,84 @@
+"""What a worker tells its trainer: one JSON object per line."""
+
+from enum import IntEnum
+from typing import Annotated, Literal
+
+from detex_core.artifact.manifest import ConceptVersion
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from detex_trainer.progress import JobProgress
+
+
+class ExitCode(IntEnum):
+    """How a worker ends.
+
+    Attributes:
+        REPORTED: It sent an event that ends the job, whatever that says.
+        BAD_SPEC: It could not read its job spec.
+        PARENT_GONE: Its trainer is gone: standard input was closed.
+    """
+
+    REPORTED = 0
+    BAD_SPEC = 64
+    PARENT_GONE = 75
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProgressEvent(_Event):
+    """How far the job has come."""
+
+    type: Literal["progress"] = "progress"
+    progress: JobProgress
+
+
+class PreviewEvent(_Event):
+    """A preview picture lies in the object store."""
+
+    type: Literal["preview"] = "preview"
+    step: int = Field(ge=0)
+    prompt: str
+    key: str
+
+
+class SucceededEvent(_Event):
+    """The concept is published; ends the job."""
+
+    type: Literal["succeeded"] = "succeeded"
+    concept_version: ConceptVersion
+
+
+class FailedEvent(_Event):
+    """There will be no concept; ends the job."""
+
+    type: Literal["failed"] = "failed"
+    reason: str
+    message: str
+
+
+class StoppedEvent(_Event):
+    """The worker has stopped because it was asked to; what follows is the trainer's to decide."""
+
+    type: Literal["stopped"] = "stopped"
+
+
+FinalEvent = SucceededEvent | FailedEvent | StoppedEvent
+WorkerEvent = Annotated[ProgressEvent | PreviewEvent | FinalEvent, Field(discriminator="type")]
+
+_EVENT: TypeAdapter[WorkerEvent] = TypeAdapter(WorkerEvent)
+
+
+def write_event(event: WorkerEvent) -> bytes:
+    """The event as a line."""
+    return _EVENT.dump_json(event) + b"\n"
+
+
+def read_event(line: bytes) -> WorkerEvent:
+    """The event of a line.
+
+    Raises:
+        ValueError: The line is none.
+    """
+    return _EVENT.validate_json(line)

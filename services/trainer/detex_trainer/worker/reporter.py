@@ -1,0 +1,75 @@
+"""Turns the news of a training job into events of the worker."""
+
+import dataclasses
+import logging
+import math
+import os
+import time
+
+from detex_core.errors import DetexError
+from detex_core.object_store import ObjectStore
+
+from detex_trainer.progress import JobPreview, JobProgress
+from detex_trainer.worker.events import PreviewEvent, ProgressEvent, WorkerEvent, write_event
+
+_PROGRESS_INTERVAL_SECONDS = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+def preview_key(tenant: str, job_id: str, step: int) -> str:
+    """Key of a preview picture in the object store."""
+    return f"{preview_prefix(tenant, job_id)}preview_{step}.png"
+
+
+def preview_prefix(tenant: str, job_id: str) -> str:
+    """What the keys of all previews of a job begin with."""
+    return f"jobs/{tenant}/{job_id}/"
+
+
+class EventWriter:
+    """Writes events to a file descriptor, each whole."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, event: WorkerEvent) -> None:
+        """Write an event; raises BrokenPipeError where nobody reads any more."""
+        line = memoryview(write_event(event))
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+
+
+class EventReporter:
+    """The ProgressReporter of a worker: progress as events, previews through the object store."""
+
+    def __init__(self, events: EventWriter, store: ObjectStore, tenant: str, job_id: str) -> None:
+        self._events = events
+        self._store = store
+        self._tenant = tenant
+        self._job_id = job_id
+        self._last: JobProgress | None = None
+        self._last_time = -math.inf
+
+    def progress(self, progress: JobProgress) -> None:
+        """Report progress; what comes too fast is left out, but never a change of phase or the last step."""
+        now = time.monotonic()
+        noteworthy = (
+            self._last is None or progress.phase is not self._last.phase or progress.step >= progress.total_steps
+        )
+        if not noteworthy and now - self._last_time < _PROGRESS_INTERVAL_SECONDS:
+            return
+        self._last, self._last_time = progress, now
+        # JSON has no infinity and no NaN; a loss that is either ends the job as diverged anyway.
+        losses = {name: loss for name, loss in progress.losses.items() if math.isfinite(loss)}
+        self._events.write(ProgressEvent(progress=dataclasses.replace(progress, losses=losses)))
+
+    def preview(self, preview: JobPreview) -> None:
+        """Keep a preview; one that cannot be kept is logged and left out, for the job does not depend on it."""
+        key = preview_key(self._tenant, self._job_id, preview.step)
+        try:
+            self._store.put(key, preview.png, content_type="image/png")
+        except DetexError as error:
+            _log.warning("preview of step %d not kept: %s", preview.step, error.message)
+            return
+        self._events.write(PreviewEvent(step=preview.step, prompt=preview.prompt, key=key))
