@@ -72,7 +72,7 @@ protos: .venv/installed-dev  ## Generate shared/detex_protos from proto/
 	$(BIN)/python scripts/generate_protos.py
 
 reference: .venv/installed-dev  ## Write the tables of settings and chart values into the documents
-	$(BIN)/python scripts/generate_reference.py
+	$(BIN)/python -m scripts.generate_reference
 
 clean:  ## Remove the environment, the tools and the demo's output
 	rm -rf .venv .tools out

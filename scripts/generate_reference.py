@@ -1,28 +1,28 @@
 """Write what follows from the settings classes and the chart's values into the documents that show it.
 
-Run: python scripts/generate_reference.py [--check]   (--check: write nothing, exit 1 where a document is stale)
+Run: python -m scripts.generate_reference [--check]   (--check: write nothing, exit 1 where a document is stale)
 
 | from | to |
 |---|---|
-| settings classes | the tables of docs/operations.md; the settings in values.schema.json and their table in the chart's README.md |
+| settings classes | the tables of docs/operations.md |
+| settings classes | the settings in the chart's values.schema.json, and their table in the chart's README.md |
 | values.yaml and its comments | the table of values in the chart's README.md |
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings, ServiceSettings
 from detex_generator.settings import GeneratorSettings
 from detex_trainer.settings import TrainerSettings
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from scripts.settings_fields import Setting, camel_case, settings_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CHART = REPOSITORY / "deploy" / "helm" / "detex"
@@ -40,112 +40,14 @@ SERVICES: dict[str, type[ServiceSettings]] = {
 }
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One field of a settings class.
-
-    Attributes:
-        field: Name in Python.
-        variable: Name in the environment.
-        default: Default as people write it.
-        description: From the class's docstring.
-        schema: JSON schema of the value, with keys in camel case.
-    """
-
-    field: str
-    variable: str
-    default: str
-    description: str
-    schema: dict[str, Any]
-
-    @property
-    def accepted(self) -> str:
-        """What the schema accepts, for people."""
-        return accepted(self.schema)
-
-
-def accepted(schema: dict[str, Any]) -> str:
-    """A JSON schema for people, for example `integer, 1 to 64`."""
-    if "enum" in schema:
-        return ", ".join(f"`{value}`" if value != "" else "empty" for value in schema["enum"])
-    if "anyOf" in schema:
-        return " or ".join(accepted(option) for option in schema["anyOf"])
-    if "const" in schema:
-        return f"`{schema['const']}`" if schema["const"] != "" else "empty"
-    low, high = (schema.get(key) for key in ("minimum", "maximum"))
-    above = schema.get("exclusiveMinimum")
-    words = {"string": "text", "array": "list", "boolean": "true or false"}.get(schema["type"], schema["type"])
-    if above is not None:
-        words += f", above {above:,}" + (f", at most {high:,}" if high is not None else "")
-    elif low is not None:
-        words += f", {low:,} to {high:,}" if high is not None else f", at least {low:,}"
-    return words
-
-
-def camel_case(name: str) -> str:
-    """`drain_grace_seconds` as `drainGraceSeconds`."""
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
-
-
-def attribute_descriptions(settings: type[BaseModel]) -> dict[str, str]:
-    """Descriptions of the fields by name, from the `Attributes:` sections of the class and its bases."""
-    found: dict[str, str] = {}
-    for base in reversed(settings.__mro__):
-        _, _, section = (base.__doc__ or "").partition("Attributes:\n")
-        for match in re.finditer(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE):
-            found[match[1]] = " ".join(match[2].split())
-    return found
-
-
-def default_text(info: FieldInfo) -> str:
-    """The default as people write it into the environment."""
-    if info.default_factory is not None:
-        return "see text"
-    value = info.default
-    if value is None or value is PydanticUndefined:
-        return "none"
-    if isinstance(value, tuple):
-        return f"`{json.dumps([item.model_dump(exclude_defaults=True) for item in value])}`"
-    return f"`{value}`" if value != "" else "empty"
-
-
-def inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """A JSON schema with its references resolved, in camel case, without titles and defaults."""
-    if isinstance(schema, list):
-        return [inlined(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        return inlined(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
-    kept = {key: value for key, value in schema.items() if key not in {"title", "default", "description", "properties"}}
-    result = {key: inlined(value, definitions) for key, value in kept.items()}
-    if "properties" in schema:
-        names = {name: camel_case(name) for name in schema["properties"]}
-        result["properties"] = {names[name]: inlined(value, definitions) for name, value in schema["properties"].items()}
-        result["required"] = [names[name] for name in schema.get("required", [])]
-    return result
-
-
-def settings_of(settings: type[BaseModel], prefix: str) -> list[Setting]:
-    """The fields of a settings class in their order."""
-    schema = settings.model_json_schema(by_alias=False)
-    descriptions = attribute_descriptions(settings)
-    return [
-        Setting(
-            field=name,
-            variable=str(info.validation_alias or f"{prefix}{name.upper()}"),
-            default=default_text(info),
-            description=descriptions[name],
-            schema=inlined(schema["properties"][name], schema.get("$defs", {})),
-        )
-        for name, info in settings.model_fields.items()
-    ]
-
-
 def service_settings(settings: type[ServiceSettings]) -> list[Setting]:
     """The fields of a service's settings but for the object store, which has a table of its own."""
     return [setting for setting in settings_of(settings, "DETEX_") if setting.field != "object_store"]
+
+
+def object_store_settings() -> list[Setting]:
+    """The fields of the object store's settings."""
+    return settings_of(ObjectStoreSettings, "DETEX_OBJECT_STORE_")
 
 
 def own_settings(settings: type[ServiceSettings]) -> list[Setting]:
@@ -173,7 +75,7 @@ def chart_settings_table() -> str:
         ("settings", settings_of(ServiceSettings, "DETEX_"), CHART_OWNED),
         ("trainer.settings", own_settings(TrainerSettings), CHART_OWNED),
         ("generator.settings", own_settings(GeneratorSettings), CHART_OWNED),
-        ("objectStore.settings", settings_of(ObjectStoreSettings, "DETEX_OBJECT_STORE_"), CHART_OWNED_OF_STORE),
+        ("objectStore.settings", object_store_settings(), CHART_OWNED_OF_STORE),
     ):
         rows += [
             [f"`{path}.{camel_case(each.field)}`", each.accepted, each.default, each.description]
@@ -189,7 +91,7 @@ def chart_schema() -> str:
     schema = json.loads(path.read_text())
     for name, settings in SERVICES.items():
         schema["$defs"][name] = object_schema(settings_of(settings, "DETEX_"), CHART_OWNED)
-    store = settings_of(ObjectStoreSettings, "DETEX_OBJECT_STORE_")
+    store = object_store_settings()
     schema["$defs"]["objectStoreSettings"] = object_schema(store, CHART_OWNED_OF_STORE)
     return json.dumps(schema, indent=2) + "\n"
 
@@ -215,8 +117,10 @@ def values_table() -> str:
     return table(["value", "default", "meaning"], rows)
 
 
-def leaves(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
+def leaves(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
     """(path, key, value) of what is not a mapping to go into: scalars, lists, empty mappings and resources."""
+    if not isinstance(node, yaml.MappingNode):
+        raise TypeError(f"values.yaml: given {node} at {prefix or 'the top'}; accepted is a mapping")
     for key, value in node.value:
         path = f"{prefix}{key.value}"
         whole = path == "settings" or path.endswith(".resources")
@@ -245,9 +149,12 @@ def with_parts(path: Path, parts: dict[str, str]) -> str:
     text = path.read_text()
     for name, body in parts.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
-        text, found = pattern.subn(lambda match, body=body: f"{match[1]}\n{body}\n\n{match[2]}", text)
-        if found != 1:
-            raise ValueError(f"{path}: given {found} parts between <!-- {name} --> and its end; accepted is 1")
+        match = pattern.search(text)
+        if match is None:
+            raise ValueError(
+                f"{path}: given no part between <!-- {name} --> and <!-- end of {name} -->; accepted is one"
+            )
+        text = f"{text[: match.start()]}{match[1]}\n{body}\n\n{match[2]}{text[match.end() :]}"
     return text
 
 
@@ -262,7 +169,7 @@ def documents() -> dict[Path, str]:
             OPERATIONS,
             {
                 "settings of both services": variables_table(service_settings(ServiceSettings)),
-                "settings of the object store": variables_table(settings_of(ObjectStoreSettings, "DETEX_OBJECT_STORE_")),
+                "settings of the object store": variables_table(object_store_settings()),
                 "settings of a base model": table(
                     ["key", "accepted", "default", "meaning"],
                     [
@@ -279,6 +186,7 @@ def documents() -> dict[Path, str]:
 
 def main() -> int:
     """Write the documents, or look whether they are fresh; the exit status."""
+    os.environ.pop("XDG_STATE_HOME", None)  # defaults that depend on it are shown as they are without it
     stale = [path for path, text in documents().items() if path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:
