@@ -1,0 +1,41 @@
+"""Metrics of calls, named as the gRPC ecosystem names them."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from detex_core.metrics import CALL_SECONDS_BUCKETS
+
+_METHOD = ("grpc_type", "grpc_service", "grpc_method")
+
+
+class CallMetrics:
+    """Counts and times calls by kind (`UNARY`, `CLIENT_STREAM`, `SERVER_STREAM`, `BIDI_STREAM`), service and method."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._started = Counter(
+            "grpc_server_started_total", "Calls that have begun on the server.", _METHOD, registry=registry
+        )
+        self._handled = Counter(
+            "grpc_server_handled_total",
+            "Calls that have ended on the server, by status code.",
+            (*_METHOD, "grpc_code"),
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "Time from the begin of a call to its end on the server.",
+            _METHOD,
+            buckets=CALL_SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._running = Gauge("grpc_server_running_calls", "Calls that run now.", _METHOD, registry=registry)
+
+    def begin(self, kind: str, service: str, method: str) -> None:
+        """A call has begun."""
+        self._started.labels(kind, service, method).inc()
+        self._running.labels(kind, service, method).inc()
+
+    def end(self, kind: str, service: str, method: str, code: str, seconds: float) -> None:
+        """A call has ended with a status code, for example `OK`."""
+        self._running.labels(kind, service, method).dec()
+        self._handled.labels(kind, service, method, code).inc()
+        self._seconds.labels(kind, service, method).observe(seconds)

@@ -1,0 +1,189 @@
+"""What surrounds every call: tenant, errors as statuses, metrics, logs, and the count of calls that run."""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from detex_core.grpc_server.call_metrics import CallMetrics
+from detex_core.grpc_server.status import as_domain_error, rich_status
+from detex_core.logging import add_log_fields
+from detex_core.tenancy import DEFAULT_TENANT, TENANT_METADATA_KEY, checked_tenant, set_tenant
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Behaviour = Callable[[Any, Context], Any]
+
+# Endings that are the caller's doing; all others are worth a warning.
+_ORDINARY = frozenset(
+    {
+        grpc.StatusCode.OK,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+    }
+)
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Method:
+    kind: str
+    service: str
+    name: str
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is of the domain rather than health or reflection."""
+        return not self.service.startswith("grpc.")
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps handlers of all four kinds.
+
+    DetexError becomes its status with details; any other exception becomes INTERNAL with an incident id, and its text
+    goes to the log only. A handler whose caller is gone or whose deadline has passed is cancelled, and generators of
+    responses are closed at once, so that their `finally` blocks run.
+    """
+
+    def __init__(self, metrics: CallMetrics) -> None:
+        self._metrics = metrics
+        self._ours = 0
+        self._others: set[asyncio.Task[Any]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """Return when no call of the domain runs."""
+        await self._idle.wait()
+
+    def end_other_calls(self) -> None:
+        """Cancel running calls of health and reflection, which may last for ever."""
+        for task in self._others:
+            task.cancel()
+
+    async def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """The handler of the call, wrapped."""
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:
+            return handler  # gRPC answers UNIMPLEMENTED
+        _, service, name = handler_call_details.method.split("/", 2)
+        match (handler.request_streaming, handler.response_streaming):
+            case (False, False):
+                method = _Method("UNARY", service, name)
+                wrapped, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
+            case (True, False):
+                method = _Method("CLIENT_STREAM", service, name)
+                wrapped, make = handler.stream_unary, grpc.stream_unary_rpc_method_handler
+            case (False, True):
+                method = _Method("SERVER_STREAM", service, name)
+                wrapped, make = handler.unary_stream, grpc.unary_stream_rpc_method_handler
+            case _:
+                method = _Method("BIDI_STREAM", service, name)
+                wrapped, make = handler.stream_stream, grpc.stream_stream_rpc_method_handler
+        behaviour = self._streaming(wrapped, method) if handler.response_streaming else self._single(wrapped, method)
+        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+
+    def _single(self, wrapped: Behaviour, method: _Method) -> Behaviour:
+        async def behaviour(request: Any, context: Context) -> Any:
+            async with self._call(method, context):
+                return await wrapped(request, context)
+
+        return behaviour
+
+    def _streaming(self, wrapped: Behaviour, method: _Method) -> Behaviour:
+        async def behaviour(request: Any, context: Context) -> None:
+            async with self._call(method, context):
+                if not inspect.isasyncgenfunction(wrapped):
+                    await wrapped(request, context)
+                    return
+                async with aclosing(wrapped(request, context)) as responses:
+                    async for response in responses:
+                        await context.write(response)
+
+        return behaviour
+
+    @asynccontextmanager
+    async def _call(self, method: _Method, context: Context) -> AsyncIterator[None]:
+        begin = time.perf_counter()
+        self._metrics.begin(method.kind, method.service, method.name)
+        task = self._enter(method)
+        code, reason = grpc.StatusCode.UNKNOWN, ""
+        try:
+            add_log_fields(grpc_method=f"{method.service}/{method.name}")
+            if method.is_ours:
+                set_tenant(_tenant(context))
+            yield
+            code = _code(context)
+        except asyncio.CancelledError:
+            code = _why_cancelled(context)
+            raise
+        except grpc.aio.BaseError:  # the handler has aborted, or has written to a caller who is gone
+            code = _why_cancelled(context) if context.cancelled() else _code(context)
+            raise
+        except Exception as error:
+            known = as_domain_error(error)
+            code, reason = known.code, f"{known.reason}: {known.message}"
+            await context.abort_with_status(rich_status(known))
+        finally:
+            seconds = time.perf_counter() - begin
+            self._leave(method, task)
+            self._metrics.end(method.kind, method.service, method.name, code.name, seconds)
+            _log(method, code, reason, seconds)
+
+    def _enter(self, method: _Method) -> asyncio.Task[Any] | None:
+        task = asyncio.current_task()
+        if method.is_ours:
+            self._ours += 1
+            self._idle.clear()
+        elif task is not None:
+            self._others.add(task)
+        return task
+
+    def _leave(self, method: _Method, task: asyncio.Task[Any] | None) -> None:
+        if method.is_ours:
+            self._ours -= 1
+            if not self._ours:
+                self._idle.set()
+        elif task is not None:
+            self._others.discard(task)
+
+
+def _tenant(context: Context) -> str:
+    """Tenant of a call from its metadata; raises InvalidInputError where it is malformed or given more than once."""
+    values = [value for key, value in context.invocation_metadata() or () if key == TENANT_METADATA_KEY]
+    if not values:
+        return DEFAULT_TENANT
+    given = values[0] if len(values) == 1 else ", ".join(map(str, values))
+    return checked_tenant(given if isinstance(given, str) else repr(given))
+
+
+def _code(context: Context) -> grpc.StatusCode:
+    code: object = context.code()  # an int where the handler has set none
+    return code if isinstance(code, grpc.StatusCode) else _CODES.get(int(str(code or 0)), grpc.StatusCode.UNKNOWN)
+
+
+def _why_cancelled(context: Context) -> grpc.StatusCode:
+    left: float | None = context.time_remaining()
+    return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
+
+
+def _log(method: _Method, code: grpc.StatusCode, reason: str, seconds: float) -> None:
+    level = logging.DEBUG if not method.is_ours else logging.INFO if code in _ORDINARY else logging.WARNING
+    extra = {"grpc_code": code.name, "seconds": round(seconds, 6)}
+    logger.log(level, "call ended%s%s", ": " if reason else "", reason, extra=extra)

@@ -1,0 +1,157 @@
+"""The asyncio gRPC server that both services run in."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from detex_core.errors import FailedPreconditionError
+from detex_core.grpc_server.call_metrics import CallMetrics
+from detex_core.grpc_server.interceptor import CallInterceptor
+from detex_core.grpc_server.readiness import Readiness
+from detex_core.grpc_server.service import Service
+from detex_core.metrics import MetricsServer
+from detex_core.settings import ServiceSettings
+
+logger = logging.getLogger(__name__)
+
+
+class Server:
+    """Services with health, reflection, metrics, error mapping, tenants and an orderly end.
+
+    Must be constructed and used within one event loop.
+
+    Args:
+        settings: Addresses, limits, grace.
+        services: What to serve.
+        registry: Where the metrics of calls go and what /metrics shows; see `detex_core.metrics.new_registry`.
+        interceptors: Run inside the server's own, so that what they raise is mapped and counted; the place for
+            authentication.
+
+    Attributes:
+        address: Host and port that the server listens on, once started.
+        metrics_address: The same of the HTTP port; empty where it is switched off.
+        draining: Set when the server has been told to end. Streams that would last longer than the grace may watch it
+            and end themselves.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        services: Sequence[Service],
+        registry: CollectorRegistry,
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
+        self.address = ""
+        self.metrics_address = ""
+        self.draining = asyncio.Event()
+        self._settings = settings
+        self._registry = registry
+        self._hurry = asyncio.Event()
+        self._calls = CallInterceptor(CallMetrics(registry))
+        self._readiness = Readiness(services, settings.readiness_interval_seconds)
+        self._watch: asyncio.Task[None] | None = None
+        self._metrics: MetricsServer | None = None
+        self._server = grpc.aio.server(interceptors=(self._calls, *interceptors), options=_options(settings))
+        for service in services:
+            service.register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
+        names = [service.name for service in services]
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self) -> None:
+        """Begin to listen; every service is NOT_SERVING until its first check succeeds.
+
+        Raises:
+            FailedPreconditionError: An address cannot be listened on.
+        """
+        listen_address = self._settings.listen_address
+        try:
+            port = self._server.add_insecure_port(listen_address)
+        except RuntimeError as error:
+            raise FailedPreconditionError(
+                f"listen_address: given {listen_address}, which cannot be listened on.", reason="ADDRESS_UNUSABLE"
+            ) from error
+        await self._readiness.open()
+        if self._settings.metrics_address:
+            self._metrics = MetricsServer(
+                self._settings.metrics_address, self._registry, lambda: self._readiness.is_ready
+            )
+            self.metrics_address = self._metrics.address
+        await self._server.start()
+        self.address = f"{listen_address.rpartition(':')[0]}:{port}"
+        self._watch = asyncio.create_task(self._readiness.watch(), name="readiness")
+        logger.info("listening", extra={"address": self.address, "metrics_address": self.metrics_address})
+
+    def request_drain(self) -> None:
+        """Ask the server to end in order; asked a second time, it ends at once."""
+        if self.draining.is_set():
+            self._hurry.set()
+        self.draining.set()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT (a second one ends the server at once) or `request_drain`, then drain."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self.request_drain)
+        try:
+            if not self.address:
+                await self.start()
+            await self.draining.wait()
+        finally:
+            await self.drain()
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def drain(self) -> None:
+        """End in order: NOT_SERVING at once, no new calls after the delay, running calls finish within the grace."""
+        self.draining.set()
+        logger.info("draining")
+        await self._readiness.close()
+        if self._watch is not None:
+            self._watch.cancel()
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((hurry,), timeout=self._settings.drain_delay_seconds)
+        stop = asyncio.create_task(self._server.stop(None if hurry.done() else self._settings.drain_grace_seconds))
+        idle = asyncio.create_task(self._calls.wait_until_idle())
+        await asyncio.wait((stop, idle, hurry), return_when=asyncio.FIRST_COMPLETED)
+        self._calls.end_other_calls()
+        await asyncio.wait((stop, hurry), return_when=asyncio.FIRST_COMPLETED)
+        if hurry.done():
+            await self._server.stop(None)
+        await stop
+        hurry.cancel()
+        idle.cancel()
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
+            self._metrics = None
+        logger.info("ended")
+
+
+async def run_server(
+    settings: ServiceSettings,
+    services: Sequence[Service],
+    registry: CollectorRegistry,
+    *,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> None:
+    """Serve until told to end; see Server. The caller opens what the services hold before, and closes it after."""
+    await Server(settings, services, registry, interceptors=interceptors).run()
+
+
+def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
+        ("grpc.keepalive_time_ms", 60_000),  # notices callers that have vanished without a word
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]

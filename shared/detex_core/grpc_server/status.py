@@ -1,0 +1,95 @@
+"""Errors of the domain as gRPC statuses with google.rpc details, and as elements of streams."""
+
+import logging
+import secrets
+from collections.abc import Sequence
+
+import grpc
+from detex_protos.v1 import generator_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from detex_core.errors import DetexError, Violation
+
+ERROR_DOMAIN = "detex"
+
+# Statuses travel in trailing metadata, of which clients take 8 KiB by default.
+_MAX_MESSAGE_CHARACTERS = 1_000
+_MAX_DESCRIPTION_CHARACTERS = 300
+_MAX_VIOLATIONS = 10
+
+logger = logging.getLogger(__name__)
+
+
+class InternalError(DetexError):
+    """A defect of ours. Its text is in the log under the incident id that the caller is told.
+
+    Attributes:
+        incident: The id.
+    """
+
+    def __init__(self, incident: str) -> None:
+        super().__init__(f"The service failed on a defect of its own; its log tells more under incident {incident}.")
+        self.incident = incident
+
+
+def as_domain_error(error: BaseException) -> DetexError:
+    """The error itself where it is of the domain; for any other, an InternalError, and its text goes to the log."""
+    if isinstance(error, DetexError):
+        return error
+    incident = secrets.token_hex(6)
+    logger.error("incident %s", incident, exc_info=error, extra={"incident": incident})
+    return InternalError(incident)
+
+
+def rich_status(error: DetexError) -> grpc.Status:
+    """The status of a call that ends with this error: code, sentence, ErrorInfo, BadRequest, RetryInfo."""
+    status = Status(code=error.code.value[0], message=_shortened(error.message, _MAX_MESSAGE_CHARACTERS))
+    info = ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)
+    if isinstance(error, InternalError):
+        info.metadata["incident"] = error.incident
+    status.details.add().Pack(info)
+    if error.violations:
+        violations = [
+            BadRequest.FieldViolation(field=violation.field[:200], description=_description(violation))
+            for violation in _kept(error.violations)
+        ]
+        status.details.add().Pack(BadRequest(field_violations=violations))
+    if error.retry_delay_seconds is not None:
+        status.details.add().Pack(RetryInfo(retry_delay=_duration(error.retry_delay_seconds)))
+    return rpc_status.to_status(status)
+
+
+def request_error(error: BaseException) -> generator_pb2.RequestError:
+    """The same content as an element of a stream; of a defect of ours the caller learns the incident id only."""
+    known = as_domain_error(error)
+    return generator_pb2.RequestError(
+        code=known.code.value[0],
+        reason=known.reason,
+        message=_shortened(known.message, _MAX_MESSAGE_CHARACTERS),
+        violations=[
+            generator_pb2.FieldViolation(field=violation.field[:200], description=_description(violation))
+            for violation in _kept(known.violations)
+        ],
+        retry_delay=None if known.retry_delay_seconds is None else _duration(known.retry_delay_seconds),
+    )
+
+
+def _description(violation: Violation) -> str:
+    return _shortened(f"Given {violation.given}; accepted is {violation.accepted}.", _MAX_DESCRIPTION_CHARACTERS)
+
+
+def _kept(violations: Sequence[Violation]) -> Sequence[Violation]:
+    return violations[:_MAX_VIOLATIONS]
+
+
+def _shortened(text: str, max_characters: int) -> str:
+    return text if len(text) <= max_characters else f"{text[: max_characters - 3]}..."
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMilliseconds(round(seconds * 1_000))
+    return duration

@@ -1,0 +1,108 @@
+"""Prometheus metrics over HTTP: /metrics, and /healthz and /readyz for probes."""
+
+import platform
+import socket
+from collections.abc import Callable, Iterable
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Self
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, GCCollector, Info, PlatformCollector, ProcessCollector, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+
+from detex_core import __version__
+from detex_core.errors import FailedPreconditionError
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+# Seconds. From an answer out of memory to a training job's longest stream.
+CALL_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+# Seconds. One denoising step, one training step, one decode.
+STEP_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+# Bytes. From a manifest to the weights of a whole UNet.
+SIZE_BYTES_BUCKETS = tuple(float(4**power * 1024) for power in range(12))
+
+
+def new_registry(service: str) -> CollectorRegistry:
+    """A registry with what every service has: process, garbage collector, Python, and `detex_build_info`."""
+    registry = CollectorRegistry(auto_describe=True)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    build = Info("detex_build", "Version of detex that this process runs.", registry=registry)
+    build.info({"service": service, "version": __version__, "python_version": platform.python_version()})
+    return registry
+
+
+class MetricsServer:
+    """Serves a registry over HTTP from a thread of its own, until closed.
+
+    Args:
+        address: `host:port`; port 0 takes a free one.
+        registry: What /metrics shows.
+        is_ready: Whether /readyz answers 200 rather than 503; /healthz answers 200 as long as the process lives.
+
+    Raises:
+        FailedPreconditionError: The address cannot be listened on.
+    """
+
+    def __init__(self, address: str, registry: CollectorRegistry, is_ready: Callable[[], bool] = lambda: True) -> None:
+        host, _, port = address.rpartition(":")
+        self._metrics = make_wsgi_app(registry)
+        self._is_ready = is_ready
+        try:
+            self._server = make_server(host.strip("[]"), int(port), self._answer, _server_class(host), _SilentHandler)
+        except (OSError, OverflowError) as error:
+            raise FailedPreconditionError(
+                f"metrics_address: given {address}, which cannot be listened on ({error}).", reason="ADDRESS_UNUSABLE"
+            ) from error
+        self.address = f"{host}:{self._server.server_port}"
+        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening; returns when the port is free."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+            return answer
+        ready = path == "/healthz" or (path == "/readyz" and self._is_ready())
+        if ready:
+            status, text = "200 OK", "ok\n"
+        elif path == "/readyz":
+            status, text = "503 Service Unavailable", "not ready\n"
+        else:
+            status, text = "404 Not Found", "/metrics, /healthz, /readyz\n"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [text.encode()]
+
+
+def serve_metrics(
+    address: str, registry: CollectorRegistry, is_ready: Callable[[], bool] = lambda: True
+) -> MetricsServer:
+    """Serve a registry at `address`; see MetricsServer."""
+    return MetricsServer(address, registry, is_ready)
+
+
+class _SilentHandler(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Probes and scrapes are no news."""
+
+
+def _server_class(host: str) -> type[WSGIServer]:
+    class Server(ThreadingWSGIServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    return Server
