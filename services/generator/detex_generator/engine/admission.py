@@ -1,0 +1,151 @@
+"""From a request to keys and values: everything that happens before an image gets a slot, off the step loop.
+
+In two parts. Checking is cheap and happens at once, so that a caller hears of a wrong request without waiting in the
+queue: it resolves concepts to versions and counts tokens, from manifests alone. Encoding happens shortly before a slot
+is free: it loads concepts, encodes prompts and computes keys and values, so that waiting requests hold no tensors.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from detex_core.artifact import Manifest, StoredManifest
+from detex_core.errors import NotFoundError, invalid_input
+from detex_core.prompt import Prompt
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.concept import Concept
+from detex_diffusion.conditioning import PromptKeyValues, key_values
+from detex_diffusion.solver import StepTable, step_table
+from detex_diffusion.text import TokenizedPrompt, encode, tokenize, word_embeddings
+
+from detex_generator.base_models import BaseModels
+from detex_generator.concept_cache import ConceptCache, check_base_model
+from detex_generator.generation_request import GenerationRequest
+from detex_generator.prompt_cache import PromptCache, PromptKey
+
+
+@dataclass(frozen=True)
+class CheckedRequest:
+    """What checking found out about a request.
+
+    Attributes:
+        base_model: The base model it is drawn with.
+        step_table: Coefficients of its denoising steps.
+        concepts: Manifests of its concepts by name, in the order of their first word.
+        prompt: Tokens of the prompt.
+        negative_prompt: Tokens of the negative prompt; None without guidance.
+    """
+
+    base_model: BaseModel
+    step_table: StepTable
+    concepts: Mapping[str, StoredManifest]
+    prompt: TokenizedPrompt
+    negative_prompt: TokenizedPrompt | None
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the UNet reads of the prompts of one image.
+
+    Attributes:
+        prompt: Keys and values of the prompt.
+        negative_prompt: Those of the negative prompt; None without guidance.
+    """
+
+    prompt: PromptKeyValues
+    negative_prompt: PromptKeyValues | None
+
+
+class Admission:
+    """Checks and encodes requests; all calls block and are safe from several threads."""
+
+    def __init__(self, base_models: BaseModels, concepts: ConceptCache, prompts: PromptCache) -> None:
+        """Use these base models and caches."""
+        self._base_models = base_models
+        self._concepts = concepts
+        self._prompts = prompts
+        self._tokenizing = threading.Lock()
+
+    def check(self, request: GenerationRequest, tenant: str) -> CheckedRequest:
+        """Find out whether a request can be drawn, and with what.
+
+        Raises:
+            InvalidInputError: A prompt has too many tokens or names a word that a concept does not have; the base model
+                cannot do that many steps or that size.
+            NotFoundError: A concept or version does not exist.
+            FailedPreconditionError: A concept was trained on another base model, or the solver does not fit the base
+                model's schedule.
+            UnavailableError: The object store does not answer.
+        """
+        base_model = self._base_models.get(request.base_model).model
+        _check_size(request, base_model)
+        table = step_table(base_model.noise_schedule, request.solver, request.steps)
+        stored = {}
+        for name in request.concepts():
+            stored[name] = self._resolve(tenant, name, request)
+            check_base_model(stored[name], base_model)
+        prompt = self._tokenize(request.parsed_prompt, stored, base_model, "prompt")
+        negative_prompt = None
+        if request.guided:
+            negative_prompt = self._tokenize(request.parsed_negative_prompt, stored, base_model, "negative_prompt")
+        return CheckedRequest(base_model, table, stored, prompt, negative_prompt)
+
+    def encode(self, checked: CheckedRequest) -> Conditioning:
+        """Keys and values of the prompts of a checked request, from the cache where they are there.
+
+        Raises:
+            DataLossError: A concept's file is broken.
+            UnavailableError: The object store does not answer.
+        """
+        prompt = self._key_values(checked, checked.prompt)
+        if checked.negative_prompt is None:
+            return Conditioning(prompt, None)
+        return Conditioning(prompt, self._key_values(checked, checked.negative_prompt))
+
+    def _resolve(self, tenant: str, name: str, request: GenerationRequest) -> StoredManifest:
+        version = request.concept_versions.get(name, "")
+        try:
+            return self._concepts.resolve(tenant, name, version)
+        except NotFoundError as error:
+            field = "prompt" if name in request.parsed_prompt.concepts() else "negative_prompt"
+            if version:
+                field = f"concept_versions.{name}"
+            raise NotFoundError(f"{field}: {error.message}", reason=error.reason) from error
+
+    def _tokenize(
+        self, prompt: Prompt, stored: Mapping[str, StoredManifest], base_model: BaseModel, field: str
+    ) -> TokenizedPrompt:
+        words = {name: _ManifestWords(found.manifest) for name, found in stored.items()}
+        # Tokenizers of this family change settings inside while they run, and refuse a second thread that does.
+        with self._tokenizing:
+            return tokenize(prompt, words, base_model.tokenizer, field=field)
+
+    def _key_values(self, checked: CheckedRequest, prompt: TokenizedPrompt) -> PromptKeyValues:
+        stored = [checked.concepts[name] for name in prompt.concepts]
+        key = PromptKey.of(checked.base_model, prompt, stored)
+        return self._prompts.get(key, lambda: self._encode(checked.base_model, prompt, stored))
+
+    @torch.inference_mode()
+    def _encode(self, base_model: BaseModel, prompt: TokenizedPrompt, stored: list[StoredManifest]) -> PromptKeyValues:
+        concepts: dict[str, Concept] = {
+            found.manifest.name: self._concepts.get(found, base_model).to(base_model.device) for found in stored
+        }
+        hidden = encode(base_model, [prompt], [word_embeddings(prompt, concepts)])
+        return key_values(base_model.unet, hidden[0], prompt.owners, [concepts[name] for name in prompt.concepts])
+
+
+class _ManifestWords:
+    """What tokenising needs of a concept, from its manifest."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.class_word = manifest.class_word
+        self.subject_tokens = manifest.subject_tokens
+        self.attribute_counts = {attribute.name: attribute.count for attribute in manifest.attributes}
+
+
+def _check_size(request: GenerationRequest, base_model: BaseModel) -> None:
+    multiple = base_model.size_multiple
+    for field, given in (("width", request.width), ("height", request.height)):
+        if given % multiple:
+            raise invalid_input(field, given, f"a multiple of {multiple}, as base model {base_model.name!r} needs")

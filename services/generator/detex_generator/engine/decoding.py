@@ -1,0 +1,114 @@
+"""From latents to PNG with provenance, off the step loop."""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from detex_core import __version__
+from detex_core.errors import DetexError
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.latents import decode_latents, to_images
+from PIL import Image
+from torch import Tensor
+
+from detex_generator.engine.active_request import ImageTask
+from detex_generator.engine.events import FinishedImage, Preview
+from detex_generator.engine.failures import DrawingError
+from detex_generator.metrics import GeneratorMetrics
+from detex_generator.provenance import ConceptProvenance, Provenance, write_png
+
+_logger = logging.getLogger(__name__)
+
+
+class Decoding:
+    """Threads that decode images one at a time, so that a picture does not depend on what is decoded beside it."""
+
+    def __init__(self, threads: int, metrics: GeneratorMetrics, on_done: Callable[[], None]) -> None:
+        """Begin.
+
+        Args:
+            threads: How many.
+            metrics: Hears of images, previews and seconds.
+            on_done: Called after each finished image, successful or not.
+        """
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
+        self._metrics = metrics
+        self._on_done = on_done
+        self._previewing: set[ImageTask] = set()
+
+    def finish(self, task: ImageTask, latents: Tensor) -> None:
+        """Decode the final latents (C, h, w) of an image and deliver it."""
+        self._pool.submit(self._finish, task, latents)
+
+    def preview(self, task: ImageTask, step: int, clean: Tensor) -> None:
+        """Decode predicted clean latents (C, h, w); left out where an earlier preview of the image is not yet done."""
+        if task not in self._previewing:
+            self._previewing.add(task)
+            self._pool.submit(self._preview, task, step, clean)
+
+    def close(self) -> None:
+        """Drop what has not begun; what runs ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _finish(self, task: ImageTask, latents: Tensor) -> None:
+        active = task.active
+        try:
+            if active.over:
+                return
+            start = time.monotonic()
+            provenance = provenance_of(task)
+            png = write_png(_decoded(task.checked.base_model, latents), provenance)
+            self._metrics.stage_seconds.labels("decode").observe(time.monotonic() - start)
+            self._metrics.images.labels(active.request.base_model).inc()
+            active.deliver(FinishedImage(task.index, png, provenance))
+        except DetexError as error:
+            self._fail(task, error)
+        except Exception:
+            _logger.exception("Decoding image %d of request %s failed", task.index, active.request_id)
+            self._fail(task, DrawingError(task.index))
+        finally:
+            self._on_done()
+
+    def _preview(self, task: ImageTask, step: int, clean: Tensor) -> None:
+        try:
+            if not task.active.over:
+                task.active.tell(Preview(task.index, step, write_png(_decoded(task.checked.base_model, clean))))
+                self._metrics.previews.inc()
+        except Exception:
+            # The image itself may still succeed; a preview is a courtesy.
+            _logger.exception("A preview of image %d of request %s failed", task.index, task.active.request_id)
+        finally:
+            self._previewing.discard(task)
+
+    def _fail(self, task: ImageTask, error: DetexError) -> None:
+        self._metrics.failed_images.labels(error.reason).inc()
+        task.active.fail(error)
+
+
+def provenance_of(task: ImageTask) -> Provenance:
+    """Where the image of a task comes from."""
+    request, checked = task.active.request, task.checked
+    return Provenance(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        base_model=request.base_model,
+        base_model_fingerprint=checked.base_model.fingerprint,
+        concepts=tuple(
+            ConceptProvenance(name=name, version=found.manifest.version, manifest_sha256=found.sha256)
+            for name, found in checked.concepts.items()
+        ),
+        seed=task.seed,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        solver=request.solver.value,
+        width=request.width,
+        height=request.height,
+        generator_version=__version__,
+    )
+
+
+@torch.inference_mode()
+def _decoded(base_model: BaseModel, latents: Tensor) -> Image.Image:
+    return to_images(decode_latents(base_model.vae, latents.unsqueeze(0)))[0]

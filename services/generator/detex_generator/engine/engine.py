@@ -1,0 +1,200 @@
+"""The engine: takes requests, gives events, and holds its parts together."""
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from detex_core.errors import DetexError, UnavailableError
+
+from detex_generator.engine.active_request import ActiveRequest, ImageTask
+from detex_generator.engine.admission import Admission
+from detex_generator.engine.decoding import Decoding
+from detex_generator.engine.events import EventStream, Queued
+from detex_generator.engine.failures import DrawingError, EngineStoppedError
+from detex_generator.engine.scheduler import Scheduler
+from detex_generator.engine.step_loop import StepLoop
+from detex_generator.generation_request import GenerationRequest
+from detex_generator.metrics import GeneratorMetrics
+from detex_generator.settings import GeneratorSettings
+
+_logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Continuous batching of diffusion.
+
+        submit -> check (threads) -> fair queue -> encode (threads) -> slot (step loop) -> decode (threads) -> caller
+
+    Every image of a request is an item of its own. What an image looks like depends on its request and seed alone, not
+    on what else is being drawn.
+    """
+
+    def __init__(
+        self,
+        settings: GeneratorSettings,
+        admission: Admission,
+        metrics: GeneratorMetrics,
+        *,
+        on_failure: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            settings: Slots, limits and threads.
+            admission: Checks and encodes requests.
+            metrics: Hears of everything.
+            on_failure: Called, from the engine's thread, when the step loop has come to an unplanned end.
+        """
+        self._admission = admission
+        self._metrics = metrics
+        self._on_failure = on_failure
+        self._scheduler = Scheduler(
+            slots=settings.slots, capacity=settings.max_waiting_images, lookahead=settings.slots
+        )
+        self._checking = ThreadPoolExecutor(settings.admission_threads, thread_name_prefix="checking")
+        self._encoding = ThreadPoolExecutor(settings.admission_threads, thread_name_prefix="encoding")
+        self._decoding = Decoding(settings.decoding_threads, metrics, self._scheduler.end_decoding)
+        self._step_loop = StepLoop(
+            self._scheduler,
+            self._decoding,
+            metrics,
+            threads=settings.denoising_threads,
+            on_room=self._encode_more,
+            on_failure=self._fail,
+        )
+        self._lock = threading.Lock()
+        self._active: set[ActiveRequest] = set()
+        self._failed = threading.Event()
+        metrics.slots.set(settings.slots)
+        metrics.waiting_images.set_function(lambda: self._scheduler.waiting_images)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._step_loop.start()
+
+    @property
+    def healthy(self) -> bool:
+        """False once the step loop has come to an unplanned end."""
+        return not self._failed.is_set()
+
+    @property
+    def active_requests(self) -> int:
+        """Requests that have been accepted and have not ended."""
+        return len(self._active)
+
+    def submit(self, request: GenerationRequest, tenant: str, *, deadline: float | None = None) -> ActiveRequest:
+        """Take a request; call within a running event loop, which then reads `stream` of the answer.
+
+        The caller must call `cancel` of the answer when it stops reading; after the end that is without effect.
+
+        Args:
+            request: What to draw.
+            tenant: Whose request it is.
+            deadline: Time of `time.monotonic` after which nobody waits for it.
+
+        Raises:
+            ResourceExhaustedError: The queue is full; tells when to try again.
+            UnavailableError: The engine drains or has stopped.
+        """
+        if self._failed.is_set():
+            raise EngineStoppedError
+        active = ActiveRequest(
+            uuid.uuid4().hex,
+            tenant,
+            request,
+            EventStream(asyncio.get_running_loop()),
+            deadline=deadline,
+            on_end=self._ended,
+        )
+        position = self._scheduler.accept(active)
+        with self._lock:
+            self._active.add(active)
+        active.tell(Queued(active.request_id, position))
+        try:
+            self._checking.submit(self._check, active)
+        except RuntimeError:
+            active.fail(UnavailableError("The generator is shutting down.", reason="DRAINING"))
+        if self._failed.is_set():
+            active.fail(EngineStoppedError())
+        return active
+
+    def drain(self) -> None:
+        """Refuse new requests from now on; accepted ones are finished."""
+        self._scheduler.drain()
+
+    def close(self, timeout_seconds: float = 10.0) -> None:
+        """End. Requests that are not done are told so."""
+        self._scheduler.stop()
+        self._step_loop.join(timeout_seconds)
+        self._abandon(UnavailableError("The generator was shut down before the request was done.", reason="DRAINING"))
+        self._checking.shutdown(wait=False, cancel_futures=True)
+        self._encoding.shutdown(wait=False, cancel_futures=True)
+        self._decoding.close()
+
+    def _check(self, active: ActiveRequest) -> None:
+        if active.over:
+            active.expire()
+            return
+        try:
+            with self._metrics.stage_seconds.labels("check").time():
+                checked = self._admission.check(active.request, active.tenant)
+        except DetexError as error:
+            active.fail(error)
+        except Exception:
+            _logger.exception("Checking request %s failed", active.request_id)
+            active.fail(DrawingError(0))
+        else:
+            self._scheduler.enqueue([ImageTask(active, index, checked) for index in range(active.request.count)])
+            self._encode_more()
+
+    def _encode_more(self) -> None:
+        while (task := self._scheduler.next_to_encode()) is not None:
+            try:
+                self._encoding.submit(self._encode, task)
+            except RuntimeError:
+                self._scheduler.drop_encoding()
+                return
+
+    def _encode(self, task: ImageTask) -> None:
+        active = task.active
+        if active.over:
+            self._scheduler.drop_encoding()
+            active.expire()
+        else:
+            try:
+                with self._metrics.stage_seconds.labels("encode").time():
+                    task.conditioning = self._admission.encode(task.checked)
+            except DetexError as error:
+                self._scheduler.drop_encoding()
+                active.fail(error)
+            except Exception:
+                _logger.exception("Encoding image %d of request %s failed", task.index, active.request_id)
+                self._scheduler.drop_encoding()
+                active.fail(DrawingError(task.index))
+            else:
+                self._scheduler.add_ready(task)
+        self._encode_more()
+
+    def _ended(self, active: ActiveRequest, outcome: str) -> None:
+        with self._lock:
+            self._active.discard(active)
+        self._metrics.requests.labels(outcome).inc()
+        self._metrics.request_seconds.observe(active.age_seconds)
+        self._scheduler.forget(active)
+        self._encode_more()
+
+    def _fail(self, error: BaseException) -> None:
+        _logger.critical("The step loop has stopped", exc_info=error)
+        self._failed.set()
+        self._scheduler.stop()
+        self._abandon(EngineStoppedError())
+        self._on_failure(error)
+
+    def _abandon(self, error: DetexError) -> None:
+        with self._lock:
+            left = list(self._active)
+        for active in left:
+            active.fail(error)

@@ -1,0 +1,190 @@
+"""The images of one base model and size that are in slots, and one denoising step of all of them together.
+
+Legend: N images, R rows of a UNet pass (one for each image and one more for each guided image), C latent channels,
+h and w latent height and width, K columns of a step table.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from detex_core.errors import DetexError
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.conditioning import KeyValueBatch
+from detex_diffusion.latents import initial_noise
+from detex_diffusion.solver import guide, scale_input, solver_step
+from detex_diffusion.unet import KeyValueUNet
+from torch import Tensor
+
+from detex_generator.engine.active_request import ImageTask
+from detex_generator.engine.failures import DrawingError, NonFiniteLatentsError
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What became of one image in one step.
+
+    Attributes:
+        task: The image.
+        step: Denoising steps done, this one included.
+        latents: (C, h, w) float32, where this was the last step.
+        clean: (C, h, w) float32, the clean latents as the model guesses them, where a preview is due.
+        start_time: When it got its slot (of `time.monotonic`).
+        error: Why it leaves its slot unfinished, or None.
+    """
+
+    task: ImageTask
+    step: int
+    latents: Tensor | None = None
+    clean: Tensor | None = None
+    start_time: float = 0.0
+    error: DetexError | None = None
+
+
+@dataclass
+class _Slot:
+    """An image in its slot.
+
+    Attributes:
+        task: The image.
+        latents: (C, h, w) float32.
+        previous_clean: (C, h, w) float32, of the step before; zeros at the first.
+        step: Denoising steps done.
+        start_time: When it got its slot.
+    """
+
+    task: ImageTask
+    latents: Tensor
+    previous_clean: Tensor
+    step: int
+    start_time: float
+
+
+class SlotBatch:
+    """Slots of one base model and size; belongs to the thread of the step loop."""
+
+    def __init__(self, base_model: BaseModel, height: int, width: int) -> None:
+        """No image is in a slot yet; height and width are in pixels."""
+        self._base_model = base_model
+        self._unet = KeyValueUNet(base_model.unet)
+        self._shape = base_model.latent_shape(height, width)  # (C, h, w)
+        self._slots: list[_Slot] = []
+        self._stacked: tuple[tuple[int, ...], KeyValueBatch] | None = None
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def rows(self) -> int:
+        """R, rows of the next UNet pass."""
+        return len(self._slots) + sum(_guided(slot) for slot in self._slots)
+
+    def join(self, task: ImageTask) -> None:
+        """Put an image into a slot, at its first denoising step."""
+        noise = initial_noise(task.seed, self._shape) * task.checked.step_table.initial_noise_scale
+        latents = noise.to(self._base_model.device)
+        self._slots.append(_Slot(task, latents, torch.zeros_like(latents), 0, time.monotonic()))
+
+    def drop_finished_requests(self) -> None:
+        """Free the slots of images whose request has ended, or whose deadline has passed."""
+        kept = []
+        for slot in self._slots:
+            if slot.task.active.over:
+                slot.task.active.expire()
+            else:
+                kept.append(slot)
+        self._slots = kept
+
+    def advance(self) -> list[StepOutcome]:
+        """One denoising step of every image; those that are done or have failed leave their slots.
+
+        Where the pass over all fails, each image is tried by itself: a failure costs only the image that has it.
+        """
+        slots = self._slots
+        try:
+            results: list[tuple[Tensor, Tensor] | DetexError] = list(self._evaluate(slots))
+        except Exception:
+            _logger.exception("A UNet pass over %d images failed; each is tried by itself", len(slots))
+            self._stacked = None
+            results = [self._evaluate_alone(slot) for slot in slots]
+        outcomes = [self._take(slot, result) for slot, result in zip(slots, results, strict=True)]
+        self._slots = [
+            slot
+            for slot, outcome in zip(slots, outcomes, strict=True)
+            if outcome.error is None and outcome.latents is None
+        ]
+        if not self._slots:
+            self._stacked = None
+        return outcomes
+
+    def _evaluate(self, slots: Sequence[_Slot]) -> list[tuple[Tensor, Tensor]]:
+        """Next latents and clean latents of images, each (C, h, w); changes nothing."""
+        device = self._base_model.device
+        rows = torch.stack([slot.task.checked.step_table.rows[slot.step] for slot in slots]).to(device)  # (N, K)
+        latents = torch.stack([slot.latents for slot in slots])  # (N, C, h, w)
+        previous_clean = torch.stack([slot.previous_clean for slot in slots])
+        guided = [index for index, slot in enumerate(slots) if _guided(slot)]
+        scales = torch.tensor([slots[index].task.active.request.guidance_scale for index in guided], device=device)
+
+        read = scale_input(rows, latents).to(self._base_model.unet.dtype)
+        output = self._unet(
+            torch.cat([read, read[guided]]),  # (R, C, h, w)
+            torch.cat([rows[:, 0], rows[guided, 0]]),
+            self._key_values(slots),
+        ).float()
+        predicted = output[: len(slots)]
+        if guided:
+            predicted = predicted.index_copy(
+                0,
+                torch.tensor(guided, device=device),
+                guide(output[len(slots) :], predicted[guided], scales),
+            )
+        following, clean = solver_step(rows, latents, predicted, previous_clean)
+        return list(zip(following, clean, strict=True))
+
+    def _evaluate_alone(self, slot: _Slot) -> tuple[Tensor, Tensor] | DetexError:
+        try:
+            return self._evaluate([slot])[0]
+        except DetexError as error:
+            return error
+        except Exception:
+            task = slot.task
+            _logger.exception("Image %d of request %s failed", task.index, task.active.request_id)
+            return DrawingError(task.index)
+
+    def _take(self, slot: _Slot, result: tuple[Tensor, Tensor] | DetexError) -> StepOutcome:
+        task, total = slot.task, slot.task.active.request.steps
+        slot.step += 1
+        if isinstance(result, DetexError):
+            return StepOutcome(task, slot.step, error=result)
+        slot.latents, slot.previous_clean = result
+        if not bool(torch.isfinite(slot.latents).all()):
+            return StepOutcome(task, slot.step, error=NonFiniteLatentsError(task.index, slot.step, total))
+        done = slot.step == total
+        interval = task.active.request.preview_interval_steps
+        preview = interval > 0 and slot.step % interval == 0 and not done
+        return StepOutcome(
+            task,
+            slot.step,
+            latents=slot.latents.clone() if done else None,
+            clean=slot.previous_clean.clone() if preview else None,
+            start_time=slot.start_time,
+        )
+
+    def _key_values(self, slots: Sequence[_Slot]) -> KeyValueBatch:
+        """Keys and values of R rows; stacked anew only when other images are in the slots."""
+        present = tuple(id(slot) for slot in slots)
+        if self._stacked is None or self._stacked[0] != present:
+            conditionings = [slot.task.conditioning for slot in slots if slot.task.conditioning is not None]
+            prompts = [found.prompt for found in conditionings]
+            negatives = [found.negative_prompt for found in conditionings if found.negative_prompt is not None]
+            self._stacked = (present, KeyValueBatch.stack([*prompts, *negatives]))
+        return self._stacked[1]
+
+
+def _guided(slot: _Slot) -> bool:
+    return slot.task.active.request.guided

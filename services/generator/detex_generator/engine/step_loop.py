@@ -1,0 +1,128 @@
+"""The loop that denoises: at each step boundary images join and leave, and in between one UNet pass steps them all."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from detex_generator.engine.active_request import ImageTask
+from detex_generator.engine.decoding import Decoding
+from detex_generator.engine.events import Progress
+from detex_generator.engine.scheduler import Scheduler
+from detex_generator.engine.slot_batch import SlotBatch, StepOutcome
+from detex_generator.metrics import GeneratorMetrics
+
+Bucket = tuple[str, int, int]
+"""Images that can share a UNet pass: name of the base model, height and width in pixels."""
+
+
+class StepLoop:
+    """A thread that owns the slots.
+
+    Images of one base model and size share a pass; where several buckets are live they take turns, pass by pass. Slots
+    are counted over all buckets.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        decoding: Decoding,
+        metrics: GeneratorMetrics,
+        *,
+        threads: int,
+        on_room: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            scheduler: Who is next.
+            decoding: Where finished latents go.
+            metrics: Hears of passes.
+            threads: Cores of a pass on a CPU; 0 leaves it to torch.
+            on_room: Called when images have left the ready queue for slots.
+            on_failure: Called with what ended the loop before it was told to end.
+        """
+        self._scheduler = scheduler
+        self._decoding = decoding
+        self._metrics = metrics
+        self._threads = threads
+        self._on_room = on_room
+        self._on_failure = on_failure
+        self._batches: dict[Bucket, SlotBatch] = {}
+        self._thread = threading.Thread(target=self._run, name="step-loop", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Wait for the end, after the scheduler was stopped."""
+        if self._thread is not threading.current_thread() and self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        try:
+            if self._threads:
+                torch.set_num_threads(self._threads)
+            with torch.inference_mode():
+                self._loop()
+        except BaseException as error:
+            self._on_failure(error)
+
+    def _loop(self) -> None:
+        while True:
+            for batch in self._batches.values():
+                batch.drop_finished_requests()
+            joining = self._scheduler.take_ready(self._live())
+            if joining is None:
+                return
+            for task in joining:
+                self._join(task)
+            if joining:
+                self._on_room()
+            self._metrics.slots_in_use.set(self._live())
+            for bucket, batch in list(self._batches.items()):
+                if len(batch):
+                    self._pass(batch)
+                else:
+                    del self._batches[bucket]
+
+    def _live(self) -> int:
+        return sum(len(batch) for batch in self._batches.values())
+
+    def _join(self, task: ImageTask) -> None:
+        request = task.active.request
+        self._metrics.queue_wait_seconds.observe(time.monotonic() - task.active.start_time)
+        bucket = (request.base_model, request.height, request.width)
+        if bucket not in self._batches:
+            self._batches[bucket] = SlotBatch(task.checked.base_model, request.height, request.width)
+        self._batches[bucket].join(task)
+
+    def _pass(self, batch: SlotBatch) -> None:
+        images, rows = len(batch), batch.rows
+        start = time.monotonic()
+        outcomes = batch.advance()
+        seconds = time.monotonic() - start
+        self._scheduler.report_speed(images, seconds)
+        self._metrics.passes.inc()
+        self._metrics.pass_seconds.observe(seconds)
+        self._metrics.batch_rows.observe(rows)
+        self._metrics.image_steps.inc(images)
+        for outcome in outcomes:
+            self._tell(outcome)
+
+    def _tell(self, outcome: StepOutcome) -> None:
+        task = outcome.task
+        if outcome.error is not None:
+            self._metrics.failed_images.labels(outcome.error.reason).inc()
+            task.active.fail(outcome.error)
+            return
+        task.active.tell(Progress(task.index, outcome.step, task.active.request.steps))
+        if outcome.clean is not None:
+            self._decoding.preview(task, outcome.step, outcome.clean)
+        if outcome.latents is not None:
+            self._metrics.stage_seconds.labels("denoise").observe(time.monotonic() - outcome.start_time)
+            self._scheduler.begin_decoding()
+            self._decoding.finish(task, outcome.latents)

@@ -1,0 +1,57 @@
+"""A request for images as the engine takes it: every field present and in range."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from detex_core.prompt import Prompt
+from detex_diffusion.solver import Solver
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What to draw.
+
+    Attributes:
+        prompt: What to draw, as sent.
+        negative_prompt: What to keep away from, as sent; may be empty.
+        parsed_prompt: The prompt taken apart.
+        parsed_negative_prompt: The negative prompt taken apart; it may hold words of concepts too.
+        base_model: Name of a base model at hand.
+        count: Images, 1 to 64; image i takes seed + i.
+        seed: Seed of the first image; that of the last is below 2^64.
+        steps: Denoising steps.
+        guidance_scale: 0 to 50; 1 and below draws without guidance.
+        solver: How to solve.
+        width: Pixels.
+        height: Pixels.
+        preview_interval_steps: A preview every so many steps; 0 for none.
+        concept_versions: Version by name for concepts that are not to be taken in their newest.
+    """
+
+    prompt: str
+    negative_prompt: str
+    parsed_prompt: Prompt
+    parsed_negative_prompt: Prompt
+    base_model: str
+    count: int
+    seed: int
+    steps: int
+    guidance_scale: float
+    solver: Solver
+    width: int
+    height: int
+    preview_interval_steps: int
+    concept_versions: Mapping[str, str]
+
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance is on, which takes a second row of the UNet."""
+        return self.guidance_scale > 1
+
+    def concepts(self) -> tuple[str, ...]:
+        """Names of all concepts in the order of their first word, those of the prompt first.
+
+        Without guidance the negative prompt has no effect, so its concepts are not needed.
+        """
+        negative = self.parsed_negative_prompt.concepts() if self.guided else ()
+        return tuple(dict.fromkeys(self.parsed_prompt.concepts() + negative))

@@ -1,0 +1,89 @@
+"""From what the engine tells to messages of the wire contract."""
+
+from datetime import timedelta
+
+from detex_diffusion.solver import Solver
+from detex_protos.v1 import common_pb2, generator_pb2
+from google.protobuf.duration_pb2 import Duration
+
+from detex_generator.base_models import ServedBaseModel
+from detex_generator.concept_cache import ResidentConcept
+from detex_generator.engine import Event, FinishedImage, Preview, Progress, Queued
+from detex_generator.provenance import Provenance
+
+_SOLVERS = {
+    Solver.DDIM: generator_pb2.SOLVER_DDIM,
+    Solver.EULER: generator_pb2.SOLVER_EULER,
+    Solver.DPM_SOLVER_PP_2M: generator_pb2.SOLVER_DPM_SOLVER_PP_2M,
+}
+
+
+def event_message(event: Event) -> generator_pb2.GenerateResponse:
+    """An event of a request."""
+    match event:
+        case Queued(request_id, queue_position):
+            queued = generator_pb2.Queued(request_id=request_id, queue_position=queue_position)
+            return generator_pb2.GenerateResponse(queued=queued)
+        case Progress(image_index, step, total_steps):
+            progress = generator_pb2.Progress(image_index=image_index, step=step, total_steps=total_steps)
+            return generator_pb2.GenerateResponse(progress=progress)
+        case Preview(image_index, step, png):
+            preview = generator_pb2.Preview(image_index=image_index, step=step, png=png)
+            return generator_pb2.GenerateResponse(preview=preview)
+        case FinishedImage(image_index, png, provenance):
+            image = generator_pb2.GeneratedImage(
+                image_index=image_index, png=png, seed=provenance.seed, provenance=provenance_message(provenance)
+            )
+            return generator_pb2.GenerateResponse(image=image)
+
+
+def provenance_message(provenance: Provenance) -> generator_pb2.Provenance:
+    """Where an image comes from."""
+    return generator_pb2.Provenance(
+        prompt=provenance.prompt,
+        negative_prompt=provenance.negative_prompt,
+        base_model=provenance.base_model,
+        base_model_fingerprint=provenance.base_model_fingerprint,
+        concepts=[
+            generator_pb2.ConceptProvenance(
+                reference=common_pb2.ConceptReference(name=concept.name, version=concept.version),
+                manifest_sha256=concept.manifest_sha256,
+            )
+            for concept in provenance.concepts
+        ],
+        seed=provenance.seed,
+        steps=provenance.steps,
+        guidance_scale=provenance.guidance_scale,
+        solver=_SOLVERS[Solver(provenance.solver)],
+        width=provenance.width,
+        height=provenance.height,
+        generator_version=provenance.generator_version,
+    )
+
+
+def base_model_message(served: ServedBaseModel) -> common_pb2.BaseModel:
+    """A base model that is served."""
+    return common_pb2.BaseModel(
+        name=served.settings.name,
+        fingerprint=served.model.fingerprint,
+        width=served.model.width,
+        height=served.model.height,
+        prediction_type=served.model.noise_schedule.prediction_type.value,
+        is_default=served.is_default,
+    )
+
+
+def resident_message(resident: ResidentConcept) -> generator_pb2.ResidentConcept:
+    """A concept in memory."""
+    return generator_pb2.ResidentConcept(
+        reference=common_pb2.ConceptReference(name=resident.key.name, version=resident.key.version),
+        base_model=resident.key.base_model,
+        size_bytes=resident.size_bytes,
+        idle_time=_duration(resident.idle_seconds),
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration

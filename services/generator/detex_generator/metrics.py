@@ -1,0 +1,64 @@
+"""What Prometheus hears of the generator."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_PREFIX = "detex_generator_"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
+_ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
+
+
+class GeneratorMetrics:
+    """The generator's own metrics; those of gRPC calls come with the server.
+
+    Labels take few values: outcomes are `OK` and names of gRPC statuses, stages are those of this class, base models
+    are the configured ones. No concept, tenant or request is ever a label.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register everything with `registry`."""
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(_PREFIX + name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(_PREFIX + name, text, registry=registry)
+
+        def seconds(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(_PREFIX + name, text, labels, buckets=_SECONDS, registry=registry)
+
+        self.requests = counter("requests", "Requests by outcome; each of a stream of many counts.", "outcome")
+        self.request_seconds = seconds("request_seconds", "Time from acceptance to the last image of a request.")
+        self.stage_seconds = seconds(
+            "stage_seconds",
+            "Time of one stage: checking a request, encoding the prompts of an image, denoising an image, decoding it.",
+            "stage",
+        )
+        self.waiting_images = gauge("waiting_images", "Images accepted that have no slot yet.")
+        self.queue_wait_seconds = seconds(
+            "queue_wait_seconds", "Time from acceptance of a request to a slot, per image."
+        )
+        self.slots = gauge("slots", "Images that can be denoised at the same time.")
+        self.slots_in_use = gauge("slots_in_use", "Images that are being denoised.")
+        self.batch_rows = Histogram(_PREFIX + "batch_rows", "Rows of one UNet pass.", buckets=_ROWS, registry=registry)
+        self.passes = counter("unet_passes", "UNet passes, each over all live rows of one resolution.")
+        self.pass_seconds = seconds("unet_pass_seconds", "Time of one UNet pass with guidance and solver.")
+        self.image_steps = counter("image_steps", "Denoising steps, each image counted by itself.")
+        self.images = counter("images", "Images delivered.", "base_model")
+        self.previews = counter("previews", "Previews delivered.")
+        self.failed_images = counter("failed_images", "Images that failed in a slot or in decoding.", "reason")
+
+        self.concept_hits = counter("concept_cache_hits", "Concepts found in memory.")
+        self.concept_misses = counter("concept_cache_misses", "Concepts not found in memory.")
+        self.concept_loads = counter("concept_cache_loads", "Concepts loaded from the object store.", "outcome")
+        self.concept_load_seconds = seconds("concept_cache_load_seconds", "Time to load one concept.")
+        self.concept_evictions = counter("concept_cache_evictions", "Concepts that made room for others.")
+        self.concept_bytes = gauge("concept_cache_bytes", "Memory that kept concepts take.")
+        self.concepts_resident = gauge("concept_cache_concepts", "Concepts that are kept in memory.")
+        self.concept_stale = counter(
+            "concept_cache_stale_resolutions",
+            "Requests served with the version last known because the object store did not answer.",
+        )
+        self.prompt_hits = counter("prompt_cache_hits", "Prompts whose keys and values were at hand.")
+        self.prompt_misses = counter("prompt_cache_misses", "Prompts that had to be encoded.")
+        self.prompt_evictions = counter("prompt_cache_evictions", "Prompts that made room for others.")
+        self.prompt_bytes = gauge("prompt_cache_bytes", "Memory that kept keys and values take.")

@@ -1,0 +1,136 @@
+"""The gRPC service: translates between the wire contract and the engine, and nothing else."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc.aio
+from detex_core.errors import DetexError
+from detex_core.tenancy import current_tenant
+from detex_protos.v1 import generator_pb2, generator_pb2_grpc
+from detex_protos.v1.generator_pb2 import GenerateRequest, GenerateResponse
+
+from detex_generator.base_models import BaseModels
+from detex_generator.concept_cache import ConceptCache
+from detex_generator.engine import ActiveRequest, Engine
+from detex_generator.messages import base_model_message, event_message, resident_message
+from detex_generator.metrics import GeneratorMetrics
+from detex_generator.request_stream import RequestStream
+from detex_generator.settings import GeneratorSettings
+from detex_generator.validation import checked_request
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
+    """GeneratorService of the wire contract; raises DetexError, which the server turns into statuses."""
+
+    def __init__(
+        self,
+        settings: GeneratorSettings,
+        base_models: BaseModels,
+        concepts: ConceptCache,
+        engine: Engine,
+        metrics: GeneratorMetrics,
+        draining: asyncio.Event,
+    ) -> None:
+        """Serve with these parts; once `draining` is set, streams of many requests end when what they began is done."""
+        self._settings = settings
+        self._base_models = base_models
+        self._concepts = concepts
+        self._engine = engine
+        self._metrics = metrics
+        self._draining = draining
+
+    async def Generate(  # noqa: N802
+        self, request: GenerateRequest, context: Context
+    ) -> AsyncGenerator[GenerateResponse]:
+        """Draw the images of one request."""
+        active = self._begin(request, _deadline(context))
+        async with aclosing(_events(active)) as responses:
+            async for response in responses:
+                yield response
+
+    async def GenerateMany(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[generator_pb2.GenerateManyRequest],
+        context: Context,
+    ) -> AsyncGenerator[generator_pb2.GenerateManyResponse]:
+        """Draw the images of many requests."""
+        deadline = _deadline(context)
+
+        async def draw(request: GenerateRequest) -> AsyncGenerator[GenerateResponse]:
+            async with aclosing(_events(self._begin(request, deadline))) as responses:
+                async for response in responses:
+                    yield response
+
+        stream = RequestStream(
+            draw,
+            in_flight=self._settings.max_requests_in_flight_per_stream,
+            max_requests=self._settings.max_requests_per_stream,
+            draining=self._draining,
+        )
+        async with aclosing(stream.answers(request_iterator)) as responses:
+            async for response in responses:
+                yield response
+
+    async def ListBaseModels(  # noqa: N802
+        self, request: generator_pb2.ListBaseModelsRequest, context: Context
+    ) -> generator_pb2.ListBaseModelsResponse:
+        """The base models that are served."""
+        del request, context
+        return generator_pb2.ListBaseModelsResponse(
+            base_models=[base_model_message(served) for served in self._base_models.all()]
+        )
+
+    async def ListResidentConcepts(  # noqa: N802
+        self, request: generator_pb2.ListResidentConceptsRequest, context: Context
+    ) -> generator_pb2.ListResidentConceptsResponse:
+        """The caller's concepts that lie in memory."""
+        del request, context
+        return generator_pb2.ListResidentConceptsResponse(
+            concepts=[resident_message(resident) for resident in self._concepts.residents(current_tenant())]
+        )
+
+    async def PrefetchConcept(  # noqa: N802
+        self, request: generator_pb2.PrefetchConceptRequest, context: Context
+    ) -> generator_pb2.PrefetchConceptResponse:
+        """Load a concept ahead of its first request."""
+        del context
+        base_model = self._base_models.get(request.base_model).model
+        resident = await asyncio.to_thread(
+            self._concepts.prefetch, current_tenant(), request.reference.name, request.reference.version, base_model
+        )
+        return generator_pb2.PrefetchConceptResponse(concept=resident_message(resident))
+
+    def _begin(self, message: GenerateRequest, deadline: float | None) -> ActiveRequest:
+        """Check a request and hand it to the engine; refusals are counted here, all else by the engine."""
+        try:
+            served = self._base_models.get(message.base_model)
+            request = checked_request(
+                message,
+                served.settings,
+                width=served.model.width,
+                height=served.model.height,
+                settings=self._settings,
+            )
+            return self._engine.submit(request, current_tenant(), deadline=deadline)
+        except DetexError as error:
+            self._metrics.requests.labels(error.code.name).inc()
+            raise
+
+
+async def _events(active: ActiveRequest) -> AsyncGenerator[GenerateResponse]:
+    try:
+        async for event in active.stream:
+            yield event_message(event)
+    finally:
+        active.cancel()
+
+
+def _deadline(context: Context) -> float | None:
+    """Time of `time.monotonic` at which the caller stops waiting; None where it set no deadline."""
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining

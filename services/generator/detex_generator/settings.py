@@ -1,0 +1,55 @@
+"""Settings of the generator, read from the environment (`DETEX_*`)."""
+
+from typing import Self
+
+from detex_core.settings import ServiceSettings
+from pydantic import Field, model_validator
+
+MEBIBYTE = 1024**2
+GIBIBYTE = 1024**3
+
+
+class GeneratorSettings(ServiceSettings):
+    """What the generator is told, beyond what both services are told.
+
+    Attributes:
+        slots: Images that are denoised at the same time; each takes up to two rows of a UNet pass.
+        max_waiting_images: Images that may wait for a slot before requests are refused.
+        max_images_per_request: Largest `count` of a request.
+        max_steps: Largest number of denoising steps of a request.
+        max_image_pixels: Largest width times height of an image.
+        max_concepts_per_request: Most concepts that prompt and negative prompt may name together.
+        max_requests_in_flight_per_stream: Requests of one GenerateMany stream that are worked on at the same time; the
+            stream is read no further until one is done.
+        max_requests_per_stream: Requests that one GenerateMany stream may carry in all.
+        concept_cache_bytes: Memory for concepts. One that is larger than this still serves, but is not kept.
+        prompt_cache_bytes: Memory for keys and values of prompts that no image is being drawn from.
+        newest_version_seconds: How long the answer to "which version is the newest" holds; 0 asks for each request.
+        admission_threads: Threads that resolve and load concepts and encode prompts.
+        decoding_threads: Threads that decode latents and write PNGs.
+        denoising_threads: Cores that one UNet pass uses on a CPU; 0 leaves it to torch.
+    """
+
+    slots: int = Field(default=8, ge=1, le=256)
+    max_waiting_images: int = Field(default=256, ge=1, le=100_000)
+    max_images_per_request: int = Field(default=64, ge=1, le=64)
+    max_steps: int = Field(default=500, ge=1, le=500)
+    max_image_pixels: int = Field(default=1024 * 1024, ge=64, le=4096 * 4096)
+    max_concepts_per_request: int = Field(default=8, ge=1, le=64)
+    max_requests_in_flight_per_stream: int = Field(default=32, ge=1, le=4096)
+    max_requests_per_stream: int = Field(default=100_000, ge=1, le=10_000_000)
+    concept_cache_bytes: int = Field(default=GIBIBYTE, ge=0)
+    prompt_cache_bytes: int = Field(default=256 * MEBIBYTE, ge=0)
+    newest_version_seconds: float = Field(default=0.5, ge=0, le=60, allow_inf_nan=False)
+    admission_threads: int = Field(default=2, ge=1, le=64)
+    decoding_threads: int = Field(default=1, ge=1, le=64)
+    denoising_threads: int = Field(default=0, ge=0, le=1024)
+
+    @model_validator(mode="after")
+    def _check_queue(self) -> Self:
+        if self.max_images_per_request > self.max_waiting_images:
+            raise ValueError(
+                f"max_images_per_request: given {self.max_images_per_request}; accepted is at most max_waiting_images "
+                f"({self.max_waiting_images}), for a larger request could never be taken"
+            )
+        return self

@@ -1,0 +1,143 @@
+"""Requests of the wire contract, checked: every violation is found and told at once."""
+
+import math
+import secrets
+from collections.abc import Iterator
+
+from detex_core.artifact.manifest import CONCEPT_VERSION
+from detex_core.errors import InvalidInputError, Violation, invalid_input
+from detex_core.prompt import Prompt, parse_prompt
+from detex_core.settings import BaseModelSettings
+from detex_diffusion.solver import Solver
+from detex_protos.v1 import generator_pb2
+
+from detex_generator.generation_request import GenerationRequest
+from detex_generator.settings import GeneratorSettings
+
+MAX_GUIDANCE_SCALE = 50.0
+SIZE_MULTIPLE = 8
+_CHOSEN_SEEDS = 2**32
+
+SOLVERS = {
+    generator_pb2.SOLVER_UNSPECIFIED: Solver.DPM_SOLVER_PP_2M,
+    generator_pb2.SOLVER_DDIM: Solver.DDIM,
+    generator_pb2.SOLVER_EULER: Solver.EULER,
+    generator_pb2.SOLVER_DPM_SOLVER_PP_2M: Solver.DPM_SOLVER_PP_2M,
+}
+
+
+class _Violations:
+    """Collects what is wrong with a request."""
+
+    def __init__(self) -> None:
+        self.found: list[Violation] = []
+
+    def add(self, field: str, given: object, accepted: str) -> None:
+        self.found.extend(invalid_input(field, given, accepted).violations)
+
+    def prompt(self, text: str, field: str) -> Prompt:
+        try:
+            return parse_prompt(text, field=field)
+        except InvalidInputError as error:
+            self.found.extend(error.violations)
+            return Prompt(())
+
+    def whole(self, field: str, given: int, lowest: int, highest: int, more: str = "") -> None:
+        if not lowest <= given <= highest:
+            self.add(field, given, f"{lowest} to {highest}{more}")
+
+
+def checked_request(
+    message: generator_pb2.GenerateRequest,
+    base_model: BaseModelSettings,
+    *,
+    width: int,
+    height: int,
+    settings: GeneratorSettings,
+) -> GenerationRequest:
+    """A request with its defaults filled in.
+
+    What needs the object store or the tokenizer (whether a concept exists and fits, how many tokens a prompt has) is
+    checked by the admission.
+
+    Args:
+        message: As it came.
+        base_model: The base model that the request names.
+        width: Width in pixels that the base model was trained at.
+        height: Height in pixels that the base model was trained at.
+        settings: Limits of this generator.
+
+    Raises:
+        InvalidInputError: With one violation for each thing that is wrong.
+    """
+    violations = _Violations()
+    parsed_prompt = violations.prompt(message.prompt, "prompt")
+    if not message.prompt.strip():
+        violations.add("prompt", repr(message.prompt), "a prompt of 1 to 10,000 characters that are not all blank")
+    parsed_negative_prompt = violations.prompt(message.negative_prompt, "negative_prompt")
+
+    count = message.count or 1
+    violations.whole("count", count, 1, settings.max_images_per_request)
+    seed = message.seed if message.HasField("seed") else secrets.randbelow(_CHOSEN_SEEDS)
+    if seed + count > 2**64:
+        violations.add("seed", seed, f"0 to 2^64 - {count}, for image i takes seed + i")
+    steps = message.steps if message.HasField("steps") else min(base_model.default_steps, settings.max_steps)
+    violations.whole("steps", steps, 1, settings.max_steps)
+    guidance_scale = message.guidance_scale if message.HasField("guidance_scale") else base_model.default_guidance_scale
+    if not (math.isfinite(guidance_scale) and 0 <= guidance_scale <= MAX_GUIDANCE_SCALE):
+        violations.add("guidance_scale", guidance_scale, f"a number of 0 to {MAX_GUIDANCE_SCALE:g}")
+    solver = SOLVERS.get(message.solver)
+    if solver is None:
+        accepted = ", ".join(generator_pb2.Solver.keys())
+        violations.add("solver", f"the unknown value {int(message.solver)}", f"one of {accepted}")
+
+    width, height = message.width or width, message.height or height
+    for field, given in (("width", width), ("height", height)):
+        if given % SIZE_MULTIPLE:
+            violations.add(field, given, f"a multiple of {SIZE_MULTIPLE}")
+    if width * height > settings.max_image_pixels:
+        violations.add(
+            "width", f"{width} with height {height}", f"at most {settings.max_image_pixels:,} pixels in an image"
+        )
+    # An interval longer than the request is no error: it asks for a preview that never comes due.
+    violations.found.extend(_version_violations(message, parsed_prompt, parsed_negative_prompt))
+
+    if violations.found or solver is None:
+        raise InvalidInputError(*violations.found)
+    request = GenerationRequest(
+        prompt=message.prompt,
+        negative_prompt=message.negative_prompt,
+        parsed_prompt=parsed_prompt,
+        parsed_negative_prompt=parsed_negative_prompt,
+        base_model=base_model.name,
+        count=count,
+        seed=seed,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        solver=solver,
+        width=width,
+        height=height,
+        preview_interval_steps=message.preview_interval_steps,
+        concept_versions=dict(message.concept_versions),
+    )
+    if len(request.concepts()) > settings.max_concepts_per_request:
+        raise invalid_input(
+            "prompt",
+            f"{len(request.concepts())} concepts",
+            f"at most {settings.max_concepts_per_request} concepts in prompt and negative prompt together",
+        )
+    return request
+
+
+_VERSION = "a version as the trainer published it, for example 20260131T120000Z-0123abcd, or nothing for the newest"
+
+
+def _version_violations(message: generator_pb2.GenerateRequest, *prompts: Prompt) -> Iterator[Violation]:
+    named = {name for prompt in prompts for name in prompt.concepts()}
+    for name, version in message.concept_versions.items():
+        field = f"concept_versions.{name[:63]}"
+        if name not in named:
+            accepted = ", ".join(sorted(named)) or "none, for the prompts name no concept"
+            yield from invalid_input(field, "a concept that no prompt names", accepted).violations
+        elif version and not CONCEPT_VERSION.fullmatch(version):
+            yield from invalid_input(field, repr(version), _VERSION).violations
