@@ -1,0 +1,204 @@
+"""Photos and masks as callers send them, turned into plain 8-bit images.
+
+Files are judged by their content, never by their name. What a header claims is checked before anything is decoded, so
+that a small file which unpacks to gigabytes costs nothing.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL.Image import Transpose
+
+from detex_core.errors import InvalidInputError, invalid_input
+
+MAX_IMAGE_BYTES = 64 * 1024**2
+MAX_IMAGE_PIXELS = 50_000_000
+MAX_IMAGE_SIDE = 16_384
+MIN_IMAGE_SIDE = 32
+
+ACCEPTED_FILES = "a still PNG, JPEG or WebP picture"
+_ACCEPTED_SIZES = (
+    f"sides of {MIN_IMAGE_SIDE} to {MAX_IMAGE_SIDE:,} pixels, and at most {MAX_IMAGE_PIXELS // 10**6} megapixels in all"
+)
+
+# EXIF orientation (TIFF 6.0, tag 274) to what sets the picture upright.
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+
+
+def decode_photo(data: bytes, *, field: str) -> Image.Image:
+    """Decode a photo.
+
+    Accepts PNG, JPEG (of a multi-picture file the first picture) and WebP in any colour mode: 1 to 16 bits, grey,
+    palette, RGB, CMYK, with or without alpha. Colours are brought to sRGB where the file carries an ICC profile,
+    16 bits are rounded to 8, the EXIF orientation is applied, and no metadata is kept.
+
+    Args:
+        data: The file, at most 64 MiB.
+        field: Name of the field in errors.
+
+    Returns:
+        An RGB image, or RGBA where at least one pixel is not opaque.
+
+    Raises:
+        InvalidInputError: The file is empty, too large, truncated or damaged, of another format, animated, fully
+            transparent, or its sides or its number of pixels are out of range.
+    """
+    image = _upright(_opened(data, field), field)
+    if "A" not in image.getbands():
+        return image
+    lowest, highest = _range(image.getchannel("A"))
+    if highest == 0:
+        raise invalid_input(field, "a picture with every pixel transparent", "a picture that shows something")
+    return image if lowest < 255 else image.convert("RGB")
+
+
+def decode_mask(data: bytes, *, field: str, size: tuple[int, int]) -> Image.Image:
+    """Decode the mask of a photo: the subject in white on black, greys for soft edges.
+
+    Accepts the same files as `decode_photo`. Colours are taken by their luminance; where the file has an alpha channel,
+    transparent pixels are black. A mask that is white all over is accepted: then the subject fills the photo.
+
+    Args:
+        data: The file, at most 64 MiB.
+        field: Name of the field in errors.
+        size: Width and height of its photo in pixels, after EXIF rotation.
+
+    Returns:
+        A grey image (mode L) of that size.
+
+    Raises:
+        InvalidInputError: As for `decode_photo`; or the size differs, or no pixel is nearer to white than to black.
+    """
+    image = _upright(_opened(data, field), field)
+    if image.size != size:
+        raise invalid_input(field, _written(image.size), f"the size of its photo, {_written(size)}")
+    if "A" in image.getbands():
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    mask = image.convert("L")
+    if _range(mask)[1] < 128:
+        raise invalid_input(field, "a mask that is black all over", "the subject in white on black")
+    return mask
+
+
+def _opened(data: bytes, field: str) -> ImageFile.ImageFile:
+    """The file with its header read and checked, its pixels not decoded yet."""
+    if not data:
+        raise invalid_input(field, "an empty file", ACCEPTED_FILES)
+    if len(data) > MAX_IMAGE_BYTES:
+        raise invalid_input(field, f"{len(data):,} bytes", f"at most {MAX_IMAGE_BYTES:,} bytes")
+    reader = _reader(data)
+    if reader is None:
+        raise invalid_input(field, f"a file that begins with {data[:8]!r}", ACCEPTED_FILES)
+    try:
+        image = reader(io.BytesIO(data))
+    except Exception as error:  # the readers raise whatever a damaged header makes them stumble over
+        raise _damaged(field, error) from error
+    if min(image.size) < MIN_IMAGE_SIDE or max(image.size) > MAX_IMAGE_SIDE:
+        raise invalid_input(field, _written(image.size), _ACCEPTED_SIZES)
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise invalid_input(field, _written(image.size), _ACCEPTED_SIZES)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise invalid_input(field, f"an animation of {frames} pictures", ACCEPTED_FILES)
+    return image
+
+
+def _reader(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
+    # Pillow's readers themselves rather than Image.open, whose guard against bombs is a setting of the whole process.
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImagePlugin.PngImageFile
+    if data.startswith(b"\xff\xd8\xff"):
+        return JpegImagePlugin.JpegImageFile
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile
+    return None
+
+
+def _upright(image: ImageFile.ImageFile, field: str) -> Image.Image:
+    """The decoded picture as RGB or RGBA, upright, without metadata."""
+    orientation = _orientation(image)
+    try:
+        image.load()
+        decoded = _in_8_bits(image)
+        if orientation in _UPRIGHT:
+            decoded = decoded.transpose(_UPRIGHT[orientation])
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise _damaged(field, error) from error
+    decoded.info = {}
+    return decoded
+
+
+def _orientation(image: ImageFile.ImageFile) -> object:
+    """EXIF orientation; 1 where the EXIF data is damaged, as many cameras and editors write it so."""
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error):
+        return 1
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """RGB or RGBA in sRGB."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey_from_16_bits(image)
+    profile = image.info.get("icc_profile")
+    if image.mode == "CMYK":
+        return _to_srgb(image, profile) or image.convert("RGB")
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        colours = _to_srgb(with_alpha.convert("RGB"), profile)
+        if colours is None:
+            return with_alpha
+        colours.putalpha(with_alpha.getchannel("A"))
+        return colours
+    if image.mode == "L":
+        return (_to_srgb(image, profile) or image).convert("RGB")
+    rgb = image.convert("RGB")
+    return _to_srgb(rgb, profile) or rgb
+
+
+def _grey_from_16_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.uint32)  # (height, width), 0 to 65,535
+    grey = Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image | None:
+    """The picture in sRGB, or None where its profile is absent, damaged or made for another mode."""
+    if not profile:
+        return None
+    with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return None
+
+
+def _range(channel: Image.Image) -> tuple[int, int]:
+    lowest, highest = channel.getextrema()
+    return int(lowest), int(highest)  # type: ignore[arg-type]
+
+
+def _written(size: tuple[int, int]) -> str:
+    return f"{size[0]:,} x {size[1]:,} pixels"
+
+
+def _damaged(field: str, error: Exception) -> InvalidInputError:
+    return invalid_input(field, f"a file that is damaged or cut off ({type(error).__name__})", ACCEPTED_FILES)
