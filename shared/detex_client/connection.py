@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import grpc
+from detex_core.tenancy import TENANT_METADATA_KEY
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from detex_client.errors import DetexClientError, refused, translated
@@ -71,7 +72,7 @@ class Connection:
             raise refused("timeout_seconds", timeout_seconds, "a number above 0")
         self.peer = f"{service} at {address}"
         self.timeout_seconds = timeout_seconds
-        self.metadata = (("detex-tenant", tenant),)
+        self.metadata = ((TENANT_METADATA_KEY, tenant),)
         options = [
             ("grpc.max_receive_message_length", MAX_RECEIVED_MESSAGE_BYTES),
             ("grpc.service_config", _service_config(contract, safe_to_repeat)),

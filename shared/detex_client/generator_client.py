@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Unpack
 
 import grpc
+from detex_core.tenancy import DEFAULT_TENANT
 from detex_protos.v1 import generator_pb2, generator_pb2_grpc
 
 from detex_client.concept import BaseModel, ConceptReference
@@ -92,7 +93,7 @@ class GeneratorClient(Connection):
     def __init__(
         self,
         address: str = DEFAULT_ADDRESS,
-        tenant: str = "default",
+        tenant: str = DEFAULT_TENANT,
         *,
         tls: Tls | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,

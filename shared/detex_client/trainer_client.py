@@ -7,6 +7,7 @@ from typing import Unpack
 from uuid import uuid4
 
 import grpc
+from detex_core.tenancy import DEFAULT_TENANT
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 
 from detex_client import hyperparameters as knobs
@@ -44,7 +45,7 @@ class TrainerClient(Connection):
     def __init__(
         self,
         address: str = DEFAULT_ADDRESS,
-        tenant: str = "default",
+        tenant: str = DEFAULT_TENANT,
         *,
         tls: Tls | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,

@@ -3,6 +3,7 @@
 import typer
 
 from detex_client.cli.concepts import concepts
+from detex_client.cli.demo import demo
 from detex_client.cli.failure import EXIT_CODES
 from detex_client.cli.generate import generate
 from detex_client.cli.jobs import jobs
@@ -22,4 +23,5 @@ application.command()(generate)
 application.add_typer(jobs, name="jobs")
 application.add_typer(concepts, name="concepts")
 application.command()(serve)
+application.command()(demo)
 application.command()(version)

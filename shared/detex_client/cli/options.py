@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from detex_core.tenancy import DEFAULT_TENANT
 
 from detex_client import generator_client, trainer_client
 from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Tls
@@ -47,7 +48,7 @@ Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else
 
 TRAINER_ADDRESS = trainer_client.DEFAULT_ADDRESS
 GENERATOR_ADDRESS = generator_client.DEFAULT_ADDRESS
-TENANT = "default"
+TENANT = DEFAULT_TENANT
 TIMEOUT_SECONDS = DEFAULT_TIMEOUT_SECONDS
 
 

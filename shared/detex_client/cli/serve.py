@@ -70,13 +70,7 @@ def serve(
     Takes the place of this process, so that signals reach the service and its exit code is that of this command.
     All other settings come from the environment (DETEX_*); options win over it.
     """
-    missing = [module for module in _NEEDED[service] if find_spec(module) is None]
-    if missing:
-        raise DetexClientError(
-            f"The {service} needs {', '.join(missing)}: install it with  pip install 'detex[{service}]'",
-            code=grpc.StatusCode.FAILED_PRECONDITION,
-            reason="NOT_INSTALLED",
-        )
+    check_installed(service)
     if database is not None and service is not Service.TRAINER:
         raise refused("--database", database, "the trainer alone")
     environment = _ADDRESSES[service] | os.environ
@@ -89,7 +83,7 @@ def serve(
     if database is not None:
         environment["DETEX_DATABASE_URL"] = database
     if base_model:
-        environment["DETEX_BASE_MODELS"] = json.dumps([_base_model(pair) for pair in base_model])
+        environment["DETEX_BASE_MODELS"] = base_models_setting(base_model)
     if device is not None:
         environment["DETEX_DEVICE"] = device
     if log_level is not None:
@@ -106,11 +100,34 @@ def data_environment(data: Path, service: str) -> dict[str, str]:
     }
 
 
-def _base_model(pair: str) -> dict[str, str]:
-    name, equals, source = pair.partition("=")
-    if not (name and equals and source):
-        raise refused("--base-model", pair, "NAME=SOURCE")
-    return {"name": name, "source": source}
+def base_models_setting(pairs: list[str]) -> str:
+    """The setting `DETEX_BASE_MODELS` for base models given as NAME=SOURCE.
+
+    Raises:
+        DetexClientError: INVALID_ARGUMENT for one without an equals sign, a name or a source.
+    """
+    found = []
+    for pair in pairs:
+        name, equals, source = pair.partition("=")
+        if not (name and equals and source):
+            raise refused("--base-model", pair, "NAME=SOURCE")
+        found.append({"name": name, "source": source})
+    return json.dumps(found)
+
+
+def check_installed(service: Service) -> None:
+    """Refuse to start a service whose libraries are not there.
+
+    Raises:
+        DetexClientError: FAILED_PRECONDITION with what to install.
+    """
+    missing = [module for module in _NEEDED[service] if find_spec(module) is None]
+    if missing:
+        raise DetexClientError(
+            f"The {service} needs {', '.join(missing)}: install it with  pip install 'detex[{service}]'",
+            code=grpc.StatusCode.FAILED_PRECONDITION,
+            reason="NOT_INSTALLED",
+        )
 
 
 def _become(service: Service, environment: dict[str, str]) -> NoReturn:
