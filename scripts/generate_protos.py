@@ -3,7 +3,8 @@
 Run: python scripts/generate_protos.py [OUTPUT]   (OUTPUT: the package's folder, shared/detex_protos by default)
 
 protoc writes imports of `detex.v1`, the package of the contract; in Python the package is called `detex_protos`, so
-that the name `detex` stays free for the distribution. The imports are rewritten accordingly.
+that the name `detex` stays free for the distribution. The imports are rewritten accordingly. Comments become
+docstrings as they are; their backslashes are doubled, for Python warns of escapes that it does not know.
 """
 
 import re
@@ -17,6 +18,7 @@ from grpc_tools import protoc
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROTO_ROOT = REPOSITORY / "proto"
 PROGRAMS = Path(sys.executable).parent
+UNKNOWN_ESCAPE = re.compile(r"(?<!\\)\\(?=\[)")
 GENERATED_IMPORT = re.compile(r"\bdetex\.v1\b(?=\s+import|\.\w+_pb2)")
 
 
@@ -41,6 +43,8 @@ def generate(output: Path) -> None:
         package.mkdir(parents=True, exist_ok=True)
         for path in sorted((Path(folder) / "detex" / "v1").iterdir()):
             text = GENERATED_IMPORT.sub("detex_protos.v1", path.read_text())
+            if path.name.endswith("_pb2_grpc.py"):
+                text = UNKNOWN_ESCAPE.sub(r"\\\\", text)
             (package / path.name).write_text(text)
     (output / "__init__.py").write_text('"""The wire contract of proto/, generated; never edited."""\n')
     (package / "__init__.py").write_text('"""Version 1 of the wire contract."""\n')

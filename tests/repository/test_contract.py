@@ -1,5 +1,6 @@
 """The wire contract: well-formed, documented, and shared/detex_protos is what it generates."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def test_generated_code_is_fresh(run, root: Path, tmp_path: Path) -> None:
     assert sorted(fresh) == sorted(present)
     stale = [name for name in fresh if fresh[name] != present[name]]
     assert not stale, f"run `make protos`: {stale}"
+
+
+def test_generated_code_compiles_without_warnings(root: Path) -> None:
+    modules = sorted((root / "shared" / "detex_protos").rglob("*.py"))
+    assert len(modules) > 6
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for module in modules:
+            compile(module.read_text(), str(module), "exec")
 
 
 @pytest.mark.parametrize("service", ["TrainerService", "GeneratorService"])

@@ -29,7 +29,7 @@ class GeneratorServiceStub:
     """Draws pictures of concepts.
 
     Words of a concept stand in prompts in square brackets: `[my-mug]` is the subject, `[my-mug:pose:2]` the pose word of
-    photo 2, `[my-mug:background:0]` the background word of photo 0. `\[` is a plain bracket.
+    photo 2, `[my-mug:background:0]` the background word of photo 0. `\\[` is a plain bracket.
     """
 
     def __init__(self, channel):
@@ -69,7 +69,7 @@ class GeneratorServiceServicer:
     """Draws pictures of concepts.
 
     Words of a concept stand in prompts in square brackets: `[my-mug]` is the subject, `[my-mug:pose:2]` the pose word of
-    photo 2, `[my-mug:background:0]` the background word of photo 0. `\[` is a plain bracket.
+    photo 2, `[my-mug:background:0]` the background word of photo 0. `\\[` is a plain bracket.
     """
 
     def Generate(self, request, context):
@@ -148,7 +148,7 @@ class GeneratorService:
     """Draws pictures of concepts.
 
     Words of a concept stand in prompts in square brackets: `[my-mug]` is the subject, `[my-mug:pose:2]` the pose word of
-    photo 2, `[my-mug:background:0]` the background word of photo 0. `\[` is a plain bracket.
+    photo 2, `[my-mug:background:0]` the background word of photo 0. `\\[` is a plain bracket.
     """
 
     @staticmethod

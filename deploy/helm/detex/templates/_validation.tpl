@@ -7,6 +7,9 @@
 {{- if and $values.minio.enabled $values.objectStore.endpoint -}}
 {{- fail (printf "objectStore.endpoint: given %s beside minio.enabled: true; accepted is one of them" $values.objectStore.endpoint) -}}
 {{- end -}}
+{{- if and $values.trainer.persistence.existingClaim (gt (int $values.trainer.replicas) 1) -}}
+{{- fail (printf "trainer.persistence.existingClaim: given %s beside %d replicas; accepted is 0 or 1 of them, for a work folder is one trainer's" $values.trainer.persistence.existingClaim (int $values.trainer.replicas)) -}}
+{{- end -}}
 {{- if eq $values.database.kind "sqlite" -}}
 {{- if gt (int $values.trainer.replicas) 1 -}}
 {{- fail (printf "trainer.replicas: given %d; accepted is 0 or 1 with database.kind: sqlite, or database.kind: postgresql" (int $values.trainer.replicas)) -}}

@@ -1,0 +1,180 @@
+"""The settings that the chart renders are settings that the services read."""
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from detex_core.object_store.location import S3Location, parse_location
+from detex_core.settings import ServiceSettings
+from detex_generator.settings import GeneratorSettings
+from detex_trainer.settings import TrainerSettings
+
+from scripts.generate_reference import CHART_OWNED, CHART_OWNED_OF_STORE, object_store_settings, service_settings
+from scripts.settings_fields import Setting, camel_case
+
+CLASSES: dict[str, type[ServiceSettings]] = {"trainer": TrainerSettings, "generator": GeneratorSettings}
+FROM_SECRETS = {
+    "DETEX_S3_ACCESS_KEY": "user",
+    "DETEX_S3_SECRET_KEY": "secret",
+    "DETEX_DATABASE_URL": "postgresql+psycopg://user:secret@host/name",
+}
+
+Environment = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def environment(render, find) -> Environment:
+    """The variables of a service's container, those from Secrets with values made up here."""
+
+    def variables(component: str, example: str | None = None, **values: str) -> dict[str, str]:
+        manifests = render(example, **values)
+        (container,) = find(manifests, "Deployment", f"-{component}")["spec"]["template"]["spec"]["containers"]
+        found: dict[str, str] = {}
+        for source in container["envFrom"]:
+            found |= find(manifests, "ConfigMap", source["configMapRef"]["name"])["data"]
+        for variable in container["env"]:
+            found[variable["name"]] = variable.get("value") or FROM_SECRETS.get(variable["name"], "secret")
+        assert all(isinstance(value, str) for value in found.values())
+        return found
+
+    return variables
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, str]], Any]:
+    """The settings of a service as its own class reads them from these variables and no others."""
+
+    def settings(component: str, variables: dict[str, str]) -> Any:
+        for name in [name for name in os.environ if name.startswith("DETEX_")]:
+            monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return CLASSES[component]()
+
+    return settings
+
+
+@pytest.mark.parametrize("component", sorted(CLASSES))
+def test_every_variable_is_a_setting_and_is_accepted(environment, parsed, example: str, component: str) -> None:
+    known = {setting.variable for setting in service_settings(CLASSES[component])}
+    known |= {setting.variable for setting in object_store_settings()}
+    variables = environment(component, example)
+    assert {name for name in variables if name.startswith("DETEX_")} <= known
+    settings = parsed(component, variables)
+    assert settings.listen_address == "0.0.0.0:50051"
+    assert settings.log_format == "json"
+    assert str(settings.work_folder) == "/var/lib/detex"
+    location = parse_location(settings.object_store.url)
+    assert isinstance(location, S3Location)
+
+
+def test_base_models_arrive(environment, parsed) -> None:
+    settings = parsed("generator", environment("generator", "gpu-values.yaml"))
+    assert [(model.name, model.source, model.default_steps) for model in settings.base_models] == [
+        ("sd15", "/models/sd15", 30),
+        ("showroom", "embedded", 25),
+    ]
+    assert settings.base_models[0].image_encoder_source == "/models/clip-vit-large-patch14"
+    assert settings.default_base_model == "sd15"
+    assert settings.concept_cache_bytes == 17179869184
+
+
+def test_outside_store_arrives(environment, parsed) -> None:
+    settings = parsed("trainer", environment("trainer", "external-services-values.yaml"))
+    assert parse_location(settings.object_store.url) == S3Location(
+        "example-concepts", "detex/staging", "s3.example.com", True, "eu-central-1"
+    )
+    assert settings.object_store.connect_timeout_seconds == 5
+    assert settings.object_store.part_size_bytes == 67108864
+    assert settings.database_url == FROM_SECRETS["DETEX_DATABASE_URL"]
+
+
+def test_sqlite_lies_on_the_volume(environment, parsed) -> None:
+    settings = parsed("trainer", environment("trainer"))
+    assert settings.jobs_url() == "sqlite:////var/lib/detex/jobs.db"
+
+
+def test_own_store_is_the_minio_of_the_chart(environment, parsed, render, find) -> None:
+    location = parse_location(parsed("generator", environment("generator")).object_store.url)
+    service = find(render(), "Service", "-minio")
+    assert location.endpoint == f"{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    assert location.secure is False
+
+
+def test_a_service_s_own_settings_win(environment) -> None:
+    values = {"settings.logLevel": '"WARNING"', "trainer.settings.logLevel": '"DEBUG"'}
+    assert environment("trainer", **values)["DETEX_LOG_LEVEL"] == "DEBUG"
+    assert environment("generator", **values)["DETEX_LOG_LEVEL"] == "WARNING"
+
+
+def other_value(setting: Setting) -> Any:
+    """A value that the schema accepts, other than the default where there is another."""
+    schema = setting.schema
+    if setting.field == "base_models":
+        return [{"name": "other", "source": "store:models/other", "defaultSteps": 7}]
+    if setting.field == "default_base_model":
+        return "showroom"
+    if "enum" in schema:
+        return schema["enum"][-1]
+    if schema["type"] == "boolean":
+        return True
+    if schema["type"] in {"integer", "number"}:
+        return schema.get("maximum", 3 * 1024**3)
+    raise AssertionError(f"no value known for {setting}")
+
+
+@pytest.mark.parametrize("component", sorted(CLASSES))
+def test_every_setting_can_be_set(environment, parsed, component: str) -> None:
+    """Each one goes through values, schema, ConfigMap and environment into the settings class unchanged."""
+    wanted = {
+        setting.field: other_value(setting)
+        for setting in service_settings(CLASSES[component])
+        if setting.field not in CHART_OWNED
+    }
+    wanted["max_images_per_request"] = 1
+    wanted = {name: value for name, value in wanted.items() if name in CLASSES[component].model_fields}
+    if component == "trainer":
+        wanted["reconcile_interval_seconds"] = 2
+    apart = {"base_models"} if "default_base_model" in wanted else set()  # each name must be known to the other
+    for names in (set(wanted) - apart, apart):
+        values = {f"{component}.settings.{camel_case(name)}": json.dumps(wanted[name]) for name in names}
+        settings = parsed(component, environment(component, **values))
+        for name in names - {"base_models"}:
+            assert getattr(settings, name) == wanted[name], name
+    assert [model.model_dump(exclude_unset=True) for model in settings.base_models] == [
+        {"name": "other", "source": "store:models/other", "default_steps": 7}
+    ]
+
+
+def test_every_setting_of_the_object_store_can_be_set(environment, parsed) -> None:
+    wanted = {
+        each.field: other_value(each) for each in object_store_settings() if each.field not in CHART_OWNED_OF_STORE
+    }
+    assert wanted
+    values = {f"objectStore.settings.{camel_case(name)}": json.dumps(value) for name, value in wanted.items()}
+    store = parsed("generator", environment("generator", **values)).object_store
+    assert {name: getattr(store, name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("component", sorted(CLASSES))
+@pytest.mark.parametrize(("delay", "grace"), [(0, 0), (5, 60), (0.5, 299.5), (600, 86400)])
+def test_pods_are_not_killed_while_they_drain(render, find, parsed, environment, component, delay, grace) -> None:
+    values = {"settings.drainDelaySeconds": str(delay), "settings.drainGraceSeconds": str(grace)}
+    if component == "trainer":
+        values["trainer.settings.workerStopGraceSeconds"] = "120"
+    pod = find(render(**values), "Deployment", f"-{component}")["spec"]["template"]["spec"]
+    settings = parsed(component, environment(component, **values))
+    needed = settings.drain_delay_seconds + settings.drain_grace_seconds
+    needed += getattr(settings, "worker_stop_grace_seconds", 0)
+    assert needed + 10 <= pod["terminationGracePeriodSeconds"] <= needed + 60
+
+
+def test_defaults_of_the_service_count_for_the_grace_period(render, find) -> None:
+    """A setting that the values leave out still takes its time."""
+    values = {"settings": json.dumps({"drainGraceSeconds": None, "drainDelaySeconds": None})}
+    pod = find(render(**values), "Deployment", "-trainer")["spec"]["template"]["spec"]
+    fields = TrainerSettings.model_fields
+    names = ("drain_delay_seconds", "drain_grace_seconds", "worker_stop_grace_seconds")
+    assert pod["terminationGracePeriodSeconds"] > sum(fields[name].default for name in names)
