@@ -1,15 +1,15 @@
 """All that a worker needs to know of a job, as JSON."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from detex_core.artifact.manifest import AttributeName, ConceptName, TenantName
 from detex_core.settings import BaseModelSettings, Device, Dtype, ObjectStoreSettings
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_serializer
 
+from detex_trainer.attributes import MAX_ATTRIBUTES
 from detex_trainer.hyperparameters import Hyperparameters, Method
 from detex_trainer.training_set.record import TrainingSetId
-
-MAX_ATTRIBUTES = 8
 
 JobId = Annotated[str, StringConstraints(pattern=r"^job-[0-9a-f]{16}$")]
 
@@ -29,6 +29,7 @@ class JobSpec(BaseModel):
         device: Where to train; `auto` takes a GPU where there is one.
         dtype: Type of the frozen weights; `auto` lets the device decide.
         allow_downloads: Whether the base model may be fetched from a hub.
+        work_folder: Where copies of base models that are not local are kept.
         object_store: Where photos are read from and the concept is published to; its secrets are left out of the JSON
             and come to the worker through its environment.
         niceness: Added to the worker's nice value, 0 to 19.
@@ -48,6 +49,7 @@ class JobSpec(BaseModel):
     device: Device = "auto"
     dtype: Dtype = "auto"
     allow_downloads: bool = False
+    work_folder: Path
     object_store: ObjectStoreSettings
     niceness: int = Field(default=0, ge=0, le=19)
 

@@ -3,6 +3,7 @@
 import os
 from typing import Self
 
+from detex_core.images import MAX_IMAGE_BYTES
 from detex_core.settings import ServiceSettings
 from pydantic import Field, field_validator, model_validator
 from sqlalchemy import make_url
@@ -45,7 +46,7 @@ class TrainerSettings(ServiceSettings):
     watch_interval_seconds: float = Field(default=1.0, gt=0, le=60)
     max_queued_jobs_per_tenant: int = Field(default=100, ge=1, le=100_000)
     max_photos: int = Field(default=MAX_PHOTOS, ge=1, le=MAX_PHOTOS)
-    max_file_bytes: int = Field(default=32 * _MIB, ge=1024, le=1024 * _MIB)
+    max_file_bytes: int = Field(default=32 * _MIB, ge=1024, le=MAX_IMAGE_BYTES)
     max_training_set_bytes: int = Field(default=512 * _MIB, ge=1024, le=16 * 1024 * _MIB)
     max_uploads: int = Field(default=8, ge=1, le=1_000)
     upload_idle_seconds: float = Field(default=60.0, gt=0, le=3_600)

@@ -76,7 +76,12 @@ class Supervisor:
         self._renewed = time.monotonic()
 
     def wake(self) -> None:
-        """Look at once: a job was submitted or is to be cancelled."""
+        """Look at once: a job was submitted."""
+        self._wake.set()
+
+    def cancel_requested(self, job_id: str) -> None:
+        """Stop the worker of a job now, if it runs here and was asked to stop; tell its watchers."""
+        self._feed.publish(job_id)
         self._wake.set()
 
     async def run(self) -> None:

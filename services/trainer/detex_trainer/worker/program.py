@@ -2,7 +2,6 @@
 
 import logging
 import os
-import secrets
 import signal
 import sys
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Callable
 
 from detex_core.artifact import Manifest
 from detex_core.errors import DetexError
+from detex_core.grpc_server import as_domain_error
 from detex_core.object_store import ObjectStore, open_object_store
 from pydantic import ValidationError
 
@@ -73,12 +73,8 @@ def _run_job(
                 reason="OUT_OF_MEMORY",
                 message="The memory did not suffice; submit the job again with a smaller batch_size or resolution.",
             )
-        incident = secrets.token_hex(4)
-        _log.exception("job failed, incident %s", incident)
-        return FailedEvent(
-            reason="INTERNAL",
-            message=f"The trainer failed through a defect of its own; its log has incident {incident}.",
-        )
+        defect = as_domain_error(error)
+        return FailedEvent(reason=defect.reason, message=defect.message)
     return SucceededEvent(concept_version=manifest.version)
 
 

@@ -1,0 +1,87 @@
+"""The descriptions of the trainer's base models."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+
+from detex_core.errors import FailedPreconditionError, UnavailableError
+from pydantic import ValidationError
+
+from detex_trainer.base_models.description import BaseModelDescription, DescriptionAnswer, DescriptionRequest
+from detex_trainer.settings import TrainerSettings
+
+_COMMAND = (sys.executable, "-m", "detex_trainer.base_models")
+
+_log = logging.getLogger(__name__)
+
+
+class BaseModelCatalogue:
+    """Describes base models in child processes, because that takes torch; remembers what it has found."""
+
+    def __init__(self, settings: TrainerSettings) -> None:
+        self._settings = settings
+        self._known: dict[str, BaseModelDescription] = {}
+        self._lock = asyncio.Lock()
+
+    async def describe(self, name: str = "") -> BaseModelDescription:
+        """The base model of that name, or the default for an empty one.
+
+        Raises:
+            InvalidInputError: There is none of that name.
+            FailedPreconditionError: It cannot be had.
+        """
+        base_model = self._settings.base_model(name)
+        async with self._lock:
+            if base_model.name not in self._known:
+                request = DescriptionRequest(
+                    base_model=base_model,
+                    object_store_url=self._settings.object_store.url,
+                    work_folder=self._settings.work_folder,
+                    allow_downloads=self._settings.allow_downloads,
+                )
+                self._known[base_model.name] = await _describe(request)
+            return self._known[base_model.name]
+
+    async def list(self) -> Sequence[BaseModelDescription]:
+        """All base models that can be had, by name; the others are told to the log.
+
+        Raises:
+            FailedPreconditionError: There are none.
+        """
+        descriptions = []
+        refusal = ""
+        for name in sorted(base_model.name for base_model in self._settings.base_models):
+            try:
+                descriptions.append(await self.describe(name))
+            except FailedPreconditionError as error:
+                _log.warning("base model %s left out: %s", name, error.message)
+                refusal = error.message
+        if not descriptions:
+            raise FailedPreconditionError(f"No base model can be had. {refusal}", reason="NO_BASE_MODEL")
+        return descriptions
+
+
+async def _describe(request: DescriptionRequest) -> BaseModelDescription:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *_COMMAND,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        raise UnavailableError(f"The base models cannot be looked at: {error.strerror}.") from error
+    try:
+        output, log = await process.communicate(request.model_dump_json().encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+    try:
+        answer = DescriptionAnswer.model_validate_json(output)
+    except ValidationError:
+        _log.error("base model %s not described\n%s", request.base_model.name, log.decode(errors="replace")[-4_000:])
+        answer = DescriptionAnswer(refusal="Its files could not be read; the log of the trainer tells more.")
+    if answer.description is None:
+        raise FailedPreconditionError(f"Base model {request.base_model.name!r}: {answer.refusal}")
+    return answer.description

@@ -1,0 +1,79 @@
+"""What callers learn of a base model."""
+
+from pathlib import Path
+
+from detex_core.artifact.manifest import Sha256
+from detex_core.settings import BaseModelSettings, ObjectStoreSettings
+from pydantic import BaseModel, ConfigDict
+
+
+class BaseModelDescription(BaseModel):
+    """A base model without its weights.
+
+    Attributes:
+        name: As in the settings.
+        fingerprint: SHA-256 (hex) over all that a concept depends on.
+        width: Width in pixels that it was trained at.
+        height: Height in pixels that it was trained at.
+        prediction_type: `epsilon` or `v_prediction`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    fingerprint: Sha256
+    width: int
+    height: int
+    prediction_type: str
+
+
+class DescriptionRequest(BaseModel):
+    """What is to be described, and where it may be fetched from; secrets come through the environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_model: BaseModelSettings
+    object_store_url: str
+    work_folder: Path
+    allow_downloads: bool
+
+
+class DescriptionAnswer(BaseModel):
+    """The description, or the reason why there is none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: BaseModelDescription | None = None
+    refusal: str = ""
+
+
+def describe(request: DescriptionRequest) -> BaseModelDescription:
+    """Read configurations and hashes of a base model; raises DetexError where it cannot be had."""
+    # Imported here because it brings torch, which the process that serves calls does without.
+    from detex_core.object_store import open_object_store
+    from detex_diffusion.fingerprint import fingerprint
+    from detex_diffusion.model_parts import check_pipeline, fingerprinted_files, load_noise_schedule, read_json
+    from detex_diffusion.model_source import model_folder
+
+    source = request.base_model.source
+    folder = model_folder(
+        source,
+        work_folder=request.work_folder,
+        object_store=(
+            open_object_store(ObjectStoreSettings(url=request.object_store_url))
+            if source.startswith("store:")
+            else None
+        ),
+        allow_downloads=request.allow_downloads,
+    )
+    check_pipeline(folder)
+    sample_size = read_json(folder / "unet" / "config.json").get("sample_size", 64)
+    rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+    factor = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
+    return BaseModelDescription(
+        name=request.base_model.name,
+        fingerprint=fingerprint(folder, fingerprinted_files(folder)),
+        width=columns * factor,
+        height=rows * factor,
+        prediction_type=load_noise_schedule(folder).prediction_type,
+    )

@@ -1,0 +1,162 @@
+"""The trainer as a process: `detex-trainer`, or `python -m detex_trainer`."""
+
+import asyncio
+import functools
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+
+from detex_core.artifact import ConceptArchive
+from detex_core.errors import DetexError, FailedPreconditionError
+from detex_core.grpc_server import Server, Service
+from detex_core.logging import configure_logging
+from detex_core.metrics import new_registry
+from detex_core.object_store import ObjectStore, open_object_store
+from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
+from pydantic import ValidationError
+
+from detex_trainer.base_models import BaseModelCatalogue
+from detex_trainer.executors import ProcessExecutor
+from detex_trainer.job_watch import JobWatch
+from detex_trainer.jobs import Database, JobClaims, JobRepository
+from detex_trainer.metrics import JobsCollector, TrainerMetrics
+from detex_trainer.service.servicer import TrainerParts, TrainerServicer
+from detex_trainer.settings import TrainerSettings
+from detex_trainer.submission import JobSubmission, job_spec
+from detex_trainer.supervisor import JobFeed, Supervisor, SupervisorPolicy
+from detex_trainer.training_set.archive import TrainingSetArchive
+from detex_trainer.training_set.intake import TrainingSetIntake
+from detex_trainer.training_set.upload import UploadLimits
+
+WORKER_COMMAND = (sys.executable, "-m", "detex_trainer.worker")
+_SERVICE_NAME = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name
+
+_log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """The trainer's parts, wired; must be constructed and used within one event loop.
+
+    Args:
+        settings: What it is told.
+        worker_command: Program and arguments of a worker.
+
+    Attributes:
+        server: Its gRPC server.
+
+    Raises:
+        DetexError: The object store or the database cannot be opened.
+    """
+
+    def __init__(self, settings: TrainerSettings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
+        self._settings = settings
+        self._store = open_object_store(settings.object_store)
+        self._database = Database(settings.jobs_url())
+        self._stopping = asyncio.Event()
+        registry = new_registry("trainer")
+        metrics = TrainerMetrics(registry)
+        feed = JobFeed()
+        jobs = JobRepository(self._database)
+        registry.register(JobsCollector(jobs.counts))
+        training_sets = TrainingSetArchive(self._store)
+        self._supervisor = Supervisor(
+            f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}",
+            JobClaims(self._database, lease_seconds=settings.lease_seconds),
+            ProcessExecutor(
+                worker_command,
+                threads=settings.threads_per_worker(),
+                stop_grace_seconds=settings.worker_stop_grace_seconds,
+            ),
+            functools.partial(job_spec, settings=settings),
+            feed,
+            metrics,
+            SupervisorPolicy(
+                worker_count=settings.worker_count,
+                max_attempts=settings.max_attempts,
+                lease_seconds=settings.lease_seconds,
+                reconcile_interval_seconds=settings.reconcile_interval_seconds,
+                stop_grace_seconds=settings.worker_stop_grace_seconds,
+            ),
+        )
+        parts = TrainerParts(
+            settings=settings,
+            intake=_intake(settings, training_sets),
+            submission=JobSubmission(settings, training_sets, jobs),
+            jobs=jobs,
+            watch=JobWatch(
+                jobs,
+                self._store,
+                feed,
+                interval_seconds=settings.watch_interval_seconds,
+                stopping=self._stopping,
+            ),
+            supervisor=self._supervisor,
+            concepts=ConceptArchive(self._store),
+            base_models=BaseModelCatalogue(settings),
+            metrics=metrics,
+        )
+        register = functools.partial(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, TrainerServicer(parts))
+        self.server = Server(settings, [Service(_SERVICE_NAME, register, self._check_readiness)], registry)
+        self._supervision: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until told to end; then running jobs end or go back to the queue while calls are drained."""
+        self._supervision = asyncio.create_task(self._supervisor.run(), name="supervisor")
+        self._supervision.add_done_callback(lambda _: self.server.request_drain())
+        drain = asyncio.create_task(self._drain(), name="drain")
+        try:
+            await self.server.run()
+        finally:
+            self.server.draining.set()
+            await drain
+            await self._supervision
+            await asyncio.to_thread(self._database.close)
+
+    async def _drain(self) -> None:
+        await self.server.draining.wait()
+        self._stopping.set()
+        if self._supervision is None or not self._supervision.done():
+            await self._supervisor.drain(self._settings.drain_grace_seconds)
+
+    async def _check_readiness(self) -> None:
+        if self._supervision is not None and self._supervision.done():
+            raise FailedPreconditionError("No jobs are taken any more.")
+        await asyncio.to_thread(self._check_stores, self._store)
+
+    def _check_stores(self, store: ObjectStore) -> None:
+        self._database.check()
+        store.check()
+
+
+def _intake(settings: TrainerSettings, training_sets: TrainingSetArchive) -> TrainingSetIntake:
+    return TrainingSetIntake(
+        training_sets,
+        settings.work_folder / "uploads",
+        UploadLimits(settings.max_photos, settings.max_file_bytes, settings.max_training_set_bytes),
+        max_uploads=settings.max_uploads,
+        idle_seconds=settings.upload_idle_seconds,
+    )
+
+
+async def serve(settings: TrainerSettings) -> None:
+    """Run a trainer until it is told to end."""
+    await Trainer(settings).run()
+
+
+def main() -> int:
+    """Entry point; returns the exit status."""
+    try:
+        settings = TrainerSettings()
+    except ValidationError as error:
+        sys.stderr.write(f"detex-trainer: settings refused: {error}\n")
+        return 2
+    configure_logging(settings)
+    try:
+        asyncio.run(serve(settings))
+    except DetexError as error:
+        _log.error("%s", error.message)
+        return 1
+    return 0

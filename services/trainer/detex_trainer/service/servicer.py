@@ -1,0 +1,171 @@
+"""The gRPC servicer of the trainer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+from detex_core.artifact import ConceptArchive
+from detex_core.errors import DetexError
+from detex_core.tenancy import current_tenant
+from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
+
+from detex_trainer.base_models import BaseModelCatalogue
+from detex_trainer.job_watch import JobWatch
+from detex_trainer.jobs import JobRepository
+from detex_trainer.jobs.page_token import page_size_of
+from detex_trainer.metrics import TrainerMetrics
+from detex_trainer.service.concept_messages import base_model_message, concept_message, deletion_message
+from detex_trainer.service.job_messages import job_message, read_job_request, read_states, watch_message
+from detex_trainer.service.training_set_messages import training_set_message, upload_parts
+from detex_trainer.settings import TrainerSettings
+from detex_trainer.submission import JobSubmission
+from detex_trainer.supervisor import Supervisor
+from detex_trainer.training_set.intake import TrainingSetIntake
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class TrainerParts:
+    """What the servicer translates for."""
+
+    settings: TrainerSettings
+    intake: TrainingSetIntake
+    submission: JobSubmission
+    jobs: JobRepository
+    watch: JobWatch
+    supervisor: Supervisor
+    concepts: ConceptArchive
+    base_models: BaseModelCatalogue
+    metrics: TrainerMetrics
+
+
+class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
+    """Translates calls; errors of the domain are turned into statuses by the server."""
+
+    def __init__(self, parts: TrainerParts) -> None:
+        self._parts = parts
+
+    async def UploadTrainingSet(  # noqa: N802 - named by the contract
+        self, request_iterator: AsyncIterator[trainer_pb2.UploadTrainingSetRequest], context: Context
+    ) -> trainer_pb2.UploadTrainingSetResponse:
+        """Take the photos of one subject."""
+        side = await self._base_model_side()
+        outcome = "kept"
+        try:
+            record = await self._parts.intake.take(current_tenant(), upload_parts(request_iterator), side)
+        except BaseException:
+            outcome = "refused"
+            raise
+        finally:
+            self._parts.metrics.uploads.labels(outcome).inc()
+        return trainer_pb2.UploadTrainingSetResponse(training_set=training_set_message(record))
+
+    async def SubmitJob(  # noqa: N802
+        self, request: trainer_pb2.SubmitJobRequest, context: Context
+    ) -> trainer_pb2.SubmitJobResponse:
+        """Queue a job."""
+        job = await asyncio.to_thread(
+            self._parts.submission.submit,
+            current_tenant(),
+            read_job_request(request),
+            idempotency_key=request.idempotency_key,
+        )
+        self._parts.supervisor.wake()
+        return trainer_pb2.SubmitJobResponse(job=job_message(job))
+
+    async def GetJob(  # noqa: N802
+        self, request: trainer_pb2.GetJobRequest, context: Context
+    ) -> trainer_pb2.GetJobResponse:
+        """One job as it stands."""
+        job = await asyncio.to_thread(self._parts.jobs.get, current_tenant(), request.job_id)
+        return trainer_pb2.GetJobResponse(job=job_message(job))
+
+    async def ListJobs(  # noqa: N802
+        self, request: trainer_pb2.ListJobsRequest, context: Context
+    ) -> trainer_pb2.ListJobsResponse:
+        """A page of jobs."""
+        page = await asyncio.to_thread(
+            self._parts.jobs.list,
+            current_tenant(),
+            page_size=page_size_of(request.page_size),
+            page_token=request.page_token,
+            states=read_states(request.states),
+            concept_name=request.concept_name,
+        )
+        return trainer_pb2.ListJobsResponse(
+            jobs=[job_message(job) for job in page.jobs], next_page_token=page.next_page_token
+        )
+
+    async def WatchJob(  # noqa: N802
+        self, request: trainer_pb2.WatchJobRequest, context: Context
+    ) -> AsyncIterator[trainer_pb2.WatchJobResponse]:
+        """Follow a job until it ends."""
+        async with aclosing(self._parts.watch.watch(current_tenant(), request.job_id)) as news:
+            async for each in news:
+                yield watch_message(each)
+
+    async def CancelJob(  # noqa: N802
+        self, request: trainer_pb2.CancelJobRequest, context: Context
+    ) -> trainer_pb2.CancelJobResponse:
+        """Ask a job to stop."""
+        job = await asyncio.to_thread(self._parts.jobs.request_cancel, current_tenant(), request.job_id)
+        self._parts.supervisor.cancel_requested(job.job_id)
+        return trainer_pb2.CancelJobResponse(job=job_message(job))
+
+    async def GetConcept(  # noqa: N802
+        self, request: trainer_pb2.GetConceptRequest, context: Context
+    ) -> trainer_pb2.GetConceptResponse:
+        """One concept."""
+        reference = request.reference
+        stored = await asyncio.to_thread(
+            self._parts.concepts.resolve, current_tenant(), reference.name, reference.version
+        )
+        return trainer_pb2.GetConceptResponse(concept=concept_message(stored))
+
+    async def ListConcepts(  # noqa: N802
+        self, request: trainer_pb2.ListConceptsRequest, context: Context
+    ) -> trainer_pb2.ListConceptsResponse:
+        """A page of concepts."""
+        page = await asyncio.to_thread(
+            self._parts.concepts.list,
+            current_tenant(),
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return trainer_pb2.ListConceptsResponse(
+            concepts=[concept_message(stored) for stored in page.concepts], next_page_token=page.next_page_token
+        )
+
+    async def DeleteConcept(  # noqa: N802
+        self, request: trainer_pb2.DeleteConceptRequest, context: Context
+    ) -> trainer_pb2.DeleteConceptResponse:
+        """Delete one version of a concept, or all of them."""
+        reference = request.reference
+        deleted = await asyncio.to_thread(
+            self._parts.concepts.delete, current_tenant(), reference.name, reference.version
+        )
+        return deletion_message(deleted)
+
+    async def ListTrainableBaseModels(  # noqa: N802
+        self, request: trainer_pb2.ListTrainableBaseModelsRequest, context: Context
+    ) -> trainer_pb2.ListTrainableBaseModelsResponse:
+        """The base models to train on."""
+        default = self._parts.settings.base_model().name
+        return trainer_pb2.ListTrainableBaseModelsResponse(
+            base_models=[
+                base_model_message(description, is_default=description.name == default)
+                for description in await self._parts.base_models.list()
+            ]
+        )
+
+    async def _base_model_side(self) -> int | None:
+        """Shorter side of the default base model's pictures, or None: an upload does not fail for want of it."""
+        try:
+            description = await self._parts.base_models.describe()
+        except DetexError:
+            return None
+        return min(description.width, description.height)

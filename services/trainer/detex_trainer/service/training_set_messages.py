@@ -1,0 +1,69 @@
+"""Messages of training sets to the domain and back."""
+
+from collections.abc import AsyncIterator
+
+from detex_protos.v1 import trainer_pb2
+
+from detex_trainer.training_set import MaskSource, PhotoRecord, TrainingSetRecord
+from detex_trainer.training_set.upload import Chunk, FileHeader, FileKind, UnknownPart, UploadHeader, UploadPart
+
+_KINDS = {
+    trainer_pb2.FILE_KIND_PHOTO: FileKind.PHOTO,
+    trainer_pb2.FILE_KIND_MASK: FileKind.MASK,
+}
+_MASK_SOURCES = {
+    MaskSource.UPLOADED: trainer_pb2.MASK_SOURCE_UPLOADED,
+    MaskSource.ALPHA: trainer_pb2.MASK_SOURCE_ALPHA,
+    MaskSource.SEGMENTER: trainer_pb2.MASK_SOURCE_SEGMENTER,
+}
+
+
+async def upload_parts(
+    requests: AsyncIterator[trainer_pb2.UploadTrainingSetRequest],
+) -> AsyncIterator[UploadPart]:
+    """The parts of an upload as they arrive."""
+    async for request in requests:
+        yield _upload_part(request)
+
+
+def training_set_message(record: TrainingSetRecord) -> trainer_pb2.TrainingSet:
+    """A training set as callers see it."""
+    return trainer_pb2.TrainingSet(
+        training_set_id=record.training_set_id,
+        digest=record.digest,
+        class_word=record.class_word,
+        photos=[_photo_message(photo) for photo in record.photos],
+        warnings=record.warnings,
+    )
+
+
+def _upload_part(request: trainer_pb2.UploadTrainingSetRequest) -> UploadPart:
+    match request.WhichOneof("part"):
+        case "header":
+            return UploadHeader(request.header.class_word)
+        case "file":
+            file = request.file
+            return FileHeader(
+                kind=_KINDS.get(file.kind),
+                photo_index=file.photo_index,
+                file_name=file.file_name,
+                size_bytes=file.size_bytes,
+                sha256=file.sha256,
+                caption=file.caption,
+            )
+        case "chunk":
+            return Chunk(request.chunk)
+        case _:
+            return UnknownPart()
+
+
+def _photo_message(photo: PhotoRecord) -> trainer_pb2.TrainingPhoto:
+    return trainer_pb2.TrainingPhoto(
+        photo_index=photo.photo_index,
+        width=photo.width,
+        height=photo.height,
+        sha256=photo.sha256,
+        mask_source=_MASK_SOURCES[photo.mask_source],
+        mask_share=photo.mask_share,
+        caption=photo.caption,
+    )
