@@ -142,9 +142,9 @@ def load_base_model(
     files.check_pipeline(folder)
     place = torch.device(device)
     tokenizer = files.load_tokenizer(folder)
-    text_encoder = files.load_text_encoder(folder)
-    unet = files.load_unet(folder)
-    vae = files.load_vae(folder)
+    text_encoder = files.load_text_encoder(folder, dtype)
+    unet = files.load_unet(folder, dtype)
+    vae = files.load_vae(folder, dtype)
     noise_schedule = files.load_noise_schedule(folder)
     _check_fit(folder, tokenizer, text_encoder, unet, vae)
     encoder_folder = files.image_encoder_folder(folder)
@@ -152,10 +152,10 @@ def load_base_model(
         encoder_folder = find(settings.image_encoder_source)
     image_encoder = image_processor = None
     if encoder_folder is not None:
-        image_encoder, image_processor = files.load_image_encoder(encoder_folder, folder)
+        image_encoder, image_processor = files.load_image_encoder(encoder_folder, folder, dtype)
     for module in (text_encoder, unet, vae, image_encoder):
         if module is not None:
-            module.to(device=place, dtype=dtype).eval().requires_grad_(False)
+            module.to(device=place).eval().requires_grad_(False)
     sample_size = unet.config.sample_size
     rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
     factor = 2 ** (len(vae.config.block_out_channels) - 1)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from detex_core.errors import DataLossError, FailedPreconditionError
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers.utils import logging as transformers_logging
 
 from detex_diffusion.noise_schedule import NoiseSchedule
 
@@ -80,24 +82,24 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_text_encoder(folder: Path) -> Any:
+def load_text_encoder(folder: Path, dtype: torch.dtype) -> Any:
     """The CLIP text encoder; raises as `load_unet`."""
-    return _transformers_model(CLIPTextModel, folder / "text_encoder")
+    return _transformers_model(CLIPTextModel, folder / "text_encoder", dtype)
 
 
-def load_unet(folder: Path) -> Any:
+def load_unet(folder: Path, dtype: torch.dtype) -> Any:
     """The UNet.
 
     Raises:
         FailedPreconditionError: Its weights are pickles or lie in several files.
         DataLossError: A file is missing or damaged, or tensors are missing, unknown or of wrong shape.
     """
-    return _diffusers_model(UNet2DConditionModel, folder / "unet")
+    return _diffusers_model(UNet2DConditionModel, folder / "unet", dtype)
 
 
-def load_vae(folder: Path) -> Any:
+def load_vae(folder: Path, dtype: torch.dtype) -> Any:
     """The VAE; raises as `load_unet`."""
-    return _diffusers_model(AutoencoderKL, folder / "vae")
+    return _diffusers_model(AutoencoderKL, folder / "vae", dtype)
 
 
 def load_noise_schedule(folder: Path) -> NoiseSchedule:
@@ -111,13 +113,13 @@ def image_encoder_folder(folder: Path) -> Path | None:
     return place if place.is_dir() else None
 
 
-def load_image_encoder(place: Path, base_folder: Path) -> tuple[Any, Any]:
+def load_image_encoder(place: Path, base_folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """CLIP image encoder with projection and its image processor; raises as `load_unet`.
 
     The processor's settings are `preprocessor_config.json` beside the weights, or of the base model's
     `feature_extractor` or `image_processor`; without any they are CLIP's, at the encoder's size.
     """
-    encoder = _transformers_model(CLIPVisionModelWithProjection, place)
+    encoder = _transformers_model(CLIPVisionModelWithProjection, place, dtype)
     for candidate in (place, base_folder / "feature_extractor", base_folder / "image_processor"):
         if (candidate / "preprocessor_config.json").is_file():
             values = read_json(candidate / "preprocessor_config.json")
@@ -172,12 +174,19 @@ def weights_file(place: Path, stem: str) -> Path:
     raise DataLossError(f"{_place(place)} lacks {stem}.safetensors.")
 
 
-def _diffusers_model(model_class: Any, place: Path) -> Any:
-    return _model(model_class, place, "diffusion_pytorch_model", low_cpu_mem_usage=False)
+def _diffusers_model(model_class: Any, place: Path, dtype: torch.dtype) -> Any:
+    return _model(model_class, place, "diffusion_pytorch_model", torch_dtype=dtype, low_cpu_mem_usage=False)
 
 
-def _transformers_model(model_class: Any, place: Path) -> Any:
-    return _model(model_class, place, "model")
+def _transformers_model(model_class: Any, place: Path, dtype: torch.dtype) -> Any:
+    # Bars of its own, one for each part, would garble the logs of a service.
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        return _model(model_class, place, "model", dtype=dtype)
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _model(model_class: Any, place: Path, stem: str, **options: Any) -> Any:

@@ -11,6 +11,7 @@ Legend: B rows of a batch, n denoising steps, K columns of a table, C latent cha
 
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 import diffusers
@@ -91,14 +92,24 @@ def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, fie
     try:
         rows, initial_noise_scale = build[solver](noise_schedule, steps)
     except (ValueError, IndexError, RuntimeError) as error:
-        raise invalid_input(field, steps, f"{accepted} that {solver.value} can take here ({error})") from error
+        raise invalid_input(field, steps, f"{accepted} that {solver.value} can take here: {error}") from error
     table = torch.tensor(rows, dtype=torch.float32)
-    unlimited = COLUMNS.index("clean_limit")
-    if not bool(torch.isfinite(table[:, [i for i in range(len(COLUMNS)) if i != unlimited]]).all()):
+    coefficients = table[:, [i for i, name in enumerate(COLUMNS) if name != "clean_limit"]]
+    finite = torch.isfinite(coefficients).all(dim=1)
+    if not bool(finite[0]) and noise_schedule.prediction_type is PredictionType.EPSILON:
         raise FailedPreconditionError(
             f"{solver.value} in {steps} steps starts where this base model's latents hold no signal (zero terminal "
             "SNR), and a model that predicts noise cannot start there; choose another solver."
         )
+    times = table[:, 0]
+    if (
+        len(table) != steps
+        or not bool(finite.all())
+        or times.min() < 0
+        or times.max() >= len(noise_schedule.alphas_cumprod)
+    ):
+        # A spacing that runs out of timesteps: the same one twice, or one after the last.
+        raise invalid_input(field, steps, f"{accepted} whose timesteps differ; {solver.value} has no such {steps} here")
     return StepTable(solver, table, initial_noise_scale)
 
 
@@ -152,13 +163,22 @@ def _scheduler(scheduler_class: Any, noise_schedule: NoiseSchedule, steps: int, 
     return scheduler
 
 
+def _levels(scheduler: Any, steps: int) -> tuple[list[float], Tensor]:
+    """Timesteps (n) and noise levels (n + 1) of a scheduler, the last level that of the finished latents.
+
+    Rounding lets diffusers' trailing spacing go one step too far for some n (61 of 1,000, for example): to timestep -1.
+    """
+    sigmas = scheduler.sigmas.double()
+    return scheduler.timesteps.tolist()[:steps], torch.cat([sigmas[:steps], sigmas[-1:]])
+
+
 def _ddim_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[float]], float]:
     """Song et al. 2021 (arXiv 2010.02502), equation 12 with sigma_t = 0."""
     scheduler = _scheduler(diffusers.DDIMScheduler, noise_schedule, steps)
     alphas_cumprod = scheduler.alphas_cumprod.double()
     final = scheduler.final_alpha_cumprod.double()
     rows = []
-    for timestep in scheduler.timesteps.tolist():
+    for timestep in scheduler.timesteps.tolist()[:steps]:
         # diffusers steps to t - N // n, which for some spacings is not quite the next timestep of the list.
         previous = timestep - noise_schedule.training_timesteps // steps
         alpha = alphas_cumprod[timestep]
@@ -178,9 +198,9 @@ def _ddim_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[flo
 def _euler_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[float]], float]:
     """Karras et al. 2022 (arXiv 2206.00364), Algorithm 1 without churn: x' = x + (s' - s) (x - y) / s."""
     scheduler = _scheduler(diffusers.EulerDiscreteScheduler, noise_schedule, steps)
-    sigmas = scheduler.sigmas.double().tolist()
+    timesteps, levels = _levels(scheduler, steps)
     rows = []
-    for timestep, sigma, next_sigma in zip(scheduler.timesteps.tolist(), sigmas, sigmas[1:], strict=False):
+    for timestep, (sigma, next_sigma) in zip(timesteps, pairwise(levels.tolist()), strict=True):
         if noise_schedule.prediction_type is PredictionType.EPSILON:
             clean = 1.0, -sigma
         else:
@@ -205,15 +225,11 @@ def _dpm_solver_pp_2m_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[l
         solver_type="midpoint",
     )
     config = scheduler.config
-    sigmas = scheduler.sigmas.double()
+    timesteps, sigmas = _levels(scheduler, steps)
     alphas = (sigmas**2 + 1).rsqrt()
     log_snr = -sigmas.log()  # lambda = log(alpha / sigma); infinite at the end
-    timesteps = scheduler.timesteps.tolist()
-    last = len(timesteps) - 1
     low_order_at_end = (
-        config.euler_at_final
-        or (config.lower_order_final and len(timesteps) < 15)
-        or config.final_sigmas_type == "zero"
+        config.euler_at_final or (config.lower_order_final and steps < 15) or config.final_sigmas_type == "zero"
     )
     rows = []
     for i, timestep in enumerate(timesteps):
@@ -225,7 +241,7 @@ def _dpm_solver_pp_2m_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[l
         next_noise = (alphas[i + 1] * sigmas[i + 1]).item()
         gain = (alphas[i + 1] * (1 - sigmas[i + 1] / sigmas[i])).item()
         extrapolation = 0.0
-        if i > 0 and not (i == last and low_order_at_end):
+        if i > 0 and not (i == steps - 1 and low_order_at_end):
             ratio = ((log_snr[i] - log_snr[i - 1]) / (log_snr[i + 1] - log_snr[i])).item()
             extrapolation = gain * _quotient(0.5, ratio)
         rows.append(

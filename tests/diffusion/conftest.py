@@ -1,0 +1,34 @@
+"""Base models that the tests of this folder share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from detex_core.settings import BaseModelSettings
+from detex_diffusion.base_model import BaseModel, load_base_model
+from tests.tiny_models import write_tiny_model
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of the tiny models; not to be changed."""
+    folder = tmp_path_factory.mktemp("models")
+    return {"sd1": write_tiny_model(folder / "one", "sd1"), "sd2": write_tiny_model(folder / "two", "sd2")}
+
+
+@pytest.fixture(scope="session")
+def base_models(model_folders: dict[str, Path]) -> dict[str, BaseModel]:
+    """The tiny models in float32; not to be changed."""
+    return {
+        kind: load_base_model(BaseModelSettings(name=f"tiny-{kind}", source=str(folder)))
+        for kind, folder in model_folders.items()
+    }
+
+
+@pytest.fixture(params=["sd1", "sd2"])
+def base_model(request: pytest.FixtureRequest, base_models: dict[str, BaseModel]) -> BaseModel:
+    """Each tiny model in turn."""
+    return base_models[request.param]
