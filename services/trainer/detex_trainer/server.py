@@ -56,6 +56,7 @@ class Trainer:
         self._store = open_object_store(settings.object_store)
         self._database = Database(settings.jobs_url())
         self._stopping = asyncio.Event()
+        self._base_models = BaseModelCatalogue(settings)
         registry = new_registry("trainer")
         metrics = TrainerMetrics(registry)
         feed = JobFeed()
@@ -95,7 +96,7 @@ class Trainer:
             ),
             supervisor=self._supervisor,
             concepts=ConceptArchive(self._store),
-            base_models=BaseModelCatalogue(settings),
+            base_models=self._base_models,
             metrics=metrics,
         )
         register = functools.partial(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, TrainerServicer(parts))
@@ -107,10 +108,12 @@ class Trainer:
         self._supervision = asyncio.create_task(self._supervisor.run(), name="supervisor")
         self._supervision.add_done_callback(lambda _: self.server.request_drain())
         drain = asyncio.create_task(self._drain(), name="drain")
+        look = asyncio.create_task(self._look_at_base_models(), name="base models")
         try:
             await self.server.run()
         finally:
             self.server.draining.set()
+            look.cancel()
             await drain
             await self._supervision
             await asyncio.to_thread(self._database.close)
@@ -120,6 +123,13 @@ class Trainer:
         self._stopping.set()
         if self._supervision is None or not self._supervision.done():
             await self._supervisor.drain(self._settings.drain_grace_seconds)
+
+    async def _look_at_base_models(self) -> None:
+        """So that the first caller does not wait for it; what is amiss is told to the log."""
+        try:
+            await self._base_models.list()
+        except DetexError as error:
+            _log.warning("%s", error.message)
 
     async def _check_readiness(self) -> None:
         if self._supervision is not None and self._supervision.done():

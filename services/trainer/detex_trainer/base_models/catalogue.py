@@ -2,27 +2,39 @@
 
 import asyncio
 import logging
+import math
 import sys
+import time
 from collections.abc import Sequence
 
 from detex_core.errors import FailedPreconditionError, UnavailableError
+from detex_core.settings import BaseModelSettings
 from pydantic import ValidationError
 
 from detex_trainer.base_models.description import BaseModelDescription, DescriptionAnswer, DescriptionRequest
 from detex_trainer.settings import TrainerSettings
 
+_REFUSAL_SECONDS = 30.0
 _COMMAND = (sys.executable, "-m", "detex_trainer.base_models")
 
 _log = logging.getLogger(__name__)
 
 
 class BaseModelCatalogue:
-    """Describes base models in child processes, because that takes torch; remembers what it has found."""
+    """Describes base models in child processes, because that takes torch; remembers what it has found.
+
+    A base model that cannot be had is looked at again after half a minute.
+    """
 
     def __init__(self, settings: TrainerSettings) -> None:
         self._settings = settings
         self._known: dict[str, BaseModelDescription] = {}
+        self._refused: dict[str, tuple[float, FailedPreconditionError]] = {}
         self._lock = asyncio.Lock()
+
+    def known(self, name: str = "") -> BaseModelDescription | None:
+        """What is known already of the base model of that name, or of the default; None where nothing is."""
+        return self._known.get(self._settings.base_model(name).name)
 
     async def describe(self, name: str = "") -> BaseModelDescription:
         """The base model of that name, or the default for an empty one.
@@ -33,14 +45,16 @@ class BaseModelCatalogue:
         """
         base_model = self._settings.base_model(name)
         async with self._lock:
-            if base_model.name not in self._known:
-                request = DescriptionRequest(
-                    base_model=base_model,
-                    object_store_url=self._settings.object_store.url,
-                    work_folder=self._settings.work_folder,
-                    allow_downloads=self._settings.allow_downloads,
-                )
-                self._known[base_model.name] = await _describe(request)
+            if base_model.name in self._known:
+                return self._known[base_model.name]
+            when, refusal = self._refused.get(base_model.name, (-math.inf, None))
+            if refusal is not None and time.monotonic() - when < _REFUSAL_SECONDS:
+                raise refusal
+            try:
+                self._known[base_model.name] = await _describe(self._request(base_model))
+            except FailedPreconditionError as error:
+                self._refused[base_model.name] = (time.monotonic(), error)
+                raise
             return self._known[base_model.name]
 
     async def list(self) -> Sequence[BaseModelDescription]:
@@ -60,6 +74,14 @@ class BaseModelCatalogue:
         if not descriptions:
             raise FailedPreconditionError(f"No base model can be had. {refusal}", reason="NO_BASE_MODEL")
         return descriptions
+
+    def _request(self, base_model: BaseModelSettings) -> DescriptionRequest:
+        return DescriptionRequest(
+            base_model=base_model,
+            object_store_url=self._settings.object_store.url,
+            work_folder=self._settings.work_folder,
+            allow_downloads=self._settings.allow_downloads,
+        )
 
 
 async def _describe(request: DescriptionRequest) -> BaseModelDescription:

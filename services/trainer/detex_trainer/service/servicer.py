@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc.aio
 from detex_core.artifact import ConceptArchive
-from detex_core.errors import DetexError
 from detex_core.tenancy import current_tenant
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 
@@ -53,7 +52,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request_iterator: AsyncIterator[trainer_pb2.UploadTrainingSetRequest], context: Context
     ) -> trainer_pb2.UploadTrainingSetResponse:
         """Take the photos of one subject."""
-        side = await self._base_model_side()
+        side = self._base_model_side()
         outcome = "kept"
         try:
             record = await self._parts.intake.take(current_tenant(), upload_parts(request_iterator), side)
@@ -162,10 +161,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
             ]
         )
 
-    async def _base_model_side(self) -> int | None:
-        """Shorter side of the default base model's pictures, or None: an upload does not fail for want of it."""
-        try:
-            description = await self._parts.base_models.describe()
-        except DetexError:
-            return None
-        return min(description.width, description.height)
+    def _base_model_side(self) -> int | None:
+        """Shorter side of the default base model's pictures; None while unknown, for no upload waits to be warned."""
+        description = self._parts.base_models.known()
+        return None if description is None else min(description.width, description.height)
