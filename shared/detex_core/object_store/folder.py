@@ -105,8 +105,9 @@ class FolderStore:
             pass
 
     def _check_writable(self, key: str, if_absent: bool) -> None:
+        link = self._objects / checked_key(key)
         with disk_errors(f"Object {key}"):
-            if if_absent and _content_of(self._objects / checked_key(key)) is not None:
+            if if_absent and _content_of(link) is not None:
                 raise _exists(key)
 
     @contextmanager

@@ -115,19 +115,22 @@ class MinioStore:
             return _info(key, self._client.head(self._bucket, name))
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ListedObject]:
-        """See ObjectStore."""
-        start_after = self._prefix + after if after else None
+        """See ObjectStore; takes a request per 1,000 objects.
+
+        All objects of the prefix are fetched and sorted here: not every S3 server lists in the order of keys (SeaweedFS
+        goes by folders), and what `start-after` means depends on that order.
+        """
+        found: list[ListedObject] = []
         try:
             with s3_errors(f"Bucket {self._bucket}"):
-                for found in self._client.list_objects(
-                    self._bucket, prefix=self._prefix + prefix, recursive=True, start_after=start_after
-                ):
-                    key = (found.object_name or "").removeprefix(self._prefix)
-                    if is_key(key) and found.last_modified is not None:
-                        yield ListedObject(key, found.size or 0, found.last_modified)
+                for each in self._client.list_objects(self._bucket, prefix=self._prefix + prefix, recursive=True):
+                    key = (each.object_name or "").removeprefix(self._prefix)
+                    if key > after and is_key(key) and each.last_modified is not None:
+                        found.append(ListedObject(key, each.size or 0, each.last_modified))
         except NotFoundError as error:
             if error.reason != BUCKET_MISSING:
                 raise
+        yield from sorted(found, key=lambda each: each.key)
 
     def delete(self, key: str) -> bool:
         """See ObjectStore."""

@@ -98,8 +98,7 @@ class ObjectStore(Protocol):
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ListedObject]:
         """Objects whose key begins with `prefix` (any string) and comes after `after`, in the order of their keys.
 
-        Runs lazily: a caller that stops early has paid for what it took. Objects written or deleted meanwhile may
-        or may not be among them.
+        Objects written or deleted meanwhile may or may not be among them.
         """
 
     def delete(self, key: str) -> bool:
