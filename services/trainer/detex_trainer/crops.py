@@ -1,0 +1,115 @@
+"""Square crops of photos that keep the subject whole, with small shifts and zooms.
+
+All boxes are in pixels of the photo and may overhang it: what overhangs is filled with the photo's own edge and marked
+as not valid.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from detex_trainer.masks import Box, Mask, mask_to_image
+
+_MARGIN = 1.04  # of the subject's box where the crop must grow beyond the photo's shorter side
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much a crop may vary.
+
+    Attributes:
+        largest_zoom: The side is divided or multiplied by at most this, at least 1.
+        largest_shift: Share of the side by which the crop moves at most, each way.
+        mirror: Whether half of the crops are mirrored; wrong for lettering and for poses that name a side.
+    """
+
+    largest_zoom: float = 1.15
+    largest_shift: float = 0.08
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A photo cut out and resized.
+
+    Attributes:
+        picture: RGB, side x side.
+        mask: Grey, side x side, white is the subject.
+        valid: Grey, side x side, black where the picture was filled up.
+    """
+
+    picture: Image.Image
+    mask: Image.Image
+    valid: Image.Image
+
+
+def subject_crop(width: int, height: int, subject: Box) -> Box:
+    """The square that shows the most of a photo and all of its subject.
+
+    Its side is the photo's shorter one, or more where the subject is longer than that. It lies as near to the middle of
+    the photo as the subject allows.
+    """
+    side = min(width, height)
+    if max(subject.width, subject.height) > side:
+        side = round(max(subject.width, subject.height) * _MARGIN)
+    left = _placed((width - side) // 2, side, subject.left, subject.right)
+    top = _placed((height - side) // 2, side, subject.top, subject.bottom)
+    return Box(left, top, left + side, top + side)
+
+
+def varied_crop(crop: Box, subject: Box, augmentation: Augmentation, generator: torch.Generator) -> Box:
+    """The crop after a random zoom and shift that keep the subject whole."""
+    zoom, right, down = (2 * torch.rand(3, generator=generator) - 1).tolist()
+    side = max(round(crop.width * augmentation.largest_zoom**zoom), subject.width, subject.height)
+    left = (crop.left + crop.right - side) // 2 + round(right * augmentation.largest_shift * side)
+    top = (crop.top + crop.bottom - side) // 2 + round(down * augmentation.largest_shift * side)
+    left = _placed(left, side, subject.left, subject.right)
+    top = _placed(top, side, subject.top, subject.bottom)
+    return Box(left, top, left + side, top + side)
+
+
+def cut(picture: Image.Image, mask: Mask, box: Box, side: int, *, mirrored: bool = False) -> Crop:
+    """Cut a square out of a photo and resize it.
+
+    Args:
+        picture: RGB, W x H.
+        mask: (H, W).
+        box: Square, may overhang.
+        side: Side of the result in pixels.
+        mirrored: Swap left and right.
+    """
+    crop = Crop(
+        _resized(np.asarray(picture), box, side, Image.Resampling.LANCZOS),
+        _resized(np.asarray(mask_to_image(mask)), box, side, Image.Resampling.BOX),
+        _resized(np.full(mask.shape, 255, dtype=np.uint8), box, side, Image.Resampling.BOX, fill="constant"),
+    )
+    if not mirrored:
+        return crop
+    swap = Image.Transpose.FLIP_LEFT_RIGHT
+    return Crop(crop.picture.transpose(swap), crop.mask.transpose(swap), crop.valid.transpose(swap))
+
+
+def _placed(start: int, side: int, subject_start: int, subject_end: int) -> int:
+    """Move an interval of length `side` as little as possible so that it holds the subject's."""
+    return min(max(start, subject_end - side), subject_start)
+
+
+def _resized(
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    box: Box,
+    side: int,
+    resampling: Image.Resampling,
+    *,
+    fill: str = "edge",
+) -> Image.Image:
+    height, width = pixels.shape[:2]
+    before = max(0, -box.top), max(0, -box.left)
+    after = max(0, box.bottom - height), max(0, box.right - width)
+    padding = [(before[0], after[0]), (before[1], after[1])] + [(0, 0)] * (pixels.ndim - 2)
+    if any(before) or any(after):
+        pixels = np.pad(pixels, padding, mode="edge") if fill == "edge" else np.pad(pixels, padding)
+    top, left = box.top + before[0], box.left + before[1]
+    square = pixels[top : top + box.height, left : left + box.width]
+    return Image.fromarray(np.ascontiguousarray(square)).resize((side, side), resampling)

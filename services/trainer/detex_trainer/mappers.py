@@ -1,0 +1,89 @@
+"""Attribute mappers: from a photo's feature to the embedding of its attribute word.
+
+Shapes: N photos, F width of the image encoder's feature, E width of word embeddings.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class MapperShape:
+    """Form of a mapper.
+
+    Attributes:
+        depth: Linear layers, at least 1.
+        width: Width of the hidden layers.
+        fixed_norm: Scale each output to the norm of the base embedding (as NeTI, Alaluf et al., 2023): the word can
+            then not grow until it drowns its neighbours.
+    """
+
+    depth: int = 2
+    width: int = 256
+    fixed_norm: bool = False
+
+
+class FeatureNormalization(nn.Module):
+    """Brings the features of one training set to mean 0 and deviation 1 over its photos.
+
+    The photos of one subject resemble each other: their raw features point almost the same way, and what sets one photo
+    apart, which is what an attribute word shall carry, is a small rest. One photo alone becomes zeros.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: Tensor) -> None:
+        """`features`: (N, F) of the photos as they are, without augmentation."""
+        super().__init__()
+        self.register_buffer("mean", features.mean(dim=0))
+        # one deviation for all components: a component that hardly varies shall not be blown up into noise
+        deviation = (features - features.mean(dim=0)).square().mean().sqrt()
+        self.register_buffer("deviation", deviation.clamp_min(1e-6))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., F) to (..., F)."""
+        return (features - self.mean) / self.deviation
+
+
+class AttributeMapper(nn.Module):
+    """A multilayer perceptron whose output starts at a base embedding, for every photo alike."""
+
+    base: Tensor
+
+    def __init__(self, feature_width: int, base: Tensor, shape: MapperShape, generator: torch.Generator) -> None:
+        """Initialise.
+
+        Args:
+            feature_width: F.
+            base: (E,) embedding to start from, for example of the attribute's noun.
+            shape: Form of the mapper.
+            generator: Source of the initial weights.
+        """
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("base", base.detach().clone())
+        widths = [feature_width, *[shape.width] * (shape.depth - 1), base.numel()]
+        layers: list[nn.Module] = []
+        for i in range(shape.depth):
+            linear = nn.Linear(widths[i], widths[i + 1])
+            bound = widths[i] ** -0.5
+            with torch.no_grad():
+                is_last = i == shape.depth - 1
+                linear.weight.zero_() if is_last else linear.weight.uniform_(-bound, bound, generator=generator)
+                linear.bias.zero_()
+            layers += [linear] if is_last else [linear, nn.GELU()]
+        self.layers = nn.Sequential(*layers)
+        # the perceptron works in units of the base's size: word embeddings are of very different scale between models
+        self.register_buffer("scale", base.detach().square().mean().sqrt().clamp_min(1e-6))
+
+    scale: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (..., F) normalised features to (..., E) word embeddings."""
+        embeddings: Tensor = self.base + self.scale * self.layers(features)
+        if self.shape.fixed_norm:
+            embeddings = embeddings * (self.base.norm() / embeddings.norm(dim=-1, keepdim=True).clamp_min(1e-6))
+        return embeddings

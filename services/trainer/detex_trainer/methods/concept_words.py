@@ -1,0 +1,165 @@
+"""What a concept consists of while it is learned: subject embedding, attribute mappers, key and value deltas.
+
+Legend: S subject tokens, E width of word embeddings, N photos, P width of image features, O output width of a
+projection.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.concept import Concept, Scope
+from detex_diffusion.cross_attention import cross_attention_layers
+from detex_diffusion.key_value_delta import FullDelta, KeyValueDeltas, LayerDelta
+from torch import Tensor, nn
+
+from detex_trainer.mappers import AttributeMapper, FeatureNormalization, MapperShape
+
+_SUBJECT_SPREAD = 0.05  # of the class word's size: several subject tokens must not begin alike
+
+
+@dataclass(frozen=True)
+class ConceptShape:
+    """Which parts are trained, and their form.
+
+    Attributes:
+        subject_tokens: S.
+        attributes: Names of the attributes with a mapper of their own.
+        trains_key_values: Whether there are key and value deltas.
+        scope: Which tokens of a prompt go through them.
+        mapper: Form of the mappers.
+    """
+
+    subject_tokens: int = 1
+    attributes: tuple[str, ...] = ()
+    trains_key_values: bool = True
+    scope: Scope = "words"
+    mapper: MapperShape = field(default_factory=MapperShape)
+
+
+class ConceptWords(nn.Module):
+    """The trained parts of one concept; at the start it means what its class word means."""
+
+    def __init__(
+        self,
+        base_model: BaseModel,
+        class_word: str,
+        shape: ConceptShape,
+        photo_features: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """Initialise.
+
+        Args:
+            base_model: Whose words and projections to begin from.
+            class_word: What the subject is.
+            shape: What is trained.
+            photo_features: (N, P) of the photos as they are; only used with attributes.
+            generator: CPU generator, source of the initial weights.
+        """
+        super().__init__()
+        self.shape = shape
+        self.class_word = class_word
+        self.photos = int(photo_features.shape[0])
+        device = base_model.device
+        self.subject = nn.Parameter(_initial_subject(base_model, class_word, shape.subject_tokens, generator))
+        self.normalization = FeatureNormalization(photo_features.float())
+        self.mappers = nn.ModuleDict(
+            {
+                f"attribute {name}": AttributeMapper(
+                    int(photo_features.shape[1]), _noun_embedding(base_model, name), shape.mapper, generator
+                )
+                for name in shape.attributes
+            }
+        )
+        self.layers = tuple(cross_attention_layers(base_model.unet)) if shape.trains_key_values else ()
+        self.weights = [
+            getattr(module, projection).weight.detach().float()
+            for module in cross_attention_layers(base_model.unet).values()
+            for projection in ("to_k", "to_v")
+        ]
+        self.deltas = nn.ParameterList(
+            [nn.Parameter(torch.zeros_like(weight)) for weight in self.weights] if shape.trains_key_values else []
+        )
+        self.to(device)
+
+    @property
+    def subject_tokens(self) -> int:
+        """S."""
+        return int(self.subject.shape[0])
+
+    @property
+    def attribute_counts(self) -> Mapping[str, int]:
+        """Number of photos with a word, by attribute."""
+        return dict.fromkeys(self.shape.attributes, self.photos)
+
+    def attribute_embeddings(self, name: str, features: Tensor) -> Tensor:
+        """Word embeddings (..., E) of an attribute for image features (..., P)."""
+        embeddings: Tensor = self.mappers[f"attribute {name}"](self.normalization(features))
+        return embeddings
+
+    def key_value_deltas(self) -> KeyValueDeltas:
+        """The deltas by layer, made of the parameters themselves."""
+        return {
+            layer: LayerDelta(to_k=FullDelta(self.deltas[2 * index]), to_v=FullDelta(self.deltas[2 * index + 1]))
+            for index, layer in enumerate(self.layers)
+        }
+
+    def delta_share(self) -> float:
+        """Size of the deltas as a share of the projections' own: |dW| / |W|, Frobenius norms over all layers."""
+        if not self.layers:
+            return 0.0
+        squares = [sum(float(t.detach().square().sum()) for t in tensors) for tensors in (self.deltas, self.weights)]
+        return float((squares[0] / max(squares[1], 1e-12)) ** 0.5)
+
+    @torch.no_grad()
+    def concept(self, reference: str, photo_features: Tensor) -> Concept:
+        """The concept as it stands: every mapper is evaluated for every photo and no longer needed.
+
+        Args:
+            reference: For people and logs.
+            photo_features: (N, P) of the photos as they are.
+        """
+        return Concept(
+            reference=reference,
+            class_word=self.class_word,
+            subject=self.subject.detach().clone(),
+            attributes={
+                name: self.attribute_embeddings(name, photo_features).clone() for name in self.shape.attributes
+            },
+            key_value={
+                layer: LayerDelta(
+                    **{name: FullDelta(delta.materialized().detach().clone()) for name, delta in each.projections()}
+                )
+                for layer, each in self.key_value_deltas().items()
+            },
+            scope=self.shape.scope,
+        )
+
+
+def class_token_embeddings(base_model: BaseModel, words: str) -> Tensor:
+    """Embeddings (k, E) float32 of the k tokens of some plain words, before positions are added."""
+    ids = base_model.tokenizer(words, add_special_tokens=False)["input_ids"]
+    table = base_model.text_encoder.get_input_embeddings().weight
+    embeddings: Tensor = table[torch.tensor(ids, device=table.device)]
+    return embeddings.detach().float().clone()
+
+
+def _initial_subject(base_model: BaseModel, class_word: str, tokens: int, generator: torch.Generator) -> Tensor:
+    of_class = class_token_embeddings(base_model, class_word)
+    if tokens == 1:
+        return of_class.mean(dim=0, keepdim=True)
+    subject = of_class[torch.arange(tokens) % len(of_class)]
+    spread = torch.randn(subject.shape, generator=generator).to(subject.device)
+    return subject + _SUBJECT_SPREAD * subject.square().mean().sqrt() * spread
+
+
+def _noun_embedding(base_model: BaseModel, attribute: str) -> Tensor:
+    words = attribute.replace("_", " ").replace("-", " ")
+    return class_token_embeddings(base_model, words).mean(dim=0)
+
+
+def parameters_of(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
+    """All parameters of some modules in their order."""
+    return [parameter for module in modules for parameter in module.parameters()]

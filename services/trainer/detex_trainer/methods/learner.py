@@ -1,0 +1,61 @@
+"""What a method of learning a concept is to the training loop, which knows nothing else of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from detex_diffusion.concept import Concept
+from torch import Tensor, nn
+
+from detex_trainer.dataset import Batch
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate.
+
+    Attributes:
+        name: For reports.
+        parameters: What is trained.
+        learning_rate: Its highest value; the schedule scales it.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class StepNoise:
+    """What is drawn at random for the pictures of a step.
+
+    Attributes:
+        noise: (B, C, h, w), standard normal.
+        timesteps: (B,) int64.
+    """
+
+    noise: Tensor
+    timesteps: Tensor
+
+
+class Learner(Protocol):
+    """One concept while it is learned on a base model that stays frozen."""
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """All that is trained, and nothing else."""
+
+    def losses(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """The losses of one step, scalars; `total` is what is minimised, the others are for reports.
+
+        Args:
+            batch: Photos of the step.
+            noise: Drawn for them.
+            generator: Source of what the method itself draws, such as which words stay in a prompt.
+        """
+
+    def measure(self, batch: Batch, noise: StepNoise) -> Mapping[str, float]:
+        """Numbers for the report, without gradients and without chance; `denoising_loss` among them."""
+
+    def concept(self) -> Concept:
+        """The concept as it stands, detached from training; its tensors share no memory with what is trained."""

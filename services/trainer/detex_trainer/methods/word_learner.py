@@ -1,0 +1,250 @@
+"""Learning a concept through words and key and value projections: detex, and the methods it contains.
+
+Legend: B photos of a step, C latent channels, (h, h) latent size, T text tokens, E text width, G groups of words
+(subject and background), (n, n) size of attention maps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from detex_core.prompt import parse_prompt
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.concept import Concept
+from detex_diffusion.conditioning import OwnedTokens, project
+from detex_diffusion.cross_attention import cross_attention_sizes
+from detex_diffusion.text import TokenizedPrompt, encode, tokenize
+from detex_diffusion.unet import KeyValueUNet
+from torch import Tensor
+
+from detex_trainer.attributes import Attribute, Region
+from detex_trainer.dataset import Batch, PhotoSet
+from detex_trainer.hyperparameters import Hyperparameters
+from detex_trainer.masks import downsample_masks
+from detex_trainer.methods.concept_words import ConceptShape, ConceptWords, parameters_of
+from detex_trainer.methods.learner import ParameterGroup, StepNoise
+from detex_trainer.methods.photo_prompts import PhotoPrompt, PhotoPrompts
+from detex_trainer.objective import (
+    attention_loss,
+    attention_mass,
+    attention_side,
+    key_value_drift,
+    masked_denoising_loss,
+    region_weights,
+    word_attention,
+)
+from detex_trainer.prompts import REGULARISATION_PROMPTS
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What the UNet makes of a batch.
+
+    Attributes:
+        prediction: (B, C, h, h).
+        target: (B, C, h, h).
+        attention: (B, G, n, n), maps of subject and background words with maximum 1.
+        regions: (B, G, n, n), where they belong.
+        present: (B, G) bool, which of them the prompts have.
+    """
+
+    prediction: Tensor
+    target: Tensor
+    attention: Tensor
+    regions: Tensor
+    present: Tensor
+
+
+class WordLearner:
+    """A concept of words and deltas while it is learned; see `Learner`."""
+
+    def __init__(
+        self,
+        base_model: BaseModel,
+        name: str,
+        class_word: str,
+        attributes: Sequence[Attribute],
+        photo_set: PhotoSet,
+        hyperparameters: Hyperparameters,
+        shape: ConceptShape,
+        generator: torch.Generator,
+        *,
+        surroundings_probability: float = 0.0,
+        min_snr_gamma: float | None = None,
+    ) -> None:
+        """Begin at the class word.
+
+        Args:
+            base_model: Stays as it is.
+            name: Of the concept.
+            class_word: What the subject is.
+            attributes: What has a word of its own per photo.
+            photo_set: What to learn from; needs image features where there are attributes.
+            hyperparameters: Learning rates and weights of the losses.
+            shape: Which parts are trained.
+            generator: Source of the initial weights.
+            surroundings_probability: How often a prompt with a background word says the plain class word in place of
+                the subject word, and is judged by the surroundings alone.
+            min_snr_gamma: Clamp of the signal-to-noise weights of the denoising steps; None for no weights.
+        """
+        self._base_model = base_model
+        self._name = name
+        self._attributes = tuple(attributes)
+        self._photo_set = photo_set
+        self._hyperparameters = hyperparameters
+        self._prompts = PhotoPrompts(
+            name,
+            class_word,
+            self._attributes,
+            photo_set.captions,
+            hyperparameters.attribute_keep_probability,
+            surroundings_probability,
+        )
+        self._min_snr_gamma = min_snr_gamma
+        self._features = photo_set.features[:, 0]
+        self.words = ConceptWords(base_model, class_word, shape, self._features, generator)
+        self._unet = KeyValueUNet(base_model.unet)
+        height, width = photo_set.latents.shape[-2:]
+        self._map_side = attention_side(min(height, width))
+        sizes = cross_attention_sizes(base_model.unet, height, width)
+        nearest = min(sizes.values(), key=lambda size: abs(size[0] - self._map_side))
+        self._map_side = nearest[0]
+        self._map_layers = tuple(layer for layer, size in sizes.items() if size == nearest)
+        self._regularisation = self._encode_regularisation() if hyperparameters.prior_loss_weight else []
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """Subject, mappers, projections: those that there are."""
+        hyperparameters, words = self._hyperparameters, self.words
+        groups = [
+            ParameterGroup("subject", [words.subject], hyperparameters.subject_learning_rate),
+            ParameterGroup("mappers", parameters_of([words.mappers]), hyperparameters.mapper_learning_rate),
+            ParameterGroup("key_value", list(words.deltas), hyperparameters.key_value_learning_rate),
+        ]
+        return [group for group in groups if group.parameters]
+
+    def losses(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """`denoising`, `attention` and `prior` where they have a weight, and `total`."""
+        prompts = [self._prompts.draw(index, generator) for index in batch.photo_indices]
+        hyperparameters = self._hyperparameters
+        output = self.run(batch, noise, prompts, with_attention=hyperparameters.attention_loss_weight > 0)
+        losses = {"denoising": self.denoising_loss(output, batch, noise, prompts)}
+        total = losses["denoising"]
+        if hyperparameters.attention_loss_weight:
+            losses["attention"] = attention_loss(output.attention, output.regions, output.present)
+            total = total + hyperparameters.attention_loss_weight * losses["attention"]
+        if self._regularisation and self.words.layers:
+            drawn = int(torch.randint(0, len(self._regularisation), (), generator=generator))
+            losses["prior"] = key_value_drift(list(self.words.deltas), self.words.weights, self._regularisation[drawn])
+            total = total + hyperparameters.prior_loss_weight * losses["prior"]
+        return {"total": total, **losses}
+
+    def denoising_loss(
+        self, output: StepOutput, batch: Batch, noise: StepNoise, prompts: Sequence[PhotoPrompt]
+    ) -> Tensor:
+        """The masked denoising loss of a batch under its prompts."""
+        device = batch.latents.device
+        subject = torch.tensor([Region.SUBJECT in prompt.explained for prompt in prompts], device=device)
+        background = torch.tensor([Region.BACKGROUND in prompt.explained for prompt in prompts], device=device)
+        weights = region_weights(batch.masks, subject, background, self._hyperparameters.mask_floor, batch.valid)
+        step_weights = None
+        if self._min_snr_gamma is not None:
+            step_weights = self._base_model.noise_schedule.min_snr_weights(noise.timesteps.cpu(), self._min_snr_gamma)
+            step_weights = step_weights.to(device)
+        return masked_denoising_loss(output.prediction, output.target, weights, step_weights)
+
+    @torch.no_grad()
+    def measure(self, batch: Batch, noise: StepNoise) -> Mapping[str, float]:
+        """Losses and attention under the full prompts and under the subject word alone, for reports."""
+        full = [self._prompts.full(index) for index in batch.photo_indices]
+        output = self.run(batch, noise, full, with_attention=True)
+        alone = [self._prompts.full(index, kept=()) for index in batch.photo_indices]
+        output_alone = self.run(batch, noise, alone, with_attention=True)
+        # what uniform attention would put on the subject is the share of the picture that it covers
+        inside, around = attention_mass(output.attention, output.regions).unbind(dim=1)  # (B,), (B,)
+        inside_alone = attention_mass(output_alone.attention, output_alone.regions)[:, 0]
+        measured = {
+            "denoising_loss": float(self.denoising_loss(output, batch, noise, full)),
+            "denoising_loss_subject_alone": float(self.denoising_loss(output_alone, batch, noise, alone)),
+            "subject_attention_on_subject": float(inside.mean()),
+            "subject_attention_on_subject_alone": float(inside_alone.mean()),
+            "subject_share": float(output.regions[:, 0].mean()),
+        }
+        if bool(output.present[:, 1].any()):
+            measured["background_attention_on_background"] = float(around[output.present[:, 1]].mean())
+        return measured
+
+    def run(
+        self, batch: Batch, noise: StepNoise, prompts: Sequence[PhotoPrompt], *, with_attention: bool
+    ) -> StepOutput:
+        """Predict the noise of a batch under its prompts, differentiable in all that is trained."""
+        base_model, words = self._base_model, self.words
+        counted = {self._name: words}
+        tokenized = [tokenize(prompt.prompt, counted, base_model.tokenizer) for prompt in prompts]
+        embeddings = [
+            self._embeddings(each, features) for each, features in zip(tokenized, batch.features, strict=True)
+        ]
+        hidden = encode(base_model, tokenized, embeddings)
+        owned = []
+        if words.layers:
+            owners = torch.stack([each.owners for each in tokenized])  # (B, T)
+            tokens = (
+                owners >= 0
+                if words.shape.scope == "words"
+                else (owners >= 0).any(dim=1, keepdim=True).expand_as(owners)
+            )
+            deltas = {name: delta.to(dtype=base_model.dtype) for name, delta in words.key_value_deltas().items()}
+            owned = [OwnedTokens(tokens, deltas)]
+        batch_key_values = project(base_model.unet, hidden, owned)
+        noisy = base_model.noise_schedule.add_noise(batch.latents, noise.noise, noise.timesteps)
+        noisy = noisy.to(base_model.dtype)
+        target = base_model.noise_schedule.target(batch.latents, noise.noise, noise.timesteps)
+        if not with_attention:
+            nothing = torch.zeros(len(prompts), 0, 1, 1)
+            prediction = self._unet(noisy, noise.timesteps, batch_key_values)
+            return StepOutput(prediction.float(), target, nothing, nothing, nothing[:, :, 0, 0] > 0)
+        prediction, maps = self._unet.with_attention(noisy, noise.timesteps, batch_key_values, self._map_layers)
+        groups = torch.stack([self._groups(each) for each in tokenized]).to(noisy.device)  # (B, G, T)
+        mask = downsample_masks(batch.masks, self._map_side, self._map_side)  # (B, 1, n, n)
+        return StepOutput(
+            prediction.float(),
+            target,
+            word_attention(list(maps.values()), groups),
+            torch.cat([mask, 1 - mask], dim=1),
+            groups.sum(dim=2) > 0,
+        )
+
+    def concept(self) -> Concept:
+        """The concept as it stands."""
+        return self.words.concept(self._name, self._features)
+
+    def _embeddings(self, tokenized: TokenizedPrompt, features: Tensor) -> Tensor | None:
+        """Embeddings (W, E) of the words of a prompt, its attribute words from the features (P,) of its photo."""
+        rows = []
+        for used in tokenized.words:
+            attribute, index = used.word.attribute, used.word.index
+            if attribute is None:
+                rows.append(self.words.subject[index])
+            else:
+                rows.append(self.words.attribute_embeddings(attribute, features))
+        return torch.stack(rows) if rows else None
+
+    def _groups(self, tokenized: TokenizedPrompt) -> Tensor:
+        """(G, T), 1 at the subject's embeddings and at those of background words."""
+        groups = torch.zeros(2, len(tokenized.ids))
+        for position, row in enumerate(tokenized.word_rows.tolist()):
+            if row < 0:
+                continue
+            attribute = tokenized.words[row].word.attribute
+            if attribute is None:
+                groups[0, position] = 1
+            elif any(a.name == attribute and a.region is Region.BACKGROUND for a in self._attributes):
+                groups[1, position] = 1
+        return groups
+
+    def _encode_regularisation(self) -> list[Tensor]:
+        """Hidden states (T', E) of the regularisation prompts up to their end."""
+        prompts = [text.format(class_word=self.words.class_word) for text in REGULARISATION_PROMPTS]
+        tokenized = [tokenize(parse_prompt(text), {}, self._base_model.tokenizer) for text in prompts]
+        with torch.no_grad():
+            hidden = encode(self._base_model, tokenized).float()
+        return [each[: prompt.length] for each, prompt in zip(hidden, tokenized, strict=True)]

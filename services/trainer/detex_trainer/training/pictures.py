@@ -1,0 +1,70 @@
+"""Pictures of a concept while it is trained: a small sampler for previews and reports.
+
+Legend: B pictures, T text tokens.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import torch
+from detex_core.prompt import parse_prompt
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.concept import Concept
+from detex_diffusion.conditioning import KeyValueBatch, key_values
+from detex_diffusion.latents import decode_latents, initial_noise, to_images
+from detex_diffusion.solver import Solver, guide, scale_input, solver_step, step_table
+from detex_diffusion.text import encode, tokenize, word_embeddings
+from detex_diffusion.unet import KeyValueUNet
+from PIL import Image
+
+
+@torch.no_grad()
+def draw_pictures(
+    base_model: BaseModel,
+    prompts: Sequence[str],
+    concepts: Mapping[str, Concept],
+    *,
+    seeds: Sequence[int],
+    steps: int = 20,
+    guidance_scale: float = 5.0,
+) -> list[Image.Image]:
+    """Draw a picture for each prompt.
+
+    Args:
+        base_model: On any device.
+        prompts: B prompts in the prompt language.
+        concepts: By the names that the prompts use, on the base model's device and of its type.
+        seeds: B seeds of the initial noise.
+        steps: Denoising steps.
+        guidance_scale: Of classifier-free guidance.
+
+    Raises:
+        InvalidInputError: A prompt names something that is not there.
+    """
+    rows = []
+    for text in [*prompts, *[""] * len(prompts)]:
+        tokenized = tokenize(parse_prompt(text), concepts, base_model.tokenizer)
+        hidden = encode(base_model, [tokenized], [word_embeddings(tokenized, concepts)])
+        rows.append(key_values(base_model.unet, hidden[0], tokenized.owners, [concepts[n] for n in tokenized.concepts]))
+    batch = KeyValueBatch.stack(rows)
+    unet = KeyValueUNet(base_model.unet)
+    table = step_table(base_model.noise_schedule, Solver.DDIM, steps)
+    shape = base_model.latent_shape()
+    latents = torch.stack([initial_noise(seed, shape) for seed in seeds]) * table.initial_noise_scale
+    latents = latents.to(base_model.device)
+    previous = None
+    scales = torch.full((len(prompts),), guidance_scale, device=base_model.device)
+    for row in table.rows:
+        lines = row.expand(len(prompts), -1).to(base_model.device)
+        scaled = scale_input(lines, latents).to(base_model.dtype)
+        timesteps = lines[:, 0].repeat(2)
+        conditional, unconditional = unet(torch.cat([scaled, scaled]), timesteps, batch).chunk(2)
+        latents, previous = solver_step(lines, latents, guide(unconditional, conditional, scales), previous)
+    return to_images(decode_latents(base_model.vae, latents))
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """The picture as PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,81 @@
+"""Publishing what was learned: compression, report, manifest."""
+
+from dataclasses import dataclass
+
+import torch
+from detex_core import __version__
+from detex_core.artifact import Attribute, ConceptDraft, Manifest, publish_concept
+from detex_core.object_store import ObjectStore
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.concept import Concept, compress, key_value_form
+from detex_diffusion.concept_file import FILE_NAME, save_concept
+
+from detex_trainer.hyperparameters import DeltaForm, Hyperparameters
+from detex_trainer.job_spec import JobSpec
+from detex_trainer.report import Report
+from detex_trainer.training_set.record import TrainingSetRecord
+
+REPORT_FILE = "report.json"
+
+_DTYPES: dict[DeltaForm, torch.dtype] = {DeltaForm.FULL: torch.float32, DeltaForm.LOW_RANK: torch.float16}
+
+
+@dataclass(frozen=True)
+class WrittenConcept:
+    """A concept as it will be stored.
+
+    Attributes:
+        concept: With its deltas in the form asked for.
+        data: Contents of concept.safetensors: float32 for the full form, which is exact, float16 for the low-rank one.
+        energy_kept: Share of the deltas' energy that the form keeps.
+    """
+
+    concept: Concept
+    data: bytes
+    energy_kept: float
+
+
+def write_concept(concept: Concept, hyperparameters: Hyperparameters) -> WrittenConcept:
+    """Bring a concept into the form asked for; raises DataLossError where a number does not fit its type."""
+    energy_kept = 1.0
+    if hyperparameters.delta_form is DeltaForm.LOW_RANK and concept.key_value:
+        concept, energy_kept = compress(concept, hyperparameters.low_rank_energy)
+    return WrittenConcept(concept, save_concept(concept, _DTYPES[hyperparameters.delta_form]), energy_kept)
+
+
+def publish(
+    store: ObjectStore,
+    spec: JobSpec,
+    training_set: TrainingSetRecord,
+    base_model: BaseModel,
+    written: WrittenConcept,
+    report: Report,
+) -> Manifest:
+    """Publish a concept with its report; raises as `publish_concept`."""
+    concept, hyperparameters = written.concept, spec.hyperparameters
+    metrics = {
+        **{f"loss_{name}": loss for name, loss in report.losses.items()},
+        **{f"{name}_before": value for name, value in report.before.items()},
+        **{f"{name}_after": value for name, value in report.after.items()},
+        "delta_share": report.delta_share,
+        "training_seconds": report.seconds,
+    }
+    draft = ConceptDraft(
+        name=spec.concept_name,
+        tenant=spec.tenant,
+        method=spec.method.value,
+        base_model=base_model.name,
+        base_model_fingerprint=base_model.fingerprint,
+        class_word=training_set.class_word,
+        subject_tokens=concept.subject_tokens,
+        embedding_width=base_model.embedding_width,
+        attributes=tuple(Attribute(name=name, count=count) for name, count in concept.attribute_counts.items()),
+        key_value=key_value_form(concept, written.energy_kept),
+        dtype="float32" if hyperparameters.delta_form is DeltaForm.FULL else "float16",
+        training_set_digest=training_set.digest,
+        hyperparameters=hyperparameters.model_dump(mode="json"),
+        metrics=metrics,
+        trainer_version=__version__,
+    )
+    files = {FILE_NAME: written.data, REPORT_FILE: report.model_dump_json(indent=2).encode()}
+    return publish_concept(store, draft, files).manifest
