@@ -73,9 +73,11 @@ class Connection:
         self.peer = f"{service} at {address}"
         self.timeout_seconds = timeout_seconds
         self.metadata = ((TENANT_METADATA_KEY, tenant),)
-        options = [
+        options: list[tuple[str, int | str]] = [
             ("grpc.max_receive_message_length", MAX_RECEIVED_MESSAGE_BYTES),
             ("grpc.service_config", _service_config(contract, safe_to_repeat)),
+            ("grpc.keepalive_time_ms", 60_000),  # notices a service that has vanished without a word
+            ("grpc.keepalive_timeout_ms", 20_000),
         ]
         if tls is None:
             self.channel = grpc.insecure_channel(address, options)

@@ -60,9 +60,9 @@ def refused(field: str, given: object, accepted: str) -> DetexClientError:
     """The error for what the client refuses by itself, worded as the services word theirs."""
     text = str(given)
     shortened = text if len(text) <= 200 else f"{text[:197]}..."
-    violation = Violation(field, f"given {shortened}; accepted is {accepted}.")
+    violation = Violation(field, f"Given {shortened}; accepted is {accepted}.")
     return DetexClientError(
-        f"{field}: {violation.description}",
+        f"{field}: given {shortened}; accepted is {accepted}.",
         code=grpc.StatusCode.INVALID_ARGUMENT,
         reason=InvalidInputError.reason,
         violations=(violation,),

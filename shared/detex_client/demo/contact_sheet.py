@@ -10,8 +10,8 @@ TILE = 256
 GAP = 24
 MARGIN = 48
 CAPTION_LINES = 3
-CAPTION_SIZE = 15
-HEADING_SIZE = 20
+CAPTION_SIZE = 17
+HEADING_SIZE = 22
 TITLE_SIZE = 34
 LINE_SPACING = 1.35
 
@@ -38,7 +38,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Section:
-    """Tiles under one heading.
+    """Tiles under one heading; a row is as tall as the longest caption of its section asks.
 
     Attributes:
         heading: What they show.
@@ -52,7 +52,8 @@ class Section:
 def contact_sheet(title: str, subtitle: str, sections: Sequence[Section]) -> Image.Image:
     """Draw the sheet: RGB, 1,752 pixels wide, as tall as its rows need."""
     width = 2 * MARGIN + COLUMNS * TILE + (COLUMNS - 1) * GAP
-    height = MARGIN + _line(TITLE_SIZE) + _line(HEADING_SIZE) + sum(_section_height(each) for each in sections) + MARGIN
+    heights = [_section_height(section) for section in sections]
+    height = 2 * MARGIN + _line(TITLE_SIZE) + _line(HEADING_SIZE) + sum(heights)
     sheet = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     top = MARGIN
@@ -60,19 +61,19 @@ def contact_sheet(title: str, subtitle: str, sections: Sequence[Section]) -> Ima
     top += _line(TITLE_SIZE)
     draw.text((MARGIN, top), subtitle, font=_font(HEADING_SIZE), fill=QUIET)
     top += _line(HEADING_SIZE)
-    for section in sections:
+    for section, section_height in zip(sections, heights, strict=True):
         _draw_section(sheet, draw, section, top)
-        top += _section_height(section)
+        top += section_height
     return sheet
 
 
 def _draw_section(sheet: Image.Image, draw: ImageDraw.ImageDraw, section: Section, top: int) -> None:
-    top += GAP
+    top += 2 * GAP
     draw.text((MARGIN, top), section.heading, font=_font(HEADING_SIZE), fill=INK)
     top += _line(HEADING_SIZE)
     for index, tile in enumerate(section.tiles):
         row, column = divmod(index, COLUMNS)
-        _draw_tile(sheet, draw, tile, MARGIN + column * (TILE + GAP), top + row * _row_height())
+        _draw_tile(sheet, draw, tile, MARGIN + column * (TILE + GAP), top + row * _row_height(section))
 
 
 def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int) -> None:
@@ -83,17 +84,17 @@ def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: 
     corner = (left + (TILE - size[0]) // 2, top + (TILE - size[1]) // 2)
     sheet.paste(image, corner)
     draw.rectangle((corner[0] - 1, corner[1] - 1, corner[0] + size[0], corner[1] + size[1]), outline=FRAME)
-    for number, line in enumerate(_wrapped(draw, tile.caption)):
+    for number, line in enumerate(_wrapped(tile.caption)):
         position = (left, top + TILE + CAPTION_SIZE // 2 + number * _line(CAPTION_SIZE))
         draw.text(position, line, font=_font(CAPTION_SIZE), fill=INK)
 
 
-def _wrapped(draw: ImageDraw.ImageDraw, caption: str) -> list[str]:
+def _wrapped(caption: str) -> list[str]:
     """The caption in lines no wider than a tile; prompts may break after a colon too, inside of words of concepts."""
     font = _font(CAPTION_SIZE)
     lines = [""]
     for piece in caption.replace(":", ":\0").replace(" ", " \0").split("\0"):
-        if lines[-1] and draw.textlength((lines[-1] + piece).rstrip(), font=font) > TILE:
+        if lines[-1] and font.getlength((lines[-1] + piece).rstrip()) > TILE:
             lines.append("")
         lines[-1] += piece
     lines = [line.rstrip() for line in lines]
@@ -104,11 +105,12 @@ def _wrapped(draw: ImageDraw.ImageDraw, caption: str) -> list[str]:
 
 def _section_height(section: Section) -> int:
     rows = -(-len(section.tiles) // COLUMNS)
-    return GAP + _line(HEADING_SIZE) + rows * _row_height()
+    return 2 * GAP + _line(HEADING_SIZE) + rows * _row_height(section)
 
 
-def _row_height() -> int:
-    return TILE + CAPTION_SIZE // 2 + CAPTION_LINES * _line(CAPTION_SIZE)
+def _row_height(section: Section) -> int:
+    lines = max((len(_wrapped(tile.caption)) for tile in section.tiles), default=0)
+    return TILE + CAPTION_SIZE // 2 + lines * _line(CAPTION_SIZE)
 
 
 def _line(size: int) -> int:
