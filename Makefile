@@ -61,7 +61,7 @@ types: .venv/installed-dev  ## mypy, strict
 
 # One thread per process: the processes share the cores, and sums do not depend on how many there are.
 tests: tools  ## pytest alone; make tests ARGUMENTS='tests/core -x'
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadgroup $(ARGUMENTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadfile $(ARGUMENTS)
 
 format: .venv/installed-dev  ## Rewrite Python and protos in the project's format
 	$(BIN)/ruff check --fix --quiet

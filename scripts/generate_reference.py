@@ -4,7 +4,7 @@ Run: python -m scripts.generate_reference [--check]   (--check: write nothing, e
 
 | from | to |
 |---|---|
-| settings classes | the tables of docs/operations.md |
+| settings classes and registries of metrics | the tables of docs/operations.md |
 | settings classes | the settings in the chart's values.schema.json, and their table in the chart's README.md |
 | values.yaml and its comments | the table of values in the chart's README.md |
 """
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings, ServiceSettings
 from detex_generator.settings import GeneratorSettings
 from detex_trainer.settings import TrainerSettings
+
+from scripts.metrics_reference import HEADS, generator_metrics, shared_metrics, trainer_metrics
 from scripts.settings_fields import Setting, camel_case, settings_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -179,6 +180,9 @@ def documents() -> dict[Path, str]:
                 ),
                 "settings of the trainer": variables_table(own_settings(TrainerSettings)),
                 "settings of the generator": variables_table(own_settings(GeneratorSettings)),
+                "metrics of both services": table(HEADS, shared_metrics()),
+                "metrics of the trainer": table(HEADS, trainer_metrics()),
+                "metrics of the generator": table(HEADS, generator_metrics()),
             },
         ),
     }
