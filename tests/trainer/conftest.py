@@ -9,6 +9,9 @@ from detex_trainer.hyperparameters import default_hyperparameters
 from detex_trainer.jobs import Database, JobOrder
 from detex_trainer.jobs.repository import Submission
 
+from tests.trainer.running_trainer import RunningTrainer
+from tests.trainer.uploads import three_photos
+
 MakeSubmission = Callable[..., Submission]
 
 
@@ -22,6 +25,34 @@ def database(tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture
 def store(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path / "objects")
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrainer]:
+    """A trainer with two workers for all tests of a module."""
+    running = RunningTrainer(tmp_path_factory.mktemp("trainer"), worker_count=2)
+    yield running
+    assert running.terminate() == 0
+
+
+@pytest.fixture(scope="module")
+def training_set_id(trainer: RunningTrainer) -> str:
+    return trainer.stub.UploadTrainingSet(three_photos(), timeout=30).training_set.training_set_id
+
+
+@pytest.fixture
+def start_trainer(tmp_path: Path) -> Iterator[Callable[..., RunningTrainer]]:
+    """Starts trainers that share a folder."""
+    started: list[RunningTrainer] = []
+
+    def start(**settings: object) -> RunningTrainer:
+        started.append(RunningTrainer(tmp_path, **settings))
+        return started[-1]
+
+    yield start
+    for running in started:
+        if running.process.poll() is None:
+            running.kill()
 
 
 @pytest.fixture(scope="session")

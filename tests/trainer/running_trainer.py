@@ -35,6 +35,8 @@ class RunningTrainer:
             "DETEX_WATCH_INTERVAL_SECONDS": "0.1",
             "DETEX_LEASE_SECONDS": "1",
             "DETEX_LOG_FORMAT": "json",
+            # Nothing here reads a base model, and looking at one takes seconds.
+            "DETEX_BASE_MODELS": '[{"name": "showroom", "source": "/absent"}]',
             "DETEX_TEST_FOLDER": str(self.meeting_folder),
             **{f"DETEX_{name.upper()}": str(value) for name, value in settings.items()},
         }

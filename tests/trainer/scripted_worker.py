@@ -1,7 +1,7 @@
 """A worker that does what the name of its concept says, in the place of training.
 
-It speaks the worker's protocol through the very code of the real worker. `DETEX_TEST_FOLDER` is where it meets the tests: it
-writes `<concept>.started` there with its process id, and concepts that wait do so for `<concept>.go`.
+It speaks the worker's protocol through the very code of the real worker. `DETEX_TEST_FOLDER` is where it meets the
+tests: it writes `<concept>.started` there with its process id, and concepts that wait do so for `<concept>.go`.
 """
 
 import io

@@ -49,7 +49,7 @@ def file(
     kind: int = trainer_pb2.FILE_KIND_PHOTO,
     chunk_bytes: int = 1024**2,
     **fields: Any,
-) -> Iterator[Request]:
+) -> list[Request]:
     """The parts of one file, its header as it should be but for the fields given."""
     announced = {
         "file_name": f"{index}.png",
@@ -57,12 +57,13 @@ def file(
         "sha256": hashlib.sha256(data).hexdigest(),
         **fields,
     }
-    yield Request(file=trainer_pb2.FileHeader(kind=kind, photo_index=index, **announced))
-    for start in range(0, len(data), chunk_bytes):
-        yield Request(chunk=data[start : start + chunk_bytes])
+    return [
+        Request(file=trainer_pb2.FileHeader(kind=kind, photo_index=index, **announced)),
+        *(Request(chunk=data[start : start + chunk_bytes]) for start in range(0, len(data), chunk_bytes)),
+    ]
 
 
-def mask_file(data: bytes, index: int = 0, **fields: Any) -> Iterator[Request]:
+def mask_file(data: bytes, index: int = 0, **fields: Any) -> list[Request]:
     return file(data, index, kind=trainer_pb2.FILE_KIND_MASK, **fields)
 
 

@@ -16,7 +16,7 @@ from detex_trainer.progress import JobPhase
 # Failures carry many reasons and labels must stay few: what is not listed counts as OTHER.
 _REASONS = frozenset(
     {"DATA_LOSS", "DIVERGED", "INTERNAL", "NOT_FOUND", "OUT_OF_MEMORY", "STORAGE_FULL", "TRAINER_DIED", "UNAVAILABLE"}
-    | {"WORKER_DIED"}
+    | {"SUBJECT_NOT_FOUND", "WORKER_DIED"}
 )
 _WAIT_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
 _PHASE_BUCKETS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3_600, 14_400)

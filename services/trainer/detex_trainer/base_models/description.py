@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from detex_core.artifact.manifest import Sha256
+from detex_core.object_store import open_object_store
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
 from pydantic import BaseModel, ConfigDict
 
@@ -49,10 +50,7 @@ class DescriptionAnswer(BaseModel):
 
 def describe(request: DescriptionRequest) -> BaseModelDescription:
     """Read configurations and hashes of a base model; raises DetexError where it cannot be had."""
-    # Imported here because it brings torch, which the process that serves calls does without.
-    from detex_core.object_store import open_object_store
-    from detex_diffusion.fingerprint import fingerprint
-    from detex_diffusion.model_parts import check_pipeline, fingerprinted_files, load_noise_schedule, read_json
+    # Imported here because they bring torch, which the process that serves calls does without; first what does not.
     from detex_diffusion.model_source import model_folder
 
     source = request.base_model.source
@@ -66,6 +64,9 @@ def describe(request: DescriptionRequest) -> BaseModelDescription:
         ),
         allow_downloads=request.allow_downloads,
     )
+    from detex_diffusion.fingerprint import fingerprint
+    from detex_diffusion.model_parts import check_pipeline, fingerprinted_files, load_noise_schedule, read_json
+
     check_pipeline(folder)
     sample_size = read_json(folder / "unet" / "config.json").get("sample_size", 64)
     rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size

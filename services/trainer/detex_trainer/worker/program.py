@@ -39,6 +39,8 @@ def run_worker(train: Callable[[], TrainFunction]) -> ExitCode:
     Returns:
         The exit status.
     """
+    # The trainer adds time and job to what it finds here.
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
     events = EventWriter(_take_standard_output())
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
