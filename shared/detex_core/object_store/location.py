@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from detex_core.object_store.key import is_key
 
@@ -49,7 +49,11 @@ def parse_location(url: str) -> FolderLocation | S3Location:
     Raises:
         ValueError: It is none; the message says what is wrong and what is accepted.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise _location_error(url) from None
     if parts.username is not None or parts.password is not None:
         raise ValueError(
             "credentials do not belong into the URL of an object store; use DETEX_S3_ACCESS_KEY and ..._SECRET_KEY"
@@ -59,13 +63,13 @@ def parse_location(url: str) -> FolderLocation | S3Location:
             raise _location_error(url)
         return FolderLocation(Path(unquote(parts.path)))
     if parts.scheme == "s3":
-        return _parse_s3(url)
+        location = _s3_location(parts, pairs)
+        if location is not None:
+            return location
     raise _location_error(url)
 
 
-def _parse_s3(url: str) -> S3Location:
-    parts = urlsplit(url)
-    pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+def _s3_location(parts: SplitResult, pairs: list[tuple[str, str]]) -> S3Location | None:
     options = dict(pairs)
     prefix = parts.path.strip("/")
     secure = options.pop("secure", "true")
@@ -81,9 +85,7 @@ def _parse_s3(url: str) -> S3Location:
         and _ENDPOINT.fullmatch(endpoint)
         and _REGION.fullmatch(region)
     )
-    if not well_formed:
-        raise _location_error(url)
-    return S3Location(parts.netloc, prefix, endpoint, secure == "true", region)
+    return S3Location(parts.netloc, prefix, endpoint, secure == "true", region) if well_formed else None
 
 
 def _location_error(url: str) -> ValueError:
