@@ -21,6 +21,10 @@ from detex_trainer.segmenters.color_model import Array, fit_color_model
 _WORKING_SIDE: Final = 128  # pixels of the longer side
 _BORDER: Final = 0.08  # of each side
 _ROUNDS: Final = 4
+_SUBJECT_COLORS: Final = 3  # fewer than around it: a subject may not explain its surroundings as well
+_SURROUNDINGS_COLORS: Final = 8
+_CLEAR_EVIDENCE: Final = 2.0  # log odds above which a pixel serves to refit the subject's colours
+_SMALLEST_SUBJECT: Final = 16  # pixels at working size
 _SMALLEST_SHARE: Final = 0.005
 _LARGEST_SHARE: Final = 0.9
 
@@ -40,7 +44,9 @@ class ColorContrastSegmenter:
         size = (max(8, round(photo.width * scale)), max(8, round(photo.height * scale)))
         lab = _cielab(np.asarray(photo.convert("RGB").resize(size, Image.Resampling.BOX), dtype=np.float64) / 255)
         evidence = _evidence(lab)
-        mask = _largest_region(evidence > 0)
+        # thin bridges to regions of like colour must not carry the mask along
+        thickness = _detail_radius(*evidence.shape)
+        mask = _dilated(_largest_region(_eroded(evidence > 0, thickness)), thickness)
         share = float(mask.mean())
         if not _SMALLEST_SHARE <= share <= _LARGEST_SHARE:
             raise SubjectNotFoundError(
@@ -57,23 +63,41 @@ def _evidence(lab: Array) -> Array:
     colors = lab.reshape(-1, 3)
     border = _border(height, width).ravel()
     near_middle = _middle_prior(height, width).ravel()
-    surroundings = fit_color_model(colors[border], np.ones(int(border.sum())), components=5)
+    surroundings = fit_color_model(colors[border], np.ones(int(border.sum())), components=_SURROUNDINGS_COLORS)
     surprise = -surroundings.log_likelihood(colors) + near_middle
     threshold = np.quantile(surprise[border], 0.9)
     subject = (surprise > threshold) & ~border
-    if subject.sum() < 16:
+    if subject.sum() < _SMALLEST_SUBJECT:
         return np.full((height, width), -1.0)
-    guide = lab[..., 0] / 100
+    guide, radius = lab[..., 0] / 100, _detail_radius(height, width)
     evidence = np.zeros((height, width))
     for _ in range(_ROUNDS):
-        model = fit_color_model(colors, subject.astype(np.float64) + 1e-6, components=5)
-        surroundings = fit_color_model(colors, (~subject).astype(np.float64) + 1e-6, components=5)
+        model = fit_color_model(colors, subject.astype(np.float64) + 1e-6, _SUBJECT_COLORS)
+        surroundings = fit_color_model(colors, (~subject).astype(np.float64) + 1e-6, _SURROUNDINGS_COLORS)
         ratio = model.log_likelihood(colors) - surroundings.log_likelihood(colors)
-        evidence = _guided_filter(guide, (ratio.clip(-6, 6) + near_middle).reshape(height, width), radius=3)
-        subject = (evidence.ravel() > 0) & ~border
-        if subject.sum() < 16:
+        evidence = _guided_filter(guide, (ratio.clip(-6, 6) + near_middle).reshape(height, width), radius)
+        subject = (evidence.ravel() > _CLEAR_EVIDENCE) & ~border
+        if subject.sum() < _SMALLEST_SUBJECT:
             break
     return evidence
+
+
+def _detail_radius(height: int, width: int) -> int:
+    """Size in pixels below which details are taken for noise."""
+    return max(1, round(max(height, width) / 64))
+
+
+def _eroded(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
+    """The mask without a rim of so many pixels."""
+    return ~_dilated(~mask, times)
+
+
+def _dilated(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
+    """The mask with a rim of so many pixels."""
+    for _ in range(times):
+        padded = np.pad(mask, 1)
+        mask = mask | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+    return mask
 
 
 def _border(height: int, width: int) -> NDArray[np.bool_]:
