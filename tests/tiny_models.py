@@ -17,10 +17,11 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 Kind = Literal["sd1", "sd2"]
 
-WORDS = (
-    "a an the of in on at with and to photo picture pose background beach kitchen forest street table snow mug bowl "
-    "teapot vase lamp red blue green white standing lying coffee scene light lighting pattern desert night"
-).split()
+_LANGUAGE = """
+a an the of in on at with and to photo picture pose background beach kitchen forest street table snow mug bowl teapot
+vase lamp red blue green white standing lying coffee scene light lighting pattern desert night
+"""
+WORDS = tuple(_LANGUAGE.split())
 
 # What runwayml/stable-diffusion-v1-5 and stabilityai/stable-diffusion-2-1 ship, but for the versions.
 PNDM_EPSILON = {
@@ -74,7 +75,9 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges
 
 
-def write_tiny_model(folder: Path, kind: Kind = "sd1", *, scheduler: dict[str, Any] | None = None, seed: int = 0) -> Path:
+def write_tiny_model(
+    folder: Path, kind: Kind = "sd1", *, scheduler: dict[str, Any] | None = None, seed: int = 0
+) -> Path:
     """Write a Stable Diffusion of the given kind and return its folder.
 
     `sd1`: epsilon prediction, PNDM config, convolutional projections, one number of heads, padding by the end token,

@@ -6,6 +6,7 @@ Legend: B rows, N image positions, T text positions, H heads, D head dim, M chos
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
@@ -90,7 +91,9 @@ class KeyValueProcessor:
         query = attn.to_q(hidden_states).view(rows, positions, attn.heads, -1).transpose(1, 2)  # (B, H, N, D)
         mask = None if key_values.mask is None else key_values.mask[:, None, None, :]  # (B, 1, 1, T)
         if recorder is not None and self.layer in recorder.layers:
-            scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
+            # Scaled first: products of half-precision queries and keys may overflow.
+            scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, N, T)
+            scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
             if mask is not None:
                 scores = scores.masked_fill(~mask, float("-inf"))
             probabilities = scores.softmax(dim=-1)  # (B, H, N, T)

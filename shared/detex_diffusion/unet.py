@@ -63,8 +63,8 @@ class KeyValueUNet:
             positions: (B, M) int64, text positions of interest in each row; None for all T.
 
         Returns:
-            The prediction (B, C, h, w), and by layer the attention maps (B, M, map height, map width) in float32:
-            probabilities over text positions, averaged over heads, differentiable.
+            The prediction (B, C, h, w), and by layer the attention maps (B, M, map height, map width): probabilities
+            over text positions, averaged over heads, differentiable, in float32 or wider.
         """
         recorder = AttentionRecorder(layers, positions)
         prediction = self._predict(latents, timesteps, key_values, recorder)

@@ -4,12 +4,12 @@ from itertools import pairwise
 import diffusers
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from detex_core.errors import FailedPreconditionError, InvalidInputError
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import COLUMNS, Solver, guide, scale_input, solver_step, step_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.tiny_models import DDIM_VELOCITY, DDIM_VELOCITY_ZERO_SNR, PNDM_EPSILON
 
 SHAPE = (2, 4, 6, 10)
@@ -139,10 +139,8 @@ def test_euler_is_euler_in_double_precision(name: str) -> None:
         for i, timestep in enumerate(scheduler.timesteps.tolist()):
             scale = (sigmas[i] ** 2 + 1).sqrt()
             output = model((latents / scale).float(), timestep).double()
-            if name == "sd1":
-                clean = latents - sigmas[i] * output
-            else:
-                clean = latents / scale**2 - sigmas[i] / scale * output
+            velocity = latents / scale**2 - sigmas[i] / scale * output
+            clean = latents - sigmas[i] * output if name == "sd1" else velocity
             latents = latents + (latents - clean) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
         torch.testing.assert_close(ours(schedule, Solver.EULER, steps)[-1].double(), latents, rtol=1e-5, atol=1e-5)
 
