@@ -12,6 +12,7 @@ import grpc
 from detex_core.tenancy import TENANT_METADATA_KEY
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from detex_client.background_call import Answer, answer_of
 from detex_client.errors import DetexClientError, refused, translated
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -19,7 +20,6 @@ MAX_RECEIVED_MESSAGE_BYTES = 128 * 1024 * 1024
 HEALTH_POLL_SECONDS = 0.1
 
 Request = TypeVar("Request")
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ class Connection:
             DetexClientError: The call failed.
         """
         with self.errors():
-            return method(request, timeout=timeout_seconds or self.timeout_seconds, metadata=self.metadata)
+            timeout = timeout_seconds or self.timeout_seconds
+            return answer_of(lambda: method(request, timeout=timeout, metadata=self.metadata))
 
     def wait_until_serving(self, timeout_seconds: float) -> None:
         """Wait until the service reports itself healthy.
@@ -124,11 +125,8 @@ class Connection:
         # The published type stubs leave out the methods of this one.
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
         try:
-            answer = stub.Check(
-                health_pb2.HealthCheckRequest(),
-                timeout=timeout_seconds or self.timeout_seconds,
-                metadata=self.metadata,
-            )
+            timeout = timeout_seconds or self.timeout_seconds
+            answer = answer_of(lambda: stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout))
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

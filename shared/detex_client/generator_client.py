@@ -8,6 +8,7 @@ import grpc
 from detex_core.tenancy import DEFAULT_TENANT
 from detex_protos.v1 import generator_pb2, generator_pb2_grpc
 
+from detex_client.background_call import BackgroundStream, StreamingCall
 from detex_client.concept import BaseModel, ConceptReference
 from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Tls
 from detex_client.errors import DetexClientError, from_request_error
@@ -18,6 +19,7 @@ from detex_client.picture import (
     PictureRequest,
     event_from_wire,
 )
+from detex_client.request_stream import RequestStream
 
 DEFAULT_ADDRESS = "127.0.0.1:50052"
 GENERATION_TIMEOUT_SECONDS = 600.0
@@ -139,15 +141,14 @@ class GeneratorClient(Connection):
 
         Leaving the iterator early ends the work at the generator's next step.
         """
+        message = request.to_wire()
         with self.errors():
-            call = self._stub.Generate(request.to_wire(), timeout=timeout_seconds, metadata=self.metadata)
-            try:
-                for response in call:
-                    event = event_from_wire(response)
-                    if event is not None:
-                        yield event
-            finally:
-                call.cancel()
+            for response in BackgroundStream(
+                lambda: self._stub.Generate(message, timeout=timeout_seconds, metadata=self.metadata)
+            ):
+                event = event_from_wire(response)
+                if event is not None:
+                    yield event
 
     def generate_many(
         self, requests: Iterable[PictureRequest], *, timeout_seconds: float = STREAM_TIMEOUT_SECONDS
@@ -161,22 +162,28 @@ class GeneratorClient(Connection):
             requests: Taken one after the other, from another thread.
             timeout_seconds: Deadline of the whole stream.
         """
-        feed = _Feed(requests, on_failure=lambda: call.cancel())
+        stream = RequestStream(
+            generator_pb2.GenerateManyRequest(key=str(index), request=request.to_wire())
+            for index, request in enumerate(requests)
+        )
+
+        def begin() -> StreamingCall[generator_pb2.GenerateManyResponse]:
+            call = self._stub.GenerateMany(iter(stream), timeout=timeout_seconds, metadata=self.metadata)
+            stream.attach(call)
+            return call
+
         with self.errors():
-            call = self._stub.GenerateMany(iter(feed), timeout=timeout_seconds, metadata=self.metadata)
             try:
-                for response in call:
+                for response in BackgroundStream(begin):
                     event = _many_event(response)
                     if event is not None:
                         yield RequestEvent(int(response.key), event)
             except grpc.RpcError:
-                if feed.failure is not None:
-                    raise feed.failure from None
+                if stream.failure is not None:
+                    raise stream.failure from None
                 raise
-            finally:
-                call.cancel()
-        if feed.failure is not None:
-            raise feed.failure
+        if stream.failure is not None:
+            raise stream.failure
 
     def base_models(self) -> tuple[BaseModel, ...]:
         """The base models that this generator serves, by name."""
@@ -195,23 +202,6 @@ class GeneratorClient(Connection):
         )
         answer = self.unary(self._stub.PrefetchConcept, request, GENERATION_TIMEOUT_SECONDS)
         return _resident(answer.concept)
-
-
-class _Feed:
-    """Requests for the wire; an exception of theirs is kept, for gRPC would lose it in its own thread."""
-
-    def __init__(self, requests: Iterable[PictureRequest], *, on_failure: Callable[[], object]) -> None:
-        self._requests = requests
-        self._on_failure = on_failure
-        self.failure: Exception | None = None
-
-    def __iter__(self) -> Iterator[generator_pb2.GenerateManyRequest]:
-        try:
-            for index, request in enumerate(self._requests):
-                yield generator_pb2.GenerateManyRequest(key=str(index), request=request.to_wire())
-        except Exception as error:
-            self.failure = error
-            self._on_failure()
 
 
 def _many_event(response: generator_pb2.GenerateManyResponse) -> GenerationEvent | RequestFailed | RequestDone | None:

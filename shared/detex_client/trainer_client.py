@@ -11,14 +11,16 @@ from detex_core.tenancy import DEFAULT_TENANT
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 
 from detex_client import hyperparameters as knobs
+from detex_client.background_call import BackgroundStream, answer_of
 from detex_client.concept import BaseModel, Concept, ConceptReference, DeletedConcepts, check_concept_name
 from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Tls
 from detex_client.errors import DetexClientError
 from detex_client.job import Job, JobEvent, JobPage, JobPreview, JobProgress
 from detex_client.job_watch import RECONNECT_PAUSES_SECONDS, JobWatch
+from detex_client.request_stream import RequestStream
 from detex_client.training_photo import TrainingPhoto, find_training_photos
 from detex_client.training_set import TrainingSet
-from detex_client.upload import UploadProgress, UploadStream
+from detex_client.upload import UploadProgress, UploadRequests
 from detex_client.wire_enum import JobState, Method
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -138,11 +140,7 @@ class TrainerClient(Connection):
     ) -> TrainingSet:
         """Send photos, masks and captions; sent anew, at most three times, where the trainer does not answer.
 
-        Args:
-            photos: The photos in order.
-            class_word: What the subject is.
-            on_progress: Called after each chunk, from another thread.
-            timeout_seconds: Deadline of one attempt.
+        `on_progress` is called after each chunk, from another thread; `timeout_seconds` is the deadline of one attempt.
         """
         for attempt in range(1, UPLOAD_ATTEMPTS + 1):
             try:
@@ -160,17 +158,19 @@ class TrainerClient(Connection):
         on_progress: Callable[[UploadProgress], None],
         timeout_seconds: float,
     ) -> TrainingSet:
-        stream = UploadStream(class_word, photos, on_progress=on_progress, on_failure=lambda: call.cancel())
+        requests = RequestStream(UploadRequests(class_word, photos, on_progress))
+
+        def upload() -> trainer_pb2.UploadTrainingSetResponse:
+            call = self._stub.UploadTrainingSet.future(iter(requests), timeout=timeout_seconds, metadata=self.metadata)
+            requests.attach(call)
+            return call.result()
+
         with self.errors():
-            call = self._stub.UploadTrainingSet.future(iter(stream), timeout=timeout_seconds, metadata=self.metadata)
             try:
-                answer = call.result()
+                answer = answer_of(upload)
             except (grpc.RpcError, grpc.FutureCancelledError):
-                if stream.failure is not None:
-                    raise stream.failure from None
-                raise
-            except BaseException:
-                call.cancel()
+                if requests.failure is not None:
+                    raise requests.failure from None
                 raise
         return TrainingSet.from_wire(answer.training_set)
 
@@ -238,21 +238,18 @@ class TrainerClient(Connection):
         return JobWatch(lambda: self._watch_once(job_id)).events()
 
     def _watch_once(self, job_id: str) -> Iterator[JobEvent]:
+        request = trainer_pb2.WatchJobRequest(job_id=job_id)
         with self.errors():
-            call = self._stub.WatchJob(
-                trainer_pb2.WatchJobRequest(job_id=job_id), timeout=WATCH_TIMEOUT_SECONDS, metadata=self.metadata
-            )
-            try:
-                for response in call:
-                    match response.WhichOneof("event"):
-                        case "job":
-                            yield Job.from_wire(response.job)
-                        case "progress":
-                            yield JobProgress.from_wire(response.progress)
-                        case "preview":
-                            yield JobPreview.from_wire(response.preview)
-            finally:
-                call.cancel()
+            for response in BackgroundStream(
+                lambda: self._stub.WatchJob(request, timeout=WATCH_TIMEOUT_SECONDS, metadata=self.metadata)
+            ):
+                match response.WhichOneof("event"):
+                    case "job":
+                        yield Job.from_wire(response.job)
+                    case "progress":
+                        yield JobProgress.from_wire(response.progress)
+                    case "preview":
+                        yield JobPreview.from_wire(response.preview)
 
     def wait(self, job_id: str) -> Job:
         """Wait for the end of a job and return it in its final state."""

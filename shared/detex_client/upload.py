@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detex_protos.v1 import trainer_pb2
 
-from detex_client.errors import DetexClientError, refused
+from detex_client.errors import refused
 from detex_client.training_photo import TrainingPhoto
 
 CHUNK_BYTES = 256 * 1024
@@ -26,34 +26,24 @@ class UploadProgress:
     total_bytes: int
 
 
-class UploadStream:
-    """The requests of one upload; iterate over it once.
-
-    gRPC takes the requests from a thread of its own, where an exception would go astray: a file that cannot be read
-    ends the stream, is kept in `failure`, and `on_failure` is called.
+class UploadRequests:
+    """The requests of one upload; iterate over them once.
 
     Args:
         class_word: What the subject is.
         photos: Photos in order.
-        on_progress: Called after each chunk, from gRPC's thread.
-        on_failure: Called when a file cannot be read, before the stream ends.
+        on_progress: Called after each chunk.
 
     Raises:
-        DetexClientError: INVALID_ARGUMENT for a file that is missing.
+        DetexClientError: INVALID_ARGUMENT for a file that is missing; while iterating, for one that cannot be read.
     """
 
     def __init__(
-        self,
-        class_word: str,
-        photos: Sequence[TrainingPhoto],
-        *,
-        on_progress: Callable[[UploadProgress], None],
-        on_failure: Callable[[], object],
+        self, class_word: str, photos: Sequence[TrainingPhoto], on_progress: Callable[[UploadProgress], None]
     ) -> None:
         self._class_word = class_word
         self._photos = photos
         self._on_progress = on_progress
-        self._on_failure = on_failure
         self._sent_bytes = 0
         self._total_bytes = sum(
             _size(field, path)
@@ -61,23 +51,21 @@ class UploadStream:
             for field, path in (("photos", photo.photo), ("masks", photo.mask))
             if path is not None
         )
-        self.failure: DetexClientError | None = None
 
     def __iter__(self) -> Iterator[trainer_pb2.UploadTrainingSetRequest]:
         yield trainer_pb2.UploadTrainingSetRequest(header=trainer_pb2.TrainingSetHeader(class_word=self._class_word))
-        try:
-            for index, photo in enumerate(self._photos):
-                yield from self._file(trainer_pb2.FILE_KIND_PHOTO, index, photo.photo, photo.caption)
-                if photo.mask is not None:
-                    yield from self._file(trainer_pb2.FILE_KIND_MASK, index, photo.mask, "")
-        except OSError as error:
-            self.failure = refused("photos", f"{error.filename} ({error.strerror})", "readable files")
-            self._on_failure()
+        for index, photo in enumerate(self._photos):
+            yield from self._file(trainer_pb2.FILE_KIND_PHOTO, index, photo.photo, photo.caption)
+            if photo.mask is not None:
+                yield from self._file(trainer_pb2.FILE_KIND_MASK, index, photo.mask, "")
 
     def _file(
         self, kind: trainer_pb2.FileKind.ValueType, photo_index: int, path: Path, caption: str
     ) -> Iterator[trainer_pb2.UploadTrainingSetRequest]:
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise refused("photos", f"{path} ({error.strerror})", "readable files") from None
         header = trainer_pb2.FileHeader(
             kind=kind,
             photo_index=photo_index,

@@ -1,6 +1,6 @@
 """Trainer and generator that answer as a test tells them: the client's own behaviour is under test, not theirs.
 
-They run in the real server of the services, over real sockets, so errors, tenants and deadlines travel as they always do.
+They run in the real server of the services, over real sockets: errors, tenants and deadlines travel as they always do.
 """
 
 import asyncio
@@ -335,4 +335,3 @@ def serve_generator(generator: ScriptedGenerator) -> RunningServer:
     return RunningServer(
         Service("detex.v1.GeneratorService", partial(add_GeneratorServiceServicer_to_server, generator), _ready)
     )
-

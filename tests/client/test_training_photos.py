@@ -2,10 +2,9 @@ import random
 from pathlib import Path
 
 import pytest
+from detex_client import DetexClientError, find_training_photos
 from hypothesis import given
 from hypothesis import strategies as st
-
-from detex_client import DetexClientError, find_training_photos
 
 
 def make(folder: Path, *names: str) -> list[Path]:
@@ -77,4 +76,6 @@ def test_numbered_photos_are_in_the_order_of_their_numbers(
     shuffled = sorted(numbers)
     random.Random(seed).shuffle(shuffled)
     make(folder, *(f"img{number}.png" for number in shuffled))
-    assert [each.photo.stem for each in find_training_photos([folder])] == [f"img{number}" for number in sorted(numbers)]
+    assert [each.photo.stem for each in find_training_photos([folder])] == [
+        f"img{number}" for number in sorted(numbers)
+    ]
