@@ -192,6 +192,22 @@ def test_postgresql_password_and_url_fit_its_service(render, find) -> None:
     assert trainers["DETEX_DATABASE_URL"]["value"] == f"postgresql+psycopg://{user}@{host}:5432/{database}"
 
 
+@pytest.mark.parametrize("component", ["trainer", "generator", "minio", "postgresql"])
+def test_a_digest_wins_over_the_tag(render, component: str) -> None:
+    digest = "sha256:" + "0f" * 32
+    values = {f"{component}.image.repository": '"registry.example.com:5000/x"', f"{component}.image.tag": '"1"'}
+    for given, wanted in (("", "registry.example.com:5000/x:1"), (digest, f"registry.example.com:5000/x@{digest}")):
+        manifests = render("gpu-values.yaml", **values, **{f"{component}.image.digest": f'"{given}"'})
+        images = {container["image"] for _, pod in pod_specs(manifests) for container in pod["containers"]}
+        assert wanted in images
+
+
+def test_images_carry_the_version_of_the_chart(render, chart: Path) -> None:
+    version = yaml.safe_load((chart / "Chart.yaml").read_text())["appVersion"]
+    images = [container["image"] for _, pod in pod_specs(render()) for container in pod["containers"]]
+    assert {f"detex-trainer:{version}", f"detex-generator:{version}"} <= set(images)
+
+
 def test_gpus_are_asked_for(render, find) -> None:
     for component in ("trainer", "generator"):
         pod = find(render("gpu-values.yaml"), "Deployment", f"-{component}")["spec"]["template"]["spec"]

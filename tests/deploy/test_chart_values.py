@@ -123,6 +123,7 @@ def test_unknown_keys_are_refused(refusal, path: str, value: Any, said: str) -> 
         ("generator.service.type", "Loadbalancer"),
         ("trainer.image.tag", "a b"),
         ("trainer.image.repository", ""),
+        ("trainer.image.digest", "sha256:0f"),
         ("trainer.image.pullPolicy", "Sometimes"),
         ("trainer.persistence.size", "10 GB"),
         ("trainer.resources", {"limits": {"memory": "8GB"}}),

@@ -46,7 +46,12 @@ app.kubernetes.io/part-of: detex
 {{- end -}}
 {{- end -}}
 
+{{/* Takes root, component. */}}
 {{- define "detex.image" -}}
 {{- $image := (index .root.Values .component).image -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
 {{- printf "%s:%s" $image.repository (default .root.Chart.AppVersion $image.tag) -}}
+{{- end -}}
 {{- end -}}
