@@ -1,0 +1,95 @@
+import math
+
+import pytest
+from detex_core.errors import InvalidInputError
+from detex_protos.v1 import trainer_pb2
+from detex_trainer.hyperparameters import (
+    DeltaForm,
+    Hyperparameters,
+    Method,
+    default_hyperparameters,
+    resolve_hyperparameters,
+    trainable_methods,
+)
+
+ACCEPTED = {
+    "steps": [1, 20_000],
+    "batch_size": [1, 64],
+    "subject_learning_rate": [1e-9, 1, 1.0],
+    "mapper_learning_rate": [1e-9, 1.0],
+    "key_value_learning_rate": [1e-9, 1.0],
+    "attention_loss_weight": [0, 10.0],
+    "mask_floor": [0, 1.0],
+    "attribute_keep_probability": [0, 1],
+    "subject_tokens": [1, 8],
+    "seed": [0, 2**64 - 1],
+    "resolution": [0, 32, 64, 512, 2048],
+    "preview_interval_steps": [0, 20_000],
+    "delta_form": [DeltaForm.FULL, "low_rank"],
+    "low_rank_energy": [1e-6, 1],
+    "prior_loss_weight": [0, 10],
+}
+REFUSED = {
+    "steps": [0, 20_001, 1.5, "10", True, None],
+    "batch_size": [0, 65],
+    "subject_learning_rate": [0, -1e-3, 1.1, math.nan, math.inf, "1e-3"],
+    "mapper_learning_rate": [0, 2],
+    "key_value_learning_rate": [0, 2],
+    "attention_loss_weight": [-0.1, 10.1, math.nan],
+    "mask_floor": [-0.1, 1.1],
+    "attribute_keep_probability": [-0.1, 1.1],
+    "subject_tokens": [0, 9],
+    "seed": [-1, 2**64],
+    "resolution": [8, 12, 100, 2056, -8],
+    "preview_interval_steps": [-1, 20_001],
+    "delta_form": ["thin", 1],
+    "low_rank_energy": [0, 1.01],
+    "prior_loss_weight": [-1, 11],
+}
+
+
+def test_knobs_are_those_of_the_contract() -> None:
+    contract = {field.name for field in trainer_pb2.Hyperparameters.DESCRIPTOR.fields}
+    assert set(Hyperparameters.model_fields) == contract == set(ACCEPTED) == set(REFUSED)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ACCEPTED.items() for value in values])
+def test_values_within_range_are_taken(name: str, value: object) -> None:
+    resolved = resolve_hyperparameters("detex", {name: value})
+    assert getattr(resolved, name) == value
+    others = resolved.model_dump(exclude={name})
+    assert others == default_hyperparameters("detex").model_dump(exclude={name})
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values])
+def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        resolve_hyperparameters("detex", {name: value})
+    (violation,) = caught.value.violations
+    assert violation.field == f"hyperparameters.{name}"
+    assert violation.given == str(value)
+    assert violation.accepted
+
+
+def test_all_wrong_knobs_are_told_at_once() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        resolve_hyperparameters("detex", {"steps": 0, "mask_floor": 2, "speed": 1})
+    fields = {violation.field for violation in caught.value.violations}
+    assert fields == {"hyperparameters.steps", "hyperparameters.mask_floor", "hyperparameters.speed"}
+
+
+@pytest.mark.parametrize("method", list(Method))
+def test_every_method_has_defaults_or_a_list_of_those_that_have(method: Method) -> None:
+    if method in trainable_methods():
+        assert default_hyperparameters(method).steps > 0
+        return
+    with pytest.raises(InvalidInputError) as caught:
+        default_hyperparameters(method)
+    (violation,) = caught.value.violations
+    assert violation.field == "method"
+    assert all(trainable in violation.accepted for trainable in trainable_methods())
+
+
+def test_json_keeps_every_knob() -> None:
+    resolved = resolve_hyperparameters("detex", {"seed": 2**64 - 1, "delta_form": "full", "mask_floor": 1})
+    assert Hyperparameters.model_validate_json(resolved.model_dump_json()) == resolved
