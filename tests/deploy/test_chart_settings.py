@@ -103,6 +103,25 @@ def test_own_store_is_the_minio_of_the_chart(environment, parsed, render, find) 
     assert location.secure is False
 
 
+@pytest.mark.parametrize(
+    ("cpu", "workers", "threads", "each"),
+    [("4", 1, "4", 4), (8, 3, "8", 2), ("2500m", 1, "2", 2), ("500m", 1, "1", 1), ("1", 4, "1", 1), ("0.5", 1, "1", 1)],
+)
+def test_threads_follow_the_cpus_asked_for(environment, parsed, cpu, workers, threads, each) -> None:
+    values = {"trainer.resources.requests.cpu": json.dumps(cpu), "trainer.settings.workerCount": str(workers)}
+    variables = environment("trainer", **values)
+    assert variables["OMP_NUM_THREADS"] == threads
+    assert parsed("trainer", variables).threads_per_worker() == each
+    values = {"generator.resources.requests.cpu": json.dumps(cpu)}
+    assert environment("generator", **values)["OMP_NUM_THREADS"] == threads
+
+
+def test_threads_can_be_set_or_left_alone(environment) -> None:
+    assert environment("trainer", **{"trainer.settings.workerThreads": "7"})["DETEX_WORKER_THREADS"] == "7"
+    variables = environment("trainer", **{"trainer.resources": '{"requests": null}'})
+    assert not {"OMP_NUM_THREADS", "DETEX_WORKER_THREADS"} & set(variables)
+
+
 def test_a_service_s_own_settings_win(environment) -> None:
     values = {"settings.logLevel": '"WARNING"', "trainer.settings.logLevel": '"DEBUG"'}
     assert environment("trainer", **values)["DETEX_LOG_LEVEL"] == "DEBUG"

@@ -52,6 +52,30 @@ DETEX_WORK_FOLDER: /var/lib/detex
 DETEX_LOG_FORMAT: json
 {{- end -}}
 
+{{/* Whole CPUs that a pod asks for, at least 1; empty where it asks for none. Takes root, component. */}}
+{{- define "detex.requestedCpus" -}}
+{{- $requests := (index .root.Values .component).resources.requests | default dict -}}
+{{- with $requests.cpu -}}
+{{- $text := toString . -}}
+{{- $cpus := ternary (divf (trimSuffix "m" $text) 1000) (float64 $text) (hasSuffix "m" $text) -}}
+{{- max 1 (floor $cpus | int) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Threads as many as the CPUs asked for: left to themselves, libraries take one per CPU of the node and are throttled.
+Takes root, component, settings (those that the values give).
+*/}}
+{{- define "detex.threads" -}}
+{{- $cpus := include "detex.requestedCpus" . -}}
+{{- if $cpus -}}
+OMP_NUM_THREADS: {{ $cpus | quote }}
+{{- if and (eq .component "trainer") (not (hasKey .settings "workerThreads")) }}
+DETEX_WORKER_THREADS: {{ min 256 (max 1 (div (int $cpus) (int (.settings.workerCount | default 1)))) | quote }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
 {{/* The ConfigMap of a service. */}}
 {{- define "detex.configMap" -}}
 apiVersion: v1
@@ -61,8 +85,12 @@ metadata:
   labels:
     {{- include "detex.labels" . | nindent 4 }}
 data:
+  {{- $settings := include "detex.mergedSettings" . | fromJson }}
   {{- include "detex.ownSettings" . | nindent 2 }}
-  {{- range $key, $value := include "detex.mergedSettings" . | fromJson }}
+  {{- with include "detex.threads" (merge (dict "settings" $settings) .) }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- range $key, $value := $settings }}
   DETEX_{{ $key | snakecase | upper }}: {{ include "detex.settingValue" $value | quote }}
   {{- end }}
 {{- end -}}
