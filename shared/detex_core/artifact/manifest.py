@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from detex_core.prompt import ATTRIBUTE_NAME, CONCEPT_NAME
 from detex_core.tenancy import TENANT_NAME
@@ -96,6 +96,14 @@ class ConceptDraft(_Record):
     hyperparameters: dict[str, int | float | str]
     metrics: dict[str, float]
     trainer_version: str
+
+    @field_validator("attributes")
+    @classmethod
+    def _check_names(cls, attributes: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
+        names = [attribute.name for attribute in attributes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"given {names}; accepted is each attribute once")
+        return attributes
 
     def attribute(self, name: str) -> Attribute | None:
         """The attribute of that name, or None."""
