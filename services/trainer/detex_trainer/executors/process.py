@@ -20,6 +20,7 @@ from detex_trainer.worker.events import WorkerEvent, read_event
 
 _LINE_BYTES = 1024**2
 _TAIL_LINES = 60
+_LOOK_SECONDS = 0.05
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 _log = logging.getLogger(__name__)
@@ -128,9 +129,12 @@ class ProcessRun:
             return
 
     async def _reap(self) -> int:
-        code = await self._process.wait()
-        # What the worker has left running would hold its pipes open, and `events` would never end.
+        # What the worker has left running would hold its pipes open, and `events` would never end; in some versions of
+        # Python neither would `wait`, which is why this looks for itself.
+        while self._process.returncode is None:
+            await asyncio.sleep(_LOOK_SECONDS)
         self._signal_group(signal.SIGKILL)
+        code = await self._process.wait()
         if self._killer is not None:
             self._killer.cancel()
         if self._process.stdin is not None:
