@@ -114,7 +114,17 @@ def _opened(data: bytes, field: str) -> ImageFile.ImageFile:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise invalid_input(field, f"an animation of {frames} pictures", ACCEPTED_FILES)
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        _verify_checksums(data, field)
     return image
+
+
+def _verify_checksums(data: bytes, field: str) -> None:
+    """Decoding a PNG passes over the checksums of its pixels; this reads them all."""
+    try:
+        PngImagePlugin.PngImageFile(io.BytesIO(data)).verify()
+    except Exception as error:  # as above
+        raise _damaged(field, error) from error
 
 
 def _reader(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
