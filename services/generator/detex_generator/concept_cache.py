@@ -180,7 +180,7 @@ def check_base_model(stored: StoredManifest, base_model: BaseModel) -> None:
             f"Concept {manifest.name!r} version {manifest.version} was trained on base model {manifest.base_model!r} "
             f"({manifest.base_model_fingerprint[:12]}) and does not fit {base_model.name!r} "
             f"({base_model.fingerprint[:12]}).",
-            reason="OTHER_BASE_MODEL",
+            reason="BASE_MODEL_MISMATCH",
         )
 
 

@@ -100,8 +100,9 @@ class ActiveRequest:
             if self._ended:
                 return
             self._ended = True
-        self.stream.close(error)
+        # First the books, so that a caller who hears of the end finds its place free.
         self._on_end(self, outcome)
+        self.stream.close(error)
 
 
 @dataclass(eq=False)

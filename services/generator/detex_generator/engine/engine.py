@@ -8,12 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from detex_core.errors import DetexError, UnavailableError
+from detex_core.grpc_server.status import as_domain_error
 
 from detex_generator.engine.active_request import ActiveRequest, ImageTask
 from detex_generator.engine.admission import Admission
 from detex_generator.engine.decoding import Decoding
 from detex_generator.engine.events import EventStream, Queued
-from detex_generator.engine.failures import DrawingError, EngineStoppedError
+from detex_generator.engine.failures import EngineStoppedError
 from detex_generator.engine.scheduler import Scheduler
 from detex_generator.engine.step_loop import StepLoop
 from detex_generator.generation_request import GenerationRequest
@@ -70,6 +71,7 @@ class Engine:
         self._failed = threading.Event()
         metrics.slots.set(settings.slots)
         metrics.waiting_images.set_function(lambda: self._scheduler.waiting_images)
+        metrics.slots_in_use.set_function(lambda: self._scheduler.live_images)
 
     def start(self) -> None:
         """Begin to work."""
@@ -141,11 +143,8 @@ class Engine:
         try:
             with self._metrics.stage_seconds.labels("check").time():
                 checked = self._admission.check(active.request, active.tenant)
-        except DetexError as error:
-            active.fail(error)
-        except Exception:
-            _logger.exception("Checking request %s failed", active.request_id)
-            active.fail(DrawingError(0))
+        except Exception as error:
+            active.fail(as_domain_error(error))
         else:
             self._scheduler.enqueue([ImageTask(active, index, checked) for index in range(active.request.count)])
             self._encode_more()
@@ -167,13 +166,9 @@ class Engine:
             try:
                 with self._metrics.stage_seconds.labels("encode").time():
                     task.conditioning = self._admission.encode(task.checked)
-            except DetexError as error:
+            except Exception as error:
                 self._scheduler.drop_encoding()
-                active.fail(error)
-            except Exception:
-                _logger.exception("Encoding image %d of request %s failed", task.index, active.request_id)
-                self._scheduler.drop_encoding()
-                active.fail(DrawingError(task.index))
+                active.fail(as_domain_error(error))
             else:
                 self._scheduler.add_ready(task)
         self._encode_more()

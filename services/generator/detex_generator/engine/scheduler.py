@@ -50,6 +50,11 @@ class Scheduler:
         """Images that wait for a slot."""
         return self._waiting_images
 
+    @property
+    def live_images(self) -> int:
+        """Images that are in slots."""
+        return self._live
+
     def accept(self, active: ActiveRequest) -> int:
         """Take a request, or refuse it.
 

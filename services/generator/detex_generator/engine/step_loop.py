@@ -82,7 +82,6 @@ class StepLoop:
                 self._join(task)
             if joining:
                 self._on_room()
-            self._metrics.slots_in_use.set(self._live())
             for bucket, batch in list(self._batches.items()):
                 if len(batch):
                     self._pass(batch)

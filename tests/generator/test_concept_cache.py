@@ -1,0 +1,242 @@
+"""Concepts from a real store into memory: versions, loads, bounds and refusals."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+import torch
+from detex_core.artifact import ConceptArchive
+from detex_core.errors import (
+    DataLossError,
+    FailedPreconditionError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from detex_core.object_store import FolderStore
+from detex_diffusion.base_model import BaseModel
+from detex_generator.concept_cache import ConceptCache
+from detex_generator.metrics import GeneratorMetrics
+from detex_protos.v1.generator_pb2 import ListResidentConceptsRequest, PrefetchConceptRequest
+from prometheus_client import CollectorRegistry
+
+from tests.generator.published_concepts import publish, random_concept
+from tests.generator.running_generator import RunningGenerator, generator_settings, pixels, running
+from tests.generator.test_bad_requests import flip_a_bit
+
+
+class CountingStore(FolderStore):
+    """A folder store that counts reads of tensors, and can be cut off."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.tensor_reads: list[str] = []
+        self.cut_off = False
+
+    def get(self, key: str, *, expected_sha256: str | None = None) -> bytes:
+        self._answer()
+        if key.endswith(".safetensors"):
+            self.tensor_reads.append(key)
+        return super().get(key, expected_sha256=expected_sha256)
+
+    def list(self, prefix: str = "") -> Iterator[Any]:
+        self._answer()
+        return super().list(prefix)
+
+    def _answer(self) -> None:
+        if self.cut_off:
+            raise UnavailableError("The object store does not answer, says the test.")
+
+
+@pytest.fixture
+def own_store(tmp_path: Path) -> CountingStore:
+    return CountingStore(tmp_path / "store")
+
+
+MakeCache = Callable[..., tuple[ConceptCache, CollectorRegistry]]
+
+
+@pytest.fixture
+def make_cache(own_store: CountingStore) -> MakeCache:
+    def make(
+        capacity_bytes: int = 10**9, newest_version_seconds: float = 0.0
+    ) -> tuple[ConceptCache, CollectorRegistry]:
+        registry = CollectorRegistry()
+        cache = ConceptCache(
+            ConceptArchive(own_store),
+            capacity_bytes=capacity_bytes,
+            newest_version_seconds=newest_version_seconds,
+            metrics=GeneratorMetrics(registry),
+        )
+        return cache, registry
+
+    return make
+
+
+def test_a_concept_comes_as_it_was_published(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    published = random_concept(base_model, 1)
+    publish(own_store, base_model, "mug", published)
+    cache, _ = make_cache()
+    concept = cache.get(cache.resolve("default", "mug"), base_model)
+    expected = published.tensors()
+    assert concept.tensors().keys() == expected.keys()
+    for name, tensor in concept.tensors().items():
+        assert torch.equal(tensor, expected[name])
+
+
+def test_threads_that_want_a_concept_at_once_share_one_load(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    names = ["mug", "bowl", "lamp"]
+    for seed, name in enumerate(names):
+        publish(own_store, base_model, name, random_concept(base_model, seed))
+    cache, registry = make_cache()
+    threads = 24
+    barrier = Barrier(threads)
+
+    def get(number: int) -> object:
+        stored = cache.resolve("default", names[number % 3])
+        barrier.wait(30)
+        return cache.get(stored, base_model)
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(get, range(threads)))
+    assert len(own_store.tensor_reads) == 3
+    assert len({id(concept) for concept in found}) == 3
+    assert registry.get_sample_value("detex_generator_concept_cache_hits_total") == threads - 3
+    assert registry.get_sample_value("detex_generator_concept_cache_misses_total") == 3
+    assert registry.get_sample_value("detex_generator_concept_cache_loads_total", {"outcome": "loaded"}) == 3
+
+
+def test_memory_is_bounded_and_the_least_recently_used_goes(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    size_bytes = random_concept(base_model, 0).size_bytes
+    for seed in range(4):
+        publish(own_store, base_model, f"c{seed}", random_concept(base_model, seed))
+    cache, registry = make_cache(capacity_bytes=2 * size_bytes)
+
+    def use(name: str) -> None:
+        cache.get(cache.resolve("default", name), base_model)
+
+    for name in ("c0", "c1", "c0", "c2"):
+        use(name)
+    assert [resident.key.name for resident in cache.residents("default")] == ["c2", "c0"]
+    assert registry.get_sample_value("detex_generator_concept_cache_bytes") == 2 * size_bytes
+    assert registry.get_sample_value("detex_generator_concept_cache_evictions_total") == 1
+    use("c1")
+    assert len(own_store.tensor_reads) == 4
+    assert cache.residents("acme") == []
+
+
+def test_a_concept_larger_than_the_cache_serves_but_is_not_prefetched(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    publish(own_store, base_model, "mug", random_concept(base_model, 0))
+    cache, _ = make_cache(capacity_bytes=100)
+    assert cache.get(cache.resolve("default", "mug"), base_model).class_word == "mug"
+    with pytest.raises(ResourceExhaustedError, match="more than the whole concept cache \\(100 bytes\\)"):
+        cache.prefetch("default", "mug", "", base_model)
+    assert cache.residents("default") == []
+
+
+def test_a_flipped_bit_is_refused_and_never_cached(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel, tmp_path: Path
+) -> None:
+    flip_a_bit(tmp_path / "store", publish(own_store, base_model, "mug", random_concept(base_model, 0)))
+    cache, registry = make_cache()
+    for _ in range(2):
+        with pytest.raises(DataLossError):
+            cache.get(cache.resolve("default", "mug"), base_model)
+    assert cache.residents("default") == []
+    assert registry.get_sample_value("detex_generator_concept_cache_loads_total", {"outcome": "failed"}) == 2
+    publish(own_store, base_model, "mug", random_concept(base_model, 1))
+    assert cache.get(cache.resolve("default", "mug"), base_model).class_word == "mug"
+
+
+def test_a_concept_of_another_base_model_is_refused_before_it_is_read(
+    make_cache: MakeCache, own_store: CountingStore, base_models: dict[str, BaseModel]
+) -> None:
+    publish(own_store, base_models["other"], "mug", random_concept(base_models["other"], 0))
+    cache, _ = make_cache()
+    with pytest.raises(FailedPreconditionError, match=r"trained on base model 'other' .* does not fit 'tiny'"):
+        cache.get(cache.resolve("default", "mug"), base_models["tiny"])
+    assert own_store.tensor_reads == []
+
+
+def test_an_answer_of_the_store_holds_for_its_time_only(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    first = publish(own_store, base_model, "mug", random_concept(base_model, 0))
+    patient, _ = make_cache(newest_version_seconds=60)
+    strict, _ = make_cache(newest_version_seconds=0)
+    assert patient.resolve("default", "mug") == strict.resolve("default", "mug") == first
+    second = publish(own_store, base_model, "mug", random_concept(base_model, 1))
+    assert patient.resolve("default", "mug") == first
+    assert strict.resolve("default", "mug") == second
+    assert strict.resolve("default", "mug", first.manifest.version) == first
+    ConceptArchive(own_store).delete("default", "mug")
+    with pytest.raises(NotFoundError):
+        strict.resolve("default", "mug")
+    with pytest.raises(NotFoundError):
+        strict.resolve("default", "mug", first.manifest.version)
+
+
+def test_what_is_in_memory_outlives_the_store(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    for name in ("mug", "bowl"):
+        publish(own_store, base_model, name, random_concept(base_model, 0))
+    cache, registry = make_cache()
+    cache.get(cache.resolve("default", "mug"), base_model)
+    own_store.cut_off = True
+    assert cache.get(cache.resolve("default", "mug"), base_model).class_word == "mug"
+    assert registry.get_sample_value("detex_generator_concept_cache_stale_resolutions_total") == 1
+    with pytest.raises(UnavailableError):
+        cache.resolve("default", "bowl")
+    own_store.cut_off = False
+    assert cache.get(cache.resolve("default", "bowl"), base_model).class_word == "mug"
+
+
+@pytest.fixture
+def own_generator(model_folders: dict[str, Path], tmp_path: Path) -> Iterator[RunningGenerator]:
+    with running(generator_settings(model_folders, tmp_path / "store", newest_version_seconds=0)) as generator:
+        yield generator
+
+
+def test_a_new_version_is_seen_by_the_next_request(
+    own_generator: RunningGenerator, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    drawn = []
+    for seed in range(2):
+        stored = publish(own_store, base_model, "mug", random_concept(base_model, seed))
+        (image,) = own_generator.draw(prompt="[mug] on a table", seed=1, steps=3)
+        assert image.provenance.concepts[0].reference.version == stored.manifest.version
+        assert image.provenance.concepts[0].manifest_sha256 == stored.sha256
+        drawn.append((stored, pixels(image.png)))
+    first, picture = drawn[0]
+    assert (picture != drawn[1][1]).any()
+    (again,) = own_generator.draw(
+        prompt="[mug] on a table", seed=1, steps=3, concept_versions={"mug": first.manifest.version}
+    )
+    assert (pixels(again.png) == picture).all()
+
+
+def test_a_prefetched_concept_is_resident(
+    own_generator: RunningGenerator, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    stored = publish(own_store, base_model, "mug", random_concept(base_model, 0))
+    request = PrefetchConceptRequest()
+    request.reference.name = "mug"
+    prefetched = own_generator.stub.PrefetchConcept(request).concept
+    (resident,) = own_generator.stub.ListResidentConcepts(ListResidentConceptsRequest()).concepts
+    for concept in (prefetched, resident):
+        assert (concept.reference.name, concept.reference.version) == ("mug", stored.manifest.version)
+        assert (concept.base_model, concept.size_bytes) == ("tiny", random_concept(base_model, 0).size_bytes)
+    own_generator.draw(prompt="[mug]", steps=1)
+    assert own_generator.metric("concept_cache_loads_total", outcome="loaded") == 1

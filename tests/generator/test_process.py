@@ -1,0 +1,145 @@
+"""The generator as a process of its own: start, end under load, wrong settings, and what Prometheus reads."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import grpc
+import pytest
+from detex_generator.server import SERVICE_NAME
+from detex_protos.v1.generator_pb2 import GenerateRequest
+from detex_protos.v1.generator_pb2_grpc import GeneratorServiceStub
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.generator.running_generator import TIMEOUT_SECONDS, images_of, refusal_of, wait_until
+
+PROMTOOL = Path(__file__).parents[2] / ".tools" / "bin" / "promtool"
+
+
+class GeneratorProcess:
+    """`python -m detex_generator` with settings from the environment."""
+
+    def __init__(self, **settings: str) -> None:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DETEX_")}
+        environment |= {f"DETEX_{name.upper()}": value for name, value in settings.items()}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "detex_generator"],
+            env=environment | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log: list[dict[str, Any]] = []
+
+    def listening(self) -> dict[str, Any]:
+        """The log's record of where it listens."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(json.loads(line))
+            if self.log[-1]["message"] == "listening":
+                return self.log[-1]
+        raise AssertionError(f"it ended: {self.log}")
+
+    def end(self) -> tuple[int, str]:
+        """Exit status and the rest of what it wrote."""
+        _, rest = self.process.communicate(timeout=TIMEOUT_SECONDS)
+        return self.process.returncode, rest
+
+    def __enter__(self) -> "GeneratorProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def settings(model_folders: dict[str, Path], store_folder: Path) -> dict[str, str]:
+    return {
+        "listen_address": "127.0.0.1:0",
+        "metrics_address": "127.0.0.1:0",
+        "object_store_url": f"folder://{store_folder}",
+        "base_models": json.dumps([{"name": "tiny", "source": str(model_folders["tiny"])}]),
+        "readiness_interval_seconds": "0.02",
+        "log_format": "json",
+    }
+
+
+@pytest.fixture
+def generator(
+    settings: dict[str, str], concepts: object
+) -> Iterator[tuple[GeneratorProcess, dict[str, Any], grpc.Channel]]:
+    with GeneratorProcess(**settings) as process:
+        where = process.listening()
+        with grpc.insecure_channel(where["address"]) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest(service=SERVICE_NAME)
+            wait_until(lambda: health.Check(request).status == health_pb2.HealthCheckResponse.SERVING)
+            yield process, where, channel
+
+
+def test_the_end_under_load_loses_nothing(
+    generator: tuple[GeneratorProcess, dict[str, Any], grpc.Channel],
+) -> None:
+    process, _, channel = generator
+    stub = GeneratorServiceStub(channel)
+    calls = [
+        stub.Generate(
+            GenerateRequest(prompt="[my-mug] on a beach", steps=40, count=4, seed=seed), timeout=TIMEOUT_SECONDS
+        )
+        for seed in range(4)
+    ]
+    for call in calls:
+        assert next(call).HasField("queued")
+    process.process.send_signal(signal.SIGTERM)
+    assert [len(images_of(call)) for call in calls] == [4, 4, 4, 4]
+    status, log = process.end()
+    assert status == 0, log
+    assert refusal_of(stub.Generate(GenerateRequest(prompt="a mug"))).code == grpc.StatusCode.UNAVAILABLE
+
+
+def test_prometheus_reads_its_metrics(generator: tuple[GeneratorProcess, dict[str, Any], grpc.Channel]) -> None:
+    _, where, channel = generator
+    stub = GeneratorServiceStub(channel)
+    assert len(images_of(stub.Generate(GenerateRequest(prompt="[my-mug]", steps=2), timeout=TIMEOUT_SECONDS))) == 1
+    assert refusal_of(stub.Generate(GenerateRequest())).code == grpc.StatusCode.INVALID_ARGUMENT
+    with urlopen(f"http://{where['metrics_address']}/metrics") as response:
+        text = response.read()
+    assert b'detex_generator_requests_total{outcome="OK"} 1.0' in text
+    assert b'detex_generator_requests_total{outcome="INVALID_ARGUMENT"} 1.0' in text
+    assert b"my-mug" not in text
+    if not PROMTOOL.exists():
+        pytest.skip("promtool is not installed: make tools")
+    checked = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"slots": "0"}, "slots"),
+        ({"max_waiting_images": "3"}, "max_images_per_request: given 64; accepted is at most max_waiting_images (3)"),
+        ({"default_base_model": "sd3"}, "default_base_model: given 'sd3'"),
+    ],
+    ids=["no slots", "short queue", "unknown default"],
+)
+def test_wrong_settings_end_it_with_a_sentence(settings: dict[str, str], wrong: dict[str, str], told: str) -> None:
+    with GeneratorProcess(**settings | wrong) as process:
+        status, log = process.end()
+    assert status == 1
+    assert log.startswith("The settings of the generator are wrong:")
+    assert told in log
+    assert "Traceback" not in log
+
+
+def test_a_base_model_that_does_not_load_ends_it(settings: dict[str, str], tmp_path: Path) -> None:
+    broken = json.dumps([{"name": "gone", "source": str(tmp_path / "gone")}])
+    with GeneratorProcess(**settings | {"base_models": broken}) as process:
+        status, log = process.end()
+    assert status == 1
+    assert any("gone" in json.loads(line)["message"] for line in log.splitlines() if '"ERROR"' in line)

@@ -1,0 +1,97 @@
+"""Any message of the wire contract is either a request in range or refused by field."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from detex_core.errors import InvalidInputError, Violation
+from detex_core.settings import BaseModelSettings
+from detex_diffusion.solver import Solver
+from detex_generator.generation_request import GenerationRequest
+from detex_generator.settings import GeneratorSettings
+from detex_generator.validation import checked_request
+from detex_protos.v1.generator_pb2 import GenerateRequest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+SETTINGS = GeneratorSettings(max_images_per_request=16, max_steps=100, max_image_pixels=64 * 64)
+BASE_MODEL = BaseModelSettings(name="showroom", source="embedded", default_steps=30, default_guidance_scale=4.5)
+UINT32 = st.integers(0, 2**32 - 1)
+WORDS = st.lists(
+    st.sampled_from(["[my-mug]", "[my-mug:pose:1]", " on ", "\\[", "[", "]", "写真", "a", "[A]", "\x00"]), max_size=8
+).map("".join)
+FIELDS: Mapping[str, st.SearchStrategy[Any]] = {
+    "prompt": WORDS | st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    "negative_prompt": WORDS,
+    "count": UINT32 | st.integers(0, 20),
+    "seed": st.integers(0, 2**64 - 1) | st.integers(2**64 - 20, 2**64 - 1),
+    "steps": UINT32 | st.integers(0, 101),
+    "guidance_scale": st.floats() | st.floats(-1, 51),
+    "solver": st.integers(-(2**31), 2**31 - 1) | st.integers(0, 3),
+    "width": UINT32 | st.integers(0, 8).map(lambda n: 8 * n),
+    "height": UINT32 | st.integers(0, 8).map(lambda n: 8 * n),
+    "preview_interval_steps": UINT32,
+    "concept_versions": st.dictionaries(
+        st.sampled_from(["my-mug", "other", ""]), st.sampled_from(["", "v1", "20260131T120000Z-0123abcd"]), max_size=2
+    ),
+}
+
+
+def check(message: GenerateRequest) -> GenerationRequest:
+    return checked_request(message, BASE_MODEL, width=64, height=32, settings=SETTINGS)
+
+
+def violated(**fields: Any) -> set[str]:
+    try:
+        check(GenerateRequest(**fields))
+    except InvalidInputError as error:
+        return {violation.field for violation in error.violations}
+    return set()
+
+
+@given(st.fixed_dictionaries({}, optional=FIELDS))
+@example({"prompt": "a", "guidance_scale": math.nan})
+def test_a_message_is_a_request_in_range_or_refused_by_its_fields(fields: dict[str, Any]) -> None:
+    found: tuple[Violation, ...] = ()
+    try:
+        request = check(GenerateRequest(**fields))
+    except InvalidInputError as error:
+        found = error.violations
+    # What is wrong with a field is told whatever else is wrong: no violation hides another.
+    for field in ("steps", "guidance_scale", "solver", "count"):
+        if field in fields:
+            assert (field in violated(prompt="a", **{field: fields[field]})) == (field in {v.field for v in found})
+    for violation in found:
+        assert violation.field.partition(".")[0] in FIELDS
+        assert violation.given
+        assert violation.accepted
+    if found:
+        return
+    assert request.prompt.strip()
+    assert 1 <= request.count <= 16
+    assert 0 <= request.seed <= request.seed + request.count - 1 < 2**64
+    assert 1 <= request.steps <= 100
+    assert 0 <= request.guidance_scale <= 50
+    assert request.width % 8 == request.height % 8 == 0
+    assert 64 <= request.width * request.height <= 64 * 64
+    assert set(request.concept_versions) <= {"my-mug"}
+    for field in ("seed", "steps", "guidance_scale", "prompt", "negative_prompt"):
+        if field in fields:
+            assert getattr(request, field) == fields[field]
+
+
+def test_defaults_are_those_of_the_base_model_and_the_contract() -> None:
+    request = check(GenerateRequest(prompt="a mug"))
+    assert (request.steps, request.guidance_scale) == (30, 4.5)
+    assert (request.width, request.height, request.count) == (64, 32, 1)
+    assert request.solver is Solver.DPM_SOLVER_PP_2M
+    assert 0 <= request.seed < 2**32
+    assert request.guided
+
+
+def test_without_guidance_the_negative_prompt_needs_no_concepts() -> None:
+    request = check(GenerateRequest(prompt="[my-mug] in snow", negative_prompt="[your-mug]", guidance_scale=1))
+    assert not request.guided
+    assert request.concepts() == ("my-mug",)
+    guided = check(GenerateRequest(prompt="[my-mug] in snow", negative_prompt="[your-mug]", guidance_scale=1.01))
+    assert guided.concepts() == ("my-mug", "your-mug")
