@@ -1,0 +1,1 @@
+"""Benchmarks: the rendered world, and what is measured on it."""

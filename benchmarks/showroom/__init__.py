@@ -1,0 +1,1 @@
+"""A rendered world of product photos in which every factor is known."""

@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "render":
             total = options.subjects
-            done = write_photos(options.split, options.seed, options.subjects, options.photos, options.size, options.out)
+            done = write_photos(
+                options.split, options.seed, options.subjects, options.photos, options.size, options.out
+            )
         elif options.command == "samples":
             total = len(SAMPLE_SUBJECTS)
             done = write_samples(options.out, options.size)

@@ -1,7 +1,8 @@
 """Captions of photos: many wordings of the same factors, with factors dropped at random.
 
-The forms that customization uses are among them: "a photo of a mug", "a photo of a mug with lying pose in beach background", and
-natural ones such as "a red mug lying on a beach", so that the words *pose* and *background* come to mean what they say.
+The forms that customization uses are among them: "a photo of a mug", "a photo of a mug with lying pose in beach
+background", and natural ones such as "a red mug lying on a beach", so that the words *pose* and *background* come to
+mean what they say.
 """
 
 from __future__ import annotations

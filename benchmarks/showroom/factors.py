@@ -1,4 +1,4 @@
-"""The factors of the rendered world: every word that a photo's labels may contain, and its look where the look is a constant."""
+"""The factors of the rendered world: every word that a photo's labels may contain, and the product colours."""
 
 from __future__ import annotations
 

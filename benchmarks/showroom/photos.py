@@ -44,7 +44,8 @@ def photograph(subject_seed: int, photos: int, size_pixels: int = 64, distinct: 
 def write_photos(split: Split, seed: int, subjects: int, photos: int, size_pixels: int, folder: Path) -> Iterator[Path]:
     """Render subjects of a split into a folder each: `photo_0.png`, `mask_0.png`, `labels_0.json`, ...
 
-    Yields the folder of every finished subject, named by its seed and class. Raises as `subject_seeds` and `photograph` do.
+    Yields the folder of every finished subject, named by its seed and class. Raises as `subject_seeds` and
+    `photograph` do.
     """
     for subject_seed in subject_seeds(split, seed, subjects):
         target = folder / f"{subject_seed}_{sample_subject(subject_seed).class_word}"
@@ -52,5 +53,7 @@ def write_photos(split: Split, seed: int, subjects: int, photos: int, size_pixel
         for number, photo in enumerate(photograph(subject_seed, photos, size_pixels)):
             Image.fromarray(photo.image).save(target / f"photo_{number}.png")
             Image.fromarray(photo.mask).save(target / f"mask_{number}.png")
-            (target / f"labels_{number}.json").write_text(photo.labels.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            (target / f"labels_{number}.json").write_text(
+                photo.labels.model_dump_json(indent=1) + "\n", encoding="utf-8"
+            )
         yield target

@@ -1,8 +1,8 @@
 """Photos of subjects: one Mitsuba scene gives the picture and its exact foreground mask.
 
-The picture takes 25 multi-jittered samples a pixel of the light that reaches the camera directly. The mask comes from the same
-camera and scene: one ray in each cell of a grid four times finer than the pixels reports the shape it meets, so a mask value is
-the share of the pixel that the product covers.
+The picture takes 25 multi-jittered samples a pixel of the light that reaches the camera directly. The mask comes from
+the same camera and scene: one ray in each cell of a grid four times finer than the pixels reports the shape it meets,
+so a mask value is the share of the pixel that the product covers.
 """
 
 from __future__ import annotations
@@ -176,9 +176,13 @@ def _surroundings(view: View) -> dict[str, Any]:
             .scale([_BACKDROP_HALF_WIDTH, _BACKDROP_HEIGHT / 2, 1]),
             "bsdf": {"type": "twosided", "side": {"type": "diffuse", "reflectance": _bitmap(surroundings.backdrop)}},
         },
-        # The sky is met by rays that follow the surface's own reflection; only the sun is aimed at. Choosing between the two at
-        # random would be most of the picture's noise.
-        "sky": {"type": "constant", "sampling_weight": 0.0, "radiance": {"type": "rgb", "value": list(surroundings.light.sky)}},
+        # The sky is met by rays that follow the surface's own reflection; only the sun is aimed at. Choosing between
+        # the two at random would be most of the picture's noise.
+        "sky": {
+            "type": "constant",
+            "sampling_weight": 0.0,
+            "radiance": {"type": "rgb", "value": list(surroundings.light.sky)},
+        },
         "sun": {
             "type": "directional",
             "direction": [view.sun_side, 1.0, -1.5],
@@ -215,9 +219,7 @@ def _mesh(part: Part, surface: dict[str, Any]) -> Any:
     """A Mitsuba mesh of one part."""
     properties = mitsuba.Properties()
     properties["surface"] = mitsuba.load_dict(surface)
-    mesh = mitsuba.Mesh(
-        "product", len(part.vertices), len(part.faces), has_vertex_texcoords=True, props=properties
-    )
+    mesh = mitsuba.Mesh("product", len(part.vertices), len(part.faces), has_vertex_texcoords=True, props=properties)
     buffers = mitsuba.traverse(mesh)
     buffers["vertex_positions"] = part.vertices.ravel().astype(np.float32)
     buffers["faces"] = part.faces.ravel().astype(np.uint32)

@@ -30,5 +30,7 @@ def write_samples(folder: Path, size_pixels: int = 64) -> Iterator[Path]:
         for number, photo in enumerate(photograph(subject_seed, SAMPLE_PHOTOS, size_pixels)):
             Image.fromarray(photo.image).save(target / f"photo_{number}.png", optimize=True)
             Image.fromarray(photo.mask).save(target / f"mask_{number}.png", optimize=True)
-            (target / f"labels_{number}.json").write_text(photo.labels.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            (target / f"labels_{number}.json").write_text(
+                photo.labels.model_dump_json(indent=1) + "\n", encoding="utf-8"
+            )
         yield target

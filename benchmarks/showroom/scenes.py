@@ -1,7 +1,7 @@
 """Scenes: floor, backdrop and light of every surrounding, painted anew for every photo from its scene seed.
 
-A backdrop's row 0 touches the floor; the camera sees about its lower 85 %, and only the lower third from above. All colours are
-linear RGB.
+A backdrop's row 0 touches the floor; the camera sees about its lower 85 %, and only the lower third from above. All
+colours are linear RGB.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LIGHTS: Final[dict[str, Light]] = {
 
 
 class _Canvas:
-    """Coordinates and noise that the painters share; `x` to the right and `h` upwards, both in [0, 1], shape (96, 96)."""
+    """What the painters share: noise, and `x` to the right and `h` upwards in [0, 1], all of shape (96, 96)."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         h, x = (np.mgrid[0:SIZE, 0:SIZE] + 0.5) / SIZE
@@ -153,7 +153,9 @@ def _studio(c: _Canvas) -> tuple[Field, Field]:
 def _stage(c: _Canvas) -> tuple[Field, Field]:
     folds = 0.5 + 0.5 * np.sin(c.x * 42 + c.phase * 6.3 + c.noise)
     boards = np.where(np.mod(c.x * 9, 1) < 0.08, 0.0, 0.5 + 0.5 * c.noise)
-    return blend((0.05, 0.02, 0.008), (0.22, 0.09, 0.03), boards), blend((0.13, 0.003, 0.006), (0.50, 0.012, 0.02), folds)
+    return blend((0.05, 0.02, 0.008), (0.22, 0.09, 0.03), boards), blend(
+        (0.13, 0.003, 0.006), (0.50, 0.012, 0.02), folds
+    )
 
 
 def _library(c: _Canvas) -> tuple[Field, Field]:

@@ -1,12 +1,11 @@
 """Training shards: many photos in one `.npz` with their labels beside it in JSON lines.
 
-A shard's content depends on (split, seed, shard number, size) alone, so shards can be rendered by any number of processes, and an
-interrupted run goes on where it stopped.
+A shard's content depends on (split, seed, shard number, size) alone, so shards can be rendered by any number of
+processes, and an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -58,7 +57,9 @@ def render_shard(plan: ShardPlan) -> Path:
     plan.folder.mkdir(parents=True, exist_ok=True)
     # Each shard draws from a seed range of its own; two shards share a subject with a chance of about 1e-12.
     seeds = subject_seeds(plan.split, plan.seed * 1_000_003 + plan.number, SUBJECTS_PER_SHARD)
-    photos = [photo for seed in seeds for photo in photograph(seed, PHOTOS_PER_SUBJECT, plan.size_pixels, distinct=False)]
+    photos = [
+        photo for seed in seeds for photo in photograph(seed, PHOTOS_PER_SUBJECT, plan.size_pixels, distinct=False)
+    ]
     labels = "".join(photo.labels.model_dump_json() + "\n" for photo in photos)
     plan.path.with_suffix(".jsonl").write_text(labels, encoding="utf-8")
     partial = plan.path.with_suffix(".partial")
@@ -68,7 +69,7 @@ def render_shard(plan: ShardPlan) -> Path:
             images=np.stack([photo.image for photo in photos]),
             masks=np.stack([photo.mask for photo in photos]),
         )
-    os.replace(partial, plan.path)
+    partial.replace(plan.path)
     return plan.path
 
 

@@ -21,7 +21,10 @@ _COLOUR_SHIFT_DEVIATION: Final = 0.015
 
 
 class Subject(BaseModel):
-    """One individual product. Colours are linear RGB reflectance in [0, 1]; `shape` holds the class's free parameters."""
+    """One individual product.
+
+    Colours are linear RGB reflectance in [0, 1]; `shape` holds the free parameters of the class, each in [0, 1].
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

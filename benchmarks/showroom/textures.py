@@ -1,6 +1,6 @@
 """Bitmap textures: product patterns and the value noise that the scenes are painted with.
 
-All textures are float32 arrays of linear RGB reflectance in [0, 1], shape (rows, columns, 3). Row 0 is the bottom (v = 0).
+All textures are float32 arrays of linear RGB reflectance in [0, 1], shape (rows, columns, 3). Row 0 is the bottom.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ PATTERN_SIZE = 48
 def pattern_texture(pattern: str, main: Rgb, accent: Rgb, variant: int) -> Texture:
     """Paint one tile of a product pattern, shape (48, 48, 3); it repeats without a seam in both directions.
 
-    `variant` (any non-negative integer) chooses direction, count and phase. The motifs are a quarter to a third of the tile so
-    that they survive at 64 pixels, where a tile covers about 35 pixels.
+    `variant` (any non-negative integer) chooses direction, count and phase. The motifs are a quarter to a third of the
+    tile so that they survive at 64 pixels, where a tile covers about 35 pixels.
 
     Raises:
         ValueError: if `pattern` is not one of `factors.PATTERNS`.

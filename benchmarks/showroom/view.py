@@ -17,9 +17,10 @@ _VIEW_STREAM: Final = 0x71E3
 class View(BaseModel):
     """One photo's free choices. Angles in radians; lengths in world units, of which the picture is about two wide.
 
-    `turn` is the product's own turn about its upright axis; `lean` the rotation about the camera's axis that the pose asks for;
-    `heading` the turn about the vertical that follows it; `extent` the longer side of the product's box in the picture as a
-    share of the picture's side.
+    `turn` is the product's own turn about its upright axis; `lean` the rotation about the camera's axis that the pose
+    asks for;
+    `heading` the turn about the vertical that follows it; `extent` the longer side of the product's box in the picture
+    as a share of the picture's side.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,7 @@
-"""Data that ships with detex: the embedded base model and sample subjects to try it on. Imports no machine-learning library."""
+"""Data that ships with detex: the embedded base model, and sample subjects to try it on.
+
+Importing the package imports no machine-learning library.
+"""
 
 from detex_showroom.assets import AssetMissingError, SamplePhoto, SampleSubject, base_model_path, sample_subjects
 

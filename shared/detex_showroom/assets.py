@@ -16,10 +16,10 @@ class AssetMissingError(FileNotFoundError):
 
 @dataclass(frozen=True)
 class SamplePhoto:
-    """One photo of a sample subject: an RGB PNG, its foreground mask (8-bit grey PNG, 255 is the product), its true labels.
+    """One photo of a sample subject: an RGB PNG, its mask (8-bit grey PNG, 255 is the product) and its true labels.
 
-    `labels` holds every factor of the render: `split`, `subject` (class, colours, pattern, shape, ...) and `view` (pose, scene,
-    camera, light); `pose` and `scene` are the two named ones.
+    `labels` holds every factor of the render: `split`, `subject` (class, colours, pattern, shape, ...) and `view`
+    (pose, scene, camera, light); `pose` and `scene` are the two named ones.
     """
 
     image_path: Path

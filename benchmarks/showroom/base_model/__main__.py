@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -12,8 +11,10 @@ from typing import Final
 import torch
 
 from benchmarks.showroom.base_model.architecture import TINY
+from benchmarks.showroom.base_model.export import export_model
+from benchmarks.showroom.base_model.inspection import draw_reconstructions, draw_samples, probe
 from benchmarks.showroom.base_model.recipe import Recipe
-from benchmarks.showroom.base_model.training import PHASES, train
+from benchmarks.showroom.base_model.training import PHASES, TrainingRun, train
 
 _ROOT: Final = Path(__file__).resolve().parents[3]
 
@@ -25,40 +26,62 @@ def _parser() -> argparse.ArgumentParser:
     learn.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     learn.add_argument("--minutes", type=float, default=90.0, help="time for all four phases, earlier runs included")
     learn.add_argument("--phases", nargs="+", choices=tuple(PHASES), default=list(PHASES), help="phases to run")
-    learn.add_argument("--shards", type=Path, default=_ROOT / ".work" / "showroom", help="folder of rendered shards")
-    learn.add_argument("--work", type=Path, default=_ROOT / ".work" / "base_model", help="folder of checkpoints and samples")
-    learn.add_argument("--out", type=Path, help="folder to export to; default: the embedded model's")
+    learn.add_argument("--replicas", type=int, default=1, help="processes with one thread each; best one for each core")
     learn.add_argument("--seed", type=int, default=0)
-    learn.add_argument("--tiny", action="store_true", help="sizes for a test")
+    export = commands.add_parser("export", help="write the last checkpoints as a Stable Diffusion folder")
+    sample = commands.add_parser("sample", help="draw the fixed prompts with the last checkpoints")
+    sample.add_argument("--guidance-scale", type=float, default=Recipe.guidance_scale)
+    sample.add_argument("--steps", type=int, default=Recipe.sampling_steps)
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--png", type=Path, required=True, help="picture to write")
+    reconstruct = commands.add_parser("reconstruct", help="put photos through the autoencoder and state the error")
+    reconstruct.add_argument("--png", type=Path, required=True, help="picture to write")
+    probes = commands.add_parser("probe", help="what a linear layer reads from the image encoder's features")
+    for command in (learn, reconstruct, probes):
+        command.add_argument("--shards", type=Path, default=_ROOT / ".work" / "showroom", help="folder of shards")
+    for command in (learn, export):
+        command.add_argument("--out", type=Path, default=_ROOT / "shared" / "detex_showroom" / "base_model")
+    for command in commands.choices.values():
+        command.add_argument("--work", type=Path, default=_ROOT / ".work" / "base_model", help="folder of checkpoints")
+        command.add_argument("--tiny", action="store_true", help="sizes for a test")
     return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    recipe = Recipe()
+    if options.tiny:
+        recipe = replace(recipe, size=TINY, autoencoder_batch=4, encoder_batch=8, diffusion_batch=8)
+    if options.command == "train":
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device: got cuda, but no CUDA device is available; accepted here: cpu")
+        train(
+            TrainingRun(
+                recipe=replace(recipe, seed=options.seed),
+                shards=options.shards,
+                work=options.work,
+                out=options.out,
+                device=options.device,
+                replicas=options.replicas,
+                budget_seconds=options.minutes * 60,
+                phases=options.phases,
+            )
+        )
+    elif options.command == "export":
+        export_model(recipe, options.work, options.out)
+    elif options.command == "sample":
+        draw_samples(recipe, options.work, options.png, options.guidance_scale, options.steps, options.seed)
+    elif options.command == "reconstruct":
+        decibels = draw_reconstructions(recipe, options.work, options.shards, options.png)
+        print(f"peak signal-to-noise ratio {decibels:.2f} dB")
+    else:
+        for factor, accuracy in probe(recipe, options.work, options.shards).items():
+            print(f"{factor}: {accuracy:.3f}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code (2: a bad argument)."""
-    options = _parser().parse_args(arguments)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("error: device: got cuda, but no CUDA device is available; accepted here: cpu", file=sys.stderr)
-        return 2
-    recipe = Recipe(seed=options.seed)
-    if options.tiny:
-        recipe = replace(recipe, size=TINY, autoencoder_crops=8, encoder_batch=8, diffusion_batch=8)
-    out = options.out or _ROOT / "shared" / "detex_showroom" / "base_model"
-    started = time.monotonic()
-
-    def report(line: str) -> None:
-        print(f"[{time.monotonic() - started:7.1f} s] {line}", flush=True)
-
     try:
-        train(
-            recipe=recipe,
-            shards=options.shards,
-            work=options.work,
-            out=out,
-            device=torch.device(options.device),
-            budget_seconds=options.minutes * 60,
-            phases=options.phases,
-            report=report,
-        )
+        _run(_parser().parse_args(arguments))
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """The parts of the base model: Stable Diffusion 1.x in small.
 
-Pictures are 64x64 pixels, latents (16, 8, 8), text states (48, 192). Every part is the very class that Stable Diffusion 1.x uses,
-so whatever loads the large model loads this one.
+Pictures are 64x64 pixels, latents (16, 8, 8), text states (48, 192). Every part is the very class that Stable
+Diffusion 1.x uses, so whatever loads the large model loads this one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from transformers import (
 from benchmarks.showroom.base_model.tokenizer import MAX_TOKENS
 
 LATENT_CHANNELS: Final = 16
+AUTOENCODER_GROUPS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ModelSize:
     """Sizes of all parts. `picture_pixels` is the side of the pictures; a latent cell is 8 pixels wide."""
 
     picture_pixels: int = 64
-    autoencoder_channels: tuple[int, ...] = (32, 48, 64, 96)
+    autoencoder_channels: tuple[int, ...] = (16, 32, 64, 96)
     unet_channels: tuple[int, ...] = (96, 192)
     unet_heads: int = 4
     text_width: int = 192
@@ -42,7 +43,6 @@ class ModelSize:
 
 
 TINY: Final = ModelSize(
-    autoencoder_channels=(8, 8, 8, 16),
     unet_channels=(16, 16),
     unet_heads=2,
     text_width=16,
@@ -67,14 +67,14 @@ def build_autoencoder(size: ModelSize) -> AutoencoderKL:
         block_out_channels=size.autoencoder_channels,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
+        norm_num_groups=AUTOENCODER_GROUPS,
         sample_size=size.picture_pixels,
         mid_block_add_attention=False,
     )
 
 
 def build_unet(size: ModelSize) -> UNet2DConditionModel:
-    """UNet with cross-attention at every level; `attention_head_dim` is the number of heads, as in Stable Diffusion 1.x."""
+    """UNet with cross-attention at every level; `attention_head_dim` counts heads, as in Stable Diffusion 1.x."""
     levels = len(size.unet_channels)
     return UNet2DConditionModel(
         sample_size=size.picture_pixels // 8,

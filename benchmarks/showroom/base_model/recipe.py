@@ -15,16 +15,11 @@ class Recipe:
     seed: int = 0
 
     autoencoder_rate: float = 1.5e-3
-    autoencoder_crops: int = 64
-    """Crops of half the picture's side in a batch; a batch of whole pictures holds a quarter of that."""
-    autoencoder_crop_share: float = 0.6
-    """Share of the phase that trains on crops, before it goes over to whole pictures."""
+    autoencoder_batch: int = 24
     autoencoder_edge_weight: float = 0.5
-    autoencoder_kl_weight: float = 2e-4
-    autoencoder_guide_weight: float = 0.3
-    """Weight, at the start, of the distance between the latents and the linear code of the same patches."""
-    autoencoder_guide_share: float = 0.4
-    """Share of the phase over which that weight falls to zero."""
+    autoencoder_noise: float = 0.1
+    """Deviation of the noise on the latents that the decoder learns from, so that it bears with the UNet's small
+    errors."""
 
     encoder_rate: float = 1e-3
     encoder_batch: int = 192
@@ -32,11 +27,11 @@ class Recipe:
     """Weight of naming the factors from the picture's features, beside the contrastive loss."""
 
     diffusion_rate: float = 1e-3
-    diffusion_text_rate: float = 3e-4
-    diffusion_batch: int = 64
+    diffusion_text_rate: float = 5e-4
+    diffusion_batch: int = 48
     diffusion_mask_weight: float = 3.0
     """A latent cell that the product fills weighs 1 + this; one without weighs 1."""
-    diffusion_average: float = 0.9995
+    diffusion_average: float = 0.999
     """Decay of the exponential moving average of the weights."""
     diffusion_decay_share: float = 0.4
     """Share of the phase, at its end, over which the learning rate falls."""

@@ -1,8 +1,7 @@
-"""Time-limited, resumable phases: the clock that counts a phase's working time, its learning rate and its checkpoint."""
+"""Time-limited, resumable phases: the clock that counts their working time, learning rates and checkpoints."""
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ class PhaseClock:
 
 
 def rate_factor(progress: float, step: int, warm_up_steps: int = 150, decay_share: float = 0.4) -> float:
-    """Learning-rate factor in [0, 1]: linear warm-up by steps, a plateau, a linear fall over the last share of the time."""
+    """Learning-rate factor in [0, 1]: warm-up by steps, a plateau, a linear fall over the last share of the time."""
     warm = min(1.0, (step + 1) / warm_up_steps)
     return warm * min(1.0, max(0.0, (1.0 - progress) / decay_share))
 
@@ -46,7 +45,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:

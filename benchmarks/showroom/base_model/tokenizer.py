@@ -1,17 +1,19 @@
 """The base model's tokenizer: CLIP's format, a vocabulary of a few hundred words, and bytes for everything else.
 
-The ids are laid out as CLIP's: 256 bytes, the 256 bytes as ends of words, one token per merge, start and end of text. Any string
-therefore tokenises without an unknown token, and end of text has the highest id.
+The ids are laid out as CLIP's: 256 bytes, the 256 bytes as ends of words, one token per merge, start and end of text.
+Any string therefore tokenises without an unknown token, and end of text has the highest id.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 from benchmarks.showroom.captions import caption_words
@@ -22,32 +24,48 @@ START_OF_TEXT: Final = "<|startoftext|>"
 END_OF_TEXT: Final = "<|endoftext|>"
 END_OF_WORD: Final = "</w>"
 
-EXTRA_WORDS: Final = (
-    "the this that my your one two three of on at to by from for small big large tiny old new bright dark light nice good bad "
-    "clean shiny cute wooden metal stone glass paper table wall floor sky sea sand water sun moon night day house garden street "
-    "road room park river lake mountain field tree flower grass city sign is are was it its no not without near under over "
-    "behind beside between front back left right top bottom side view lighting pattern style color colour brown grey gray gold "
-    "silver cup chair toy ball book shoe bag dog cat bird man woman product object thing photo photograph drawing painting "
-    "detailed blurry low high quality empty full"
-).split()
+_MORE_WORDS: Final = (
+    "the this that my your one two three of on at to by from for small big large tiny old new bright dark light "
+    "nice good bad clean shiny cute wooden metal stone glass paper table wall floor sky sea sand water sun moon "
+    "night day house garden street road room park river lake mountain field tree flower grass city sign is are "
+    "was it its no not without near under over behind beside between front back left right top bottom side view "
+    "lighting pattern style color colour brown grey gray gold silver cup chair toy ball book shoe bag dog cat "
+    "bird man woman product object thing photo photograph drawing painting detailed blurry low high quality empty "
+    "full"
+)
+EXTRA_WORDS: Final = tuple(_MORE_WORDS.split())
 """Common words that no caption holds; a token each keeps prompts short."""
 
 
 def learn_merges(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, in order, by which each of `words` becomes one token."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    learner = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(
-        # More than the words could ever need: training ends when nothing is left to merge.
-        vocab_size=100_000,
-        min_frequency=1,
-        initial_alphabet=alphabet,
-        end_of_word_suffix=END_OF_WORD,
-        show_progress=False,
-    )
-    learner.train_from_iterator([" ".join(sorted(set(words)))], trainer)
-    return [(first, second) for first, second in json.loads(learner.to_str())["model"]["merges"]]
+    """Byte-pair merges, in order, by which each of `words` becomes one token; the same words give the same merges.
+
+    The most frequent pair is merged first, and of equally frequent ones the first in alphabetical order. (The trainer
+    of the tokenizers library breaks such ties differently from run to run, so every process would have a vocabulary of
+    its own.)
+    """
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    spellings = []
+    for word in sorted(set(words)):
+        letters = list(byte_level.pre_tokenize_str(word)[0][0])
+        spellings.append([*letters[:-1], letters[-1] + END_OF_WORD])
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for symbols in spellings for pair in pairwise(symbols)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        spellings = [_merged(symbols, best) for symbols in spellings]
+    return merges
+
+
+def _merged(symbols: list[str], pair: tuple[str, str]) -> list[str]:
+    """Replace every occurrence of a pair, from the left, by one symbol."""
+    result: list[str] = []
+    for symbol in symbols:
+        if result and (result[-1], symbol) == pair:
+            result[-1] += symbol
+        else:
+            result.append(symbol)
+    return result
 
 
 def build_tokenizer() -> CLIPTokenizer:

@@ -59,7 +59,9 @@ def candle(shape: Sequence[float]) -> list[Part]:
 def clock(shape: Sequence[float]) -> list[Part]:
     """An alarm clock: a drum on two feet with a pale face, two hands and two bells."""
     radius, depth = 0.42 + 0.06 * shape[0], 0.24 + 0.1 * shape[1]
-    rim = lathe([(radius * 0.78, 0), (radius, 0), (radius, depth), (0, depth)]).turned(np.pi / 2, "x").moved(y=depth / 2)
+    rim = (
+        lathe([(radius * 0.78, 0), (radius, 0), (radius, depth), (0, depth)]).turned(np.pi / 2, "x").moved(y=depth / 2)
+    )
     # Turned, the drum reaches from y = depth / 2 to -depth / 2; its open side must face the camera at -y.
     rim = rim.turned(np.pi, "z")
     face = lathe([(0, 0), (radius * 0.8, 0)]).turned(np.pi / 2, "x").moved(y=-depth / 2 + 0.03)
@@ -68,8 +70,17 @@ def clock(shape: Sequence[float]) -> list[Part]:
         cuboid(0.07, 0.02, length).moved(z=length / 2).turned(angle, "y").moved(y=-depth / 2)
         for length, angle in ((radius * 0.45, hour), (radius * 0.65, minute))
     ]
-    bells = [ball(0.15 + 0.03 * shape[4]).scaled(z=0.75).turned(side * 0.6, "y").moved(x=side * radius * 0.62, z=radius * 0.88) for side in (-1, 1)]
-    feet = [lathe([(0.06, 0), (0.05, 0.3)]).turned(side * 2.6, "y").moved(x=side * radius * 0.5, z=-radius * 0.75) for side in (-1, 1)]
+    bells = [
+        ball(0.15 + 0.03 * shape[4])
+        .scaled(z=0.75)
+        .turned(side * 0.6, "y")
+        .moved(x=side * radius * 0.62, z=radius * 0.88)
+        for side in (-1, 1)
+    ]
+    feet = [
+        lathe([(0.06, 0), (0.05, 0.3)]).turned(side * 2.6, "y").moved(x=side * radius * 0.5, z=-radius * 0.75)
+        for side in (-1, 1)
+    ]
     return [
         rim,
         face.painted(Slot.PALE),
@@ -87,5 +98,3 @@ def hat(shape: Sequence[float]) -> list[Part]:
     rim = lathe([(radius * 0.95, 0.0), (radius + brim, 0.05), (radius + brim, 0.09), (radius, 0.05)])
     ribbon = lathe([(radius * 1.03, 0.05), (radius * (1.03 + 0.18 * shape[3] * band / height), 0.05 + band)])
     return [crown, rim, ribbon.painted(Slot.ACCENT)]
-
-

@@ -60,10 +60,16 @@ def duck(shape: Sequence[float]) -> list[Part]:
     beak = beak.moved(x=length * 0.55 + head * 0.8, z=height * 1.75 + head * 0.45)
     tail = lathe([(0.17, 0), (0, 0.34)]).turned(-0.8, "y").moved(x=-length * 0.78, z=height * 1.15)
     wings = [
-        ball(1.0).scaled(length * 0.5, 0.08, height * 0.5).turned(0.25, "y").moved(x=-length * 0.15, y=side * 0.37, z=height * 1.1)
+        ball(1.0)
+        .scaled(length * 0.5, 0.08, height * 0.5)
+        .turned(0.25, "y")
+        .moved(x=-length * 0.15, y=side * 0.37, z=height * 1.1)
         for side in (-1, 1)
     ]
-    eyes = [ball(0.05).moved(x=length * 0.55 + head * 0.45, y=side * head * 0.8, z=height * 1.75 + head * 0.85) for side in (-1, 1)]
+    eyes = [
+        ball(0.05).moved(x=length * 0.55 + head * 0.45, y=side * head * 0.8, z=height * 1.75 + head * 0.85)
+        for side in (-1, 1)
+    ]
     return [
         body,
         skull,

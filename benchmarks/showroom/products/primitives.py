@@ -1,7 +1,7 @@
 """Triangle meshes of the simple solids that products are assembled from.
 
-Coordinates: z is up, -y faces the camera. Texture coordinates are in tiles of the product's pattern; one tile spans what the
-camera sees of a solid from one side, so that patterns look equally coarse on every product.
+Coordinates: z is up, -y faces the camera. Texture coordinates are in tiles of the product's pattern; one tile spans
+what the camera sees of a solid from one side, so that patterns look equally coarse on every product.
 """
 
 from __future__ import annotations

@@ -10,7 +10,16 @@ from benchmarks.showroom.products.primitives import Part, Slot, ball, lathe, tor
 def mug(shape: Sequence[float]) -> list[Part]:
     """A wide cup with one big ring handle."""
     radius, height, flare = 0.36 + 0.1 * shape[0], 0.72 + 0.25 * shape[1], 0.9 + 0.2 * shape[2]
-    body = lathe([(0, 0), (radius, 0), (radius * flare, height), (radius * flare - 0.05, height), (radius - 0.06, 0.08), (0, 0.08)])
+    body = lathe(
+        [
+            (0, 0),
+            (radius, 0),
+            (radius * flare, height),
+            (radius * flare - 0.05, height),
+            (radius - 0.06, 0.08),
+            (0, 0.08),
+        ]
+    )
     handle = torus(0.2 + 0.05 * shape[3], 0.055 + 0.02 * shape[4]).moved(x=radius + 0.1, z=height * 0.5)
     return [body, handle.painted(Slot.ACCENT)]
 
@@ -38,7 +47,17 @@ def vase(shape: Sequence[float]) -> list[Part]:
 def teapot(shape: Sequence[float]) -> list[Part]:
     """A bulging body with a spout to one side, a ring handle to the other and a knob on the lid."""
     radius = 0.4 + 0.07 * shape[0]
-    body = lathe([(0, 0), (radius * 0.7, 0), (radius, 0.22), (radius, 0.38), (radius * 0.75, 0.56), (radius * 0.3, 0.66), (0, 0.68)])
+    body = lathe(
+        [
+            (0, 0),
+            (radius * 0.7, 0),
+            (radius, 0.22),
+            (radius, 0.38),
+            (radius * 0.75, 0.56),
+            (radius * 0.3, 0.66),
+            (0, 0.68),
+        ]
+    )
     spout = lathe([(0.13, 0), (0.06, 0.55)]).turned(0.75 + 0.25 * shape[3], "y").moved(x=radius * 0.75, z=0.2)
     handle = torus(0.2 + 0.04 * shape[2], 0.05).moved(x=-radius - 0.08, z=0.36)
     knob = ball(0.08 + 0.03 * shape[1]).moved(z=0.74)
@@ -49,8 +68,15 @@ def bowl(shape: Sequence[float]) -> list[Part]:
     """A wide, low, open half-sphere on a foot."""
     radius, height = 0.58 + 0.08 * shape[0], 0.38 + 0.14 * shape[1]
     body = lathe(
-        [(0.24, 0.08), (radius * 0.72, 0.08 + height * 0.32), (radius * 0.93, 0.08 + height * 0.65), (radius, 0.08 + height)]
+        [
+            (0.24, 0.08),
+            (radius * 0.72, 0.08 + height * 0.32),
+            (radius * 0.93, 0.08 + height * 0.65),
+            (radius, 0.08 + height),
+        ]
     )
-    inside = lathe([(radius, 0.08 + height), (radius - 0.06, 0.08 + height), (radius * 0.66, 0.08 + height * 0.36), (0, 0.14)])
+    inside = lathe(
+        [(radius, 0.08 + height), (radius - 0.06, 0.08 + height), (radius * 0.66, 0.08 + height * 0.36), (0, 0.14)]
+    )
     foot = lathe([(0, 0), (0.26 + 0.06 * shape[2], 0), (0.24, 0.1)])
     return [body, inside.painted(Slot.ACCENT), foot.painted(Slot.ACCENT)]
