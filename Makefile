@@ -8,13 +8,16 @@ PYTHON ?= python3
 # The newest torch that is tested. On Linux, pip's usual index carries the CUDA build; a machine without a GPU saves
 # some GB with pip's own setting for another index (PIP_INDEX_URL), see docs/operations.md.
 TORCH ?= torch==2.13.0
+# Options of `detex demo`, for example DEMO='--all --seed 3'.
+DEMO ?=
 # Test processes that run at once; each takes about 1.5 GB of memory.
 TEST_PROCESSES ?= 2
 
 BIN := .venv/bin
-PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet
+PIP_INSTALL_SHOWN := $(BIN)/pip install --disable-pip-version-check
+PIP_INSTALL := $(PIP_INSTALL_SHOWN) --quiet
 
-.PHONY: help install install-dev tools test check lint types tests format protos reference clean
+.PHONY: help demo install install-dev tools test check lint types tests format protos reference clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -25,14 +28,17 @@ help:  ## List the targets
 
 .venv/installed: pyproject.toml | .venv/bin/pip
 	@echo "Installing torch, then detex with client, trainer and generator (some minutes the first time) ..."
-	$(PIP_INSTALL) $(TORCH)
-	$(PIP_INSTALL) -e '.[client,trainer,generator]'
+	$(PIP_INSTALL_SHOWN) $(TORCH)
+	$(PIP_INSTALL_SHOWN) -e '.[client,trainer,generator]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed
 	@echo "Installing what tests and checks need ..."
 	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@
+
+demo: .venv/installed  ## Photos to pictures through both services: out/demo/contact_sheet.png
+	@$(BIN)/detex demo $(DEMO)
 
 install: .venv/installed  ## Create .venv with the client and both services
 
