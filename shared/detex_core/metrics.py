@@ -58,7 +58,7 @@ class MetricsServer:
                 f"metrics_address: given {address}, which cannot be listened on ({error}).", reason="ADDRESS_UNUSABLE"
             ) from error
         self.address = f"{host}:{self._server.server_port}"
-        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:

@@ -15,10 +15,12 @@ from detex_core.errors import DetexError, Violation
 
 ERROR_DOMAIN = "detex"
 
-# Statuses travel in trailing metadata, of which clients take 8 KiB by default.
-_MAX_MESSAGE_CHARACTERS = 1_000
-_MAX_DESCRIPTION_CHARACTERS = 300
-_MAX_VIOLATIONS = 10
+# A status travels in trailing metadata, of which callers take 8 KiB by default: the sentence (percent-encoded, and once
+# more in the details) and the violations (in base64) have to fit together.
+_MAX_MESSAGE_BYTES = 1_200
+_MAX_FIELD_BYTES = 200
+_MAX_DESCRIPTION_BYTES = 600
+_MAX_VIOLATIONS_BYTES = 2_400
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +48,13 @@ def as_domain_error(error: BaseException) -> DetexError:
 
 def rich_status(error: DetexError) -> grpc.Status:
     """The status of a call that ends with this error: code, sentence, ErrorInfo, BadRequest, RetryInfo."""
-    status = Status(code=error.code.value[0], message=_shortened(error.message, _MAX_MESSAGE_CHARACTERS))
+    status = Status(code=error.code.value[0], message=_shortened(error.message, _MAX_MESSAGE_BYTES))
     info = ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)
     if isinstance(error, InternalError):
         info.metadata["incident"] = error.incident
     status.details.add().Pack(info)
     if error.violations:
-        violations = [
-            BadRequest.FieldViolation(field=violation.field[:200], description=_description(violation))
-            for violation in _kept(error.violations)
-        ]
+        violations = [BadRequest.FieldViolation(field=f, description=d) for f, d in _descriptions(error.violations)]
         status.details.add().Pack(BadRequest(field_violations=violations))
     if error.retry_delay_seconds is not None:
         status.details.add().Pack(RetryInfo(retry_delay=_duration(error.retry_delay_seconds)))
@@ -68,25 +67,35 @@ def request_error(error: BaseException) -> generator_pb2.RequestError:
     return generator_pb2.RequestError(
         code=known.code.value[0],
         reason=known.reason,
-        message=_shortened(known.message, _MAX_MESSAGE_CHARACTERS),
-        violations=[
-            generator_pb2.FieldViolation(field=violation.field[:200], description=_description(violation))
-            for violation in _kept(known.violations)
-        ],
+        message=_shortened(known.message, _MAX_MESSAGE_BYTES),
+        violations=[generator_pb2.FieldViolation(field=f, description=d) for f, d in _descriptions(known.violations)],
         retry_delay=None if known.retry_delay_seconds is None else _duration(known.retry_delay_seconds),
     )
 
 
-def _description(violation: Violation) -> str:
-    return _shortened(f"Given {violation.given}; accepted is {violation.accepted}.", _MAX_DESCRIPTION_CHARACTERS)
+def _descriptions(violations: Sequence[Violation]) -> list[tuple[str, str]]:
+    """Fields and what is wrong with them, as many as fit."""
+    kept = []
+    left = _MAX_VIOLATIONS_BYTES
+    for violation in violations:
+        field = _shortened(violation.field, _MAX_FIELD_BYTES)
+        text = f"Given {violation.given}; accepted is {violation.accepted}."
+        description = _shortened(text, _MAX_DESCRIPTION_BYTES)
+        left -= len(field.encode()) + len(description.encode())
+        if left < 0:
+            break
+        kept.append((field, description))
+    return kept
 
 
-def _kept(violations: Sequence[Violation]) -> Sequence[Violation]:
-    return violations[:_MAX_VIOLATIONS]
-
-
-def _shortened(text: str, max_characters: int) -> str:
-    return text if len(text) <= max_characters else f"{text[: max_characters - 3]}..."
+def _shortened(text: str, max_bytes: int) -> str:
+    """The text, cut where its percent-encoded form is longer than `max_bytes`."""
+    size = 0
+    for position, character in enumerate(text):
+        size += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode(errors="replace"))
+        if size > max_bytes:
+            return f"{text[: max(position - 3, 0)]}..."
+    return text
 
 
 def _duration(seconds: float) -> Duration:
