@@ -139,7 +139,7 @@ def load_base_model(
         allow_downloads=allow_downloads,
     )
     folder = find(settings.source)
-    files.check_pipeline(folder)
+    files.check_folder(folder)
     place = torch.device(device)
     tokenizer = files.load_tokenizer(folder)
     text_encoder = files.load_text_encoder(folder, dtype)

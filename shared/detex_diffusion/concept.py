@@ -57,7 +57,7 @@ class Word:
     index: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Concept:
     """A concept, ready for use; tensors are not changed in place by anyone.
 

@@ -19,7 +19,7 @@ from detex_diffusion.cross_attention import cross_attention_layers, head_shape
 from detex_diffusion.key_value_delta import PROJECTIONS, KeyValueDeltas, ProjectionDelta
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OwnedTokens:
     """Tokens that go through the same deltas.
 
@@ -32,7 +32,7 @@ class OwnedTokens:
     deltas: KeyValueDeltas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PromptKeyValues:
     """Keys and values of one prompt.
 
@@ -62,7 +62,7 @@ class PromptKeyValues:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeyValueBatch:
     """Keys and values of B rows of a UNet call.
 

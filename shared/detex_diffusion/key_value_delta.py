@@ -14,7 +14,7 @@ PROJECTIONS = ("to_k", "to_v")
 """Names of the two projections that a delta may belong to."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FullDelta:
     """dW itself; may be a parameter in training.
 
@@ -46,7 +46,7 @@ class FullDelta:
         return self.weight
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LowRankDelta:
     """dW = up @ down, never multiplied out.
 
@@ -88,7 +88,7 @@ class LowRankDelta:
 ProjectionDelta = FullDelta | LowRankDelta
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerDelta:
     """What a concept adds to one cross-attention layer.
 

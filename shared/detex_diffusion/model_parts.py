@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import torch
 from detex_core.errors import DataLossError, FailedPreconditionError
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
@@ -32,13 +31,26 @@ _TOKENIZER_FILES = (
 )
 
 
-def check_pipeline(folder: Path) -> None:
-    """Refuse a folder whose `model_index.json` is not that of a Stable Diffusion 1.x or 2.x.
+def check_folder(folder: Path) -> None:
+    """Look at all that is quick to see before gigabytes are read.
 
     Raises:
-        FailedPreconditionError: It is another pipeline.
-        DataLossError: It cannot be read.
+        FailedPreconditionError: It is no Stable Diffusion 1.x or 2.x, or its weights are pickles or in several
+            files.
+        DataLossError: A file is missing, or a config cannot be read.
     """
+    _check_index(folder)
+    read_json(folder / "scheduler" / "scheduler_config.json")
+    read_json(folder / "tokenizer" / "tokenizer_config.json")
+    stems = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+    if image_encoder_folder(folder) is not None:
+        stems["image_encoder"] = "model"
+    for part, stem in stems.items():
+        read_json(folder / part / "config.json")
+        weights_file(folder / part, stem)
+
+
+def _check_index(folder: Path) -> None:
     index = read_json(folder / "model_index.json")
     for part, expected in _CLASSES.items():
         entry = index.get(part)
@@ -71,7 +83,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def load_tokenizer(folder: Path) -> Any:
     """The CLIP tokenizer; raises DataLossError where its files are missing or damaged."""
     place = folder / "tokenizer"
-    read_json(place / "tokenizer_config.json")
     if not (place / "tokenizer.json").is_file() and not (
         (place / "vocab.json").is_file() and (place / "merges.txt").is_file()
     ):
@@ -216,7 +227,9 @@ def _loaded(place: Path, load: Callable[[], _T]) -> _T:
     """What `load` gives; whatever a library raises about a damaged file becomes a DataLossError."""
     try:
         return load()
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # tokenizers raises nothing narrower
         message = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise DataLossError(f"{_place(place)} cannot be loaded: {message}") from error
 

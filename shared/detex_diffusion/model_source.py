@@ -6,6 +6,7 @@ from pathlib import Path
 
 from detex_core.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from detex_core.object_store import ObjectInfo, ObjectStore
+from detex_showroom import AssetMissingError, base_model_path
 
 from detex_diffusion.fingerprint import file_sha256
 
@@ -31,9 +32,10 @@ def model_folder(
     """
     kind, _, rest = source.partition(":")
     if source == "embedded":
-        from detex_showroom import base_model_path
-
-        return Path(base_model_path())
+        try:
+            return base_model_path()
+        except AssetMissingError as error:
+            raise FailedPreconditionError(f"The embedded model is not part of this installation: {error}") from error
     if kind == "store":
         if object_store is None:
             raise FailedPreconditionError(f"Model source {source!r} needs an object store, and none is at hand here.")

@@ -26,7 +26,7 @@ class PredictionType(StrEnum):
     VELOCITY = "v_prediction"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NoiseSchedule:
     """The forward process.
 

@@ -44,7 +44,7 @@ COLUMNS = (
 """Columns of a table: `rows[..., COLUMNS.index(name)]`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepTable:
     """The coefficients of one sampling run.
 

@@ -33,7 +33,7 @@ class PromptWord:
     word: Word
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenizedPrompt:
     """A prompt of T tokens with start, end and padding.
 
@@ -161,7 +161,8 @@ def encode(
 ) -> Tensor:
     """Hidden states of prompts, as StableDiffusionPipeline computes them, with the words of concepts in place.
 
-    Differentiable in the embeddings. Without words the result is bit for bit that of the text encoder itself.
+    Differentiable in the embeddings. Without words the result is bit for bit that of the text encoder itself. Prompts
+    that are to come out the same bit for bit in any company are encoded one at a time.
 
     Args:
         base_model: Whose text encoder.
