@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 from detex_core.metrics import new_registry
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
-from detex_generator.server import SERVICE_NAME, Generator
+from detex_generator.generator import SERVICE_NAME, Generator
 from detex_generator.settings import GeneratorSettings
 from detex_protos.v1 import generator_pb2, generator_pb2_grpc
 from detex_protos.v1.generator_pb2 import GeneratedImage, GenerateRequest, GenerateResponse

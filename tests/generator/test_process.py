@@ -1,23 +1,30 @@
 """The generator as a process of its own: start, end under load, wrong settings, and what Prometheus reads."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import grpc
 import pytest
-from detex_generator.server import SERVICE_NAME
+from detex_generator.generator import SERVICE_NAME, Generator
 from detex_protos.v1.generator_pb2 import GenerateRequest
 from detex_protos.v1.generator_pb2_grpc import GeneratorServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.generator.running_generator import TIMEOUT_SECONDS, images_of, refusal_of, wait_until
+from tests.generator.running_generator import (
+    TIMEOUT_SECONDS,
+    generator_settings,
+    images_of,
+    refusal_of,
+    running,
+    wait_until,
+)
 
 PROMTOOL = Path(__file__).parents[2] / ".tools" / "bin" / "promtool"
 
@@ -70,46 +77,47 @@ def settings(model_folders: dict[str, Path], store_folder: Path) -> dict[str, st
     }
 
 
-@pytest.fixture
-def generator(
-    settings: dict[str, str], concepts: object
-) -> Iterator[tuple[GeneratorProcess, dict[str, Any], grpc.Channel]]:
-    with GeneratorProcess(**settings) as process:
-        where = process.listening()
-        with grpc.insecure_channel(where["address"]) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            request = health_pb2.HealthCheckRequest(service=SERVICE_NAME)
-            wait_until(lambda: health.Check(request).status == health_pb2.HealthCheckResponse.SERVING)
-            yield process, where, channel
+def test_the_end_under_load_loses_nothing(settings: dict[str, str], concepts: object) -> None:
+    with GeneratorProcess(**settings) as process, grpc.insecure_channel(process.listening()["address"]) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        ask = health_pb2.HealthCheckRequest(service=SERVICE_NAME)
+        wait_until(lambda: health.Check(ask).status == health_pb2.HealthCheckResponse.SERVING)
+        stub = GeneratorServiceStub(channel)
+        requests = [GenerateRequest(prompt="[my-mug] on a beach", steps=40, count=4, seed=seed) for seed in range(4)]
+        calls = [stub.Generate(request, timeout=TIMEOUT_SECONDS) for request in requests]
+        for call in calls:
+            assert next(call).HasField("queued")
+        process.process.send_signal(signal.SIGTERM)
+        assert [len(images_of(call)) for call in calls] == [4, 4, 4, 4]
+        status, log = process.end()
+        assert status == 0, log
+        assert refusal_of(stub.Generate(requests[0])).code == grpc.StatusCode.UNAVAILABLE
 
 
-def test_the_end_under_load_loses_nothing(
-    generator: tuple[GeneratorProcess, dict[str, Any], grpc.Channel],
-) -> None:
-    process, _, channel = generator
-    stub = GeneratorServiceStub(channel)
-    calls = [
-        stub.Generate(
-            GenerateRequest(prompt="[my-mug] on a beach", steps=40, count=4, seed=seed), timeout=TIMEOUT_SECONDS
-        )
-        for seed in range(4)
-    ]
-    for call in calls:
-        assert next(call).HasField("queued")
-    process.process.send_signal(signal.SIGTERM)
-    assert [len(images_of(call)) for call in calls] == [4, 4, 4, 4]
-    status, log = process.end()
-    assert status == 0, log
-    assert refusal_of(stub.Generate(GenerateRequest(prompt="a mug"))).code == grpc.StatusCode.UNAVAILABLE
+def test_wrong_settings_end_it_with_a_sentence(settings: dict[str, str]) -> None:
+    with GeneratorProcess(**settings | {"max_waiting_images": "3"}) as process:
+        status, log = process.end()
+    assert status == 1
+    assert log.startswith("The settings of the generator are wrong:")
+    assert "max_images_per_request: given 64; accepted is at most max_waiting_images (3)" in log
+    assert "Traceback" not in log
 
 
-def test_prometheus_reads_its_metrics(generator: tuple[GeneratorProcess, dict[str, Any], grpc.Channel]) -> None:
-    _, where, channel = generator
-    stub = GeneratorServiceStub(channel)
-    assert len(images_of(stub.Generate(GenerateRequest(prompt="[my-mug]", steps=2), timeout=TIMEOUT_SECONDS))) == 1
-    assert refusal_of(stub.Generate(GenerateRequest())).code == grpc.StatusCode.INVALID_ARGUMENT
-    with urlopen(f"http://{where['metrics_address']}/metrics") as response:
-        text = response.read()
+def test_a_base_model_that_does_not_load_ends_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> int:
+        return await Generator(generator_settings({"gone": tmp_path / "gone"}, tmp_path / "store")).run()
+
+    assert asyncio.run(run()) == 1
+    assert "Base model gone does not load" in caplog.text
+
+
+def test_prometheus_reads_its_metrics(model_folders: dict[str, Path], store_folder: Path, concepts: object) -> None:
+    settings = generator_settings(model_folders, store_folder, metrics_address="127.0.0.1:0")
+    with running(settings) as generator:
+        generator.draw(prompt="[my-mug]", steps=2)
+        assert refusal_of(generator.start()).code == grpc.StatusCode.INVALID_ARGUMENT
+        with urlopen(f"http://{generator.generator.server.metrics_address}/metrics") as response:
+            text = response.read()
     assert b'detex_generator_requests_total{outcome="OK"} 1.0' in text
     assert b'detex_generator_requests_total{outcome="INVALID_ARGUMENT"} 1.0' in text
     assert b"my-mug" not in text
@@ -117,29 +125,3 @@ def test_prometheus_reads_its_metrics(generator: tuple[GeneratorProcess, dict[st
         pytest.skip("promtool is not installed: make tools")
     checked = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
-
-
-@pytest.mark.parametrize(
-    ("wrong", "told"),
-    [
-        ({"slots": "0"}, "slots"),
-        ({"max_waiting_images": "3"}, "max_images_per_request: given 64; accepted is at most max_waiting_images (3)"),
-        ({"default_base_model": "sd3"}, "default_base_model: given 'sd3'"),
-    ],
-    ids=["no slots", "short queue", "unknown default"],
-)
-def test_wrong_settings_end_it_with_a_sentence(settings: dict[str, str], wrong: dict[str, str], told: str) -> None:
-    with GeneratorProcess(**settings | wrong) as process:
-        status, log = process.end()
-    assert status == 1
-    assert log.startswith("The settings of the generator are wrong:")
-    assert told in log
-    assert "Traceback" not in log
-
-
-def test_a_base_model_that_does_not_load_ends_it(settings: dict[str, str], tmp_path: Path) -> None:
-    broken = json.dumps([{"name": "gone", "source": str(tmp_path / "gone")}])
-    with GeneratorProcess(**settings | {"base_models": broken}) as process:
-        status, log = process.end()
-    assert status == 1
-    assert any("gone" in json.loads(line)["message"] for line in log.splitlines() if '"ERROR"' in line)

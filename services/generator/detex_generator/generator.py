@@ -1,0 +1,129 @@
+"""The generator: its parts put together within an event loop."""
+
+import asyncio
+import logging
+from functools import partial
+
+from detex_core.artifact import ConceptArchive
+from detex_core.errors import UnavailableError
+from detex_core.grpc_server.server import Server
+from detex_core.grpc_server.service import Service
+from detex_core.metrics import new_registry
+from detex_core.object_store import open_object_store
+from detex_protos.v1.generator_pb2 import DESCRIPTOR
+from detex_protos.v1.generator_pb2_grpc import add_GeneratorServiceServicer_to_server
+from prometheus_client import CollectorRegistry
+
+from detex_generator.base_models import BaseModels
+from detex_generator.concept_cache import ConceptCache
+from detex_generator.engine import Admission, Engine
+from detex_generator.engine.failures import EngineStoppedError
+from detex_generator.metrics import GeneratorMetrics
+from detex_generator.prompt_cache import PromptCache
+from detex_generator.service import GeneratorServicer
+from detex_generator.settings import GeneratorSettings
+
+SERVICE_NAME = DESCRIPTOR.services_by_name["GeneratorService"].full_name
+_logger = logging.getLogger(__name__)
+
+
+class Generator:
+    """The generator within a running event loop, from its settings to a listening server.
+
+    It listens at once and reports NOT_SERVING until its base models are loaded. When the engine comes to an unplanned
+    end, it reports NOT_SERVING and ends, so that whoever supervises the process starts it anew.
+
+    Attributes:
+        server: The gRPC server; its `address` is known once `start` has returned.
+        engine: The engine.
+        base_models: The base models.
+        failure: What ended the generator before it was told to end, or None.
+    """
+
+    def __init__(self, settings: GeneratorSettings, registry: CollectorRegistry | None = None) -> None:
+        """Put the parts together; nothing runs yet.
+
+        Args:
+            settings: All that it is told.
+            registry: Where metrics go; a new one where absent.
+
+        Raises:
+            DetexError: The object store cannot be opened.
+        """
+        registry = registry or new_registry("generator")
+        metrics = GeneratorMetrics(registry)
+        object_store = open_object_store(settings.object_store)
+        concepts = ConceptCache(
+            ConceptArchive(object_store),
+            capacity_bytes=settings.concept_cache_bytes,
+            newest_version_seconds=settings.newest_version_seconds,
+            metrics=metrics,
+        )
+        self.failure: BaseException | None = None
+        self.base_models = BaseModels(settings, object_store)
+        admission = Admission(self.base_models, concepts, PromptCache(settings.prompt_cache_bytes, metrics))
+        self.engine = Engine(
+            settings,
+            admission,
+            metrics,
+            on_failure=partial(self._fail_from_thread, asyncio.get_running_loop()),
+        )
+        draining = asyncio.Event()
+        servicer = GeneratorServicer(settings, self.base_models, concepts, self.engine, metrics, draining)
+        service = Service(
+            SERVICE_NAME, partial(add_GeneratorServiceServicer_to_server, servicer), self._check_readiness
+        )
+        self.server = Server(settings, [service], registry)
+        self._draining = draining
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to listen, and to load base models in the background.
+
+        Raises:
+            FailedPreconditionError: An address cannot be listened on.
+        """
+        self.engine.start()
+        await self.server.start()
+        self._tasks = [asyncio.create_task(self._load()), asyncio.create_task(self._drain_engine())]
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT, then finish what was accepted; returns the exit status of the process."""
+        await self.start()
+        try:
+            await self.server.run()
+        finally:
+            await self.close()
+        return 0 if self.failure is None else 1
+
+    async def close(self) -> None:
+        """End; in order where `run` has drained the server, else at once."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self.engine.close)
+
+    async def _load(self) -> None:
+        try:
+            await asyncio.to_thread(self.base_models.load)
+        except Exception as error:
+            _logger.critical("The generator ends, for it cannot load its base models", exc_info=error)
+            self._fail(error)
+
+    async def _drain_engine(self) -> None:
+        await self.server.draining.wait()
+        self.engine.drain()
+        self._draining.set()
+
+    def _fail_from_thread(self, loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+        loop.call_soon_threadsafe(self._fail, error)
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = error
+        self.server.request_drain()
+
+    async def _check_readiness(self) -> None:
+        if not self.engine.healthy:
+            raise EngineStoppedError
+        if not self.base_models.loaded:
+            raise UnavailableError("The base models are still being loaded.", reason="LOADING")
