@@ -39,7 +39,7 @@ class Strict(BaseModel):
 
 def fail(how: str) -> None:
     """Raise the error of that name; do nothing where there is none."""
-    failures: dict[str, Callable[[], Exception]] = {
+    failures: dict[str, Callable[[], BaseException]] = {
         "invalid": lambda: invalid_input("reference.name", "'x y'", "a to z"),
         "two": lambda: InvalidInputError(Violation("steps", "0", "1 to 500"), Violation("count", "65", "1 to 64")),
         "huge": lambda: InvalidInputError(
@@ -56,6 +56,7 @@ def fail(how: str) -> None:
         "data_loss": lambda: DataLossError("flipped bit"),
         "aborted": lambda: AbortedError("race"),
         "base": lambda: DetexError("unspecific"),
+        "cancelled": asyncio.CancelledError,
         "defect": lambda: KeyError("secret of the house"),
     }
     if how in failures:

@@ -242,6 +242,21 @@ def test_messages_before_an_error_arrive() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_handler_that_is_cancelled_from_inside_does_not_leave_its_caller_waiting(
+    kind: Callable[[Running, str], Awaitable[None]],
+) -> None:
+    async def scenario() -> None:
+        async with running() as run:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await kind(run, "cancelled")
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert RetryInfo in details(raised.value)
+            await kind(run, "fine")
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("how", ["abort", "set_code"])
 def test_what_a_handler_says_itself_stands(how: str) -> None:
     async def scenario() -> None:

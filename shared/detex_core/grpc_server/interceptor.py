@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from detex_core.errors import UnavailableError
 from detex_core.grpc_server.call_metrics import CallMetrics
 from detex_core.grpc_server.status import as_domain_error, rich_status
 from detex_core.logging import add_log_fields
@@ -63,13 +64,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._others: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._ending = False
 
     async def wait_until_idle(self) -> None:
         """Return when no call of the domain runs."""
         await self._idle.wait()
 
     def end_other_calls(self) -> None:
-        """Cancel running calls of health and reflection, which may last for ever."""
+        """End running calls of health and reflection, which may last for ever."""
+        self._ending = True
         for task in self._others:
             task.cancel()
 
@@ -131,8 +134,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             yield
             code = _code(context)
         except asyncio.CancelledError:
-            code = _why_cancelled(context)
-            raise
+            ended_here = self._ending and not method.is_ours
+            if task is not None and task.cancelling() and not ended_here:
+                code = _why_cancelled(context)  # gRPC cancels the task of a call whose caller is gone
+                raise
+            # The cancellation comes out of something the handler waited for; gRPC would leave its caller waiting.
+            given_up = UnavailableError("The service has given up this call.")
+            code, reason = given_up.code, given_up.reason
+            await context.abort_with_status(rich_status(given_up))
         except grpc.aio.BaseError:  # the handler has aborted, or has written to a caller who is gone
             code = _why_cancelled(context) if context.cancelled() else _code(context)
             raise

@@ -1,0 +1,86 @@
+"""Log records as lines."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from detex_core.logging import configure_logging, log_fields
+from detex_core.settings import ServiceSettings
+from detex_core.tenancy import tenant_scope
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+def configured(stream: io.StringIO, **changes: Any) -> logging.Logger:
+    configure_logging(ServiceSettings(**changes), stream=stream)
+    return logging.getLogger("detex.test")
+
+
+def test_json_lines_carry_tenant_and_fields() -> None:
+    stream = io.StringIO()
+    logger = configured(stream)
+    with tenant_scope("acme"), log_fields(request_id="r1"):
+        logger.info("drawn %d pictures\nin two lines", 3, extra={"seconds": 0.5, "loss": float("nan"), "path": {1}})
+    logger.info("outside")
+    first, second = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert first["message"] == "drawn 3 pictures\nin two lines"
+    assert (first["level"], first["logger"], first["tenant"]) == ("INFO", "detex.test", "acme")
+    assert (first["request_id"], first["seconds"], first["loss"], first["path"]) == ("r1", 0.5, "nan", "{1}")
+    assert first["time"].endswith("Z")
+    assert "tenant" not in second
+    assert "request_id" not in second
+
+
+def test_exceptions_stay_on_their_line() -> None:
+    stream = io.StringIO()
+    logger = configured(stream)
+    try:
+        raise KeyError("lost")
+    except KeyError:
+        logger.exception("failed")
+    (line,) = stream.getvalue().splitlines()
+    assert "KeyError: 'lost'" in json.loads(line)["exception"]
+
+
+def test_terminals_get_text_unless_told_otherwise() -> None:
+    text = Terminal()
+    configured(text).info("ready", extra={"address": "127.0.0.1:1"})
+    assert text.getvalue().rstrip().endswith("INFO    detex.test: ready address=127.0.0.1:1")
+    as_json = Terminal()
+    configured(as_json, log_format="json").info("ready")
+    assert json.loads(as_json.getvalue())["message"] == "ready"
+    as_text = io.StringIO()
+    configured(as_text, log_format="text").info("ready")
+    assert "detex.test: ready" in as_text.getvalue()
+
+
+def test_levels() -> None:
+    stream = io.StringIO()
+    logger = configured(stream, log_level="WARNING")
+    logger.info("quiet")
+    logger.warning("loud")
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["loud"]
+
+
+def test_fields_cannot_take_the_place_of_what_every_line_has() -> None:
+    stream = io.StringIO()
+    configured(stream).info("real", extra={"level": "fake", "time": "fake"})
+    content = json.loads(stream.getvalue())
+    assert content["level"] == "INFO"
+    assert content["time"] != "fake"
