@@ -65,9 +65,9 @@ def describe(request: DescriptionRequest) -> BaseModelDescription:
         allow_downloads=request.allow_downloads,
     )
     from detex_diffusion.fingerprint import fingerprint
-    from detex_diffusion.model_parts import check_pipeline, fingerprinted_files, load_noise_schedule, read_json
+    from detex_diffusion.model_parts import check_folder, fingerprinted_files, load_noise_schedule, read_json
 
-    check_pipeline(folder)
+    check_folder(folder)
     sample_size = read_json(folder / "unet" / "config.json").get("sample_size", 64)
     rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
     factor = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
