@@ -1,3 +1,3 @@
 """Fixtures for all tests."""
 
-pytest_plugins = ["tests.servers.seaweedfs"]
+pytest_plugins = ["tests.servers.postgresql", "tests.servers.seaweedfs"]

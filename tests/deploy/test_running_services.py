@@ -1,118 +1,42 @@
 """Both services as processes, as a container starts them: probes, metrics, the end on SIGTERM, refused settings."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 import yaml
 from detex_protos.v1 import generator_pb2, generator_pb2_grpc, trainer_pb2, trainer_pb2_grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.deploy.running_service import START_SECONDS, RunningService, environment, poll, start_service
 from tests.tiny_models import write_tiny_model
 
 SERVICES = ("trainer", "generator")
-START_SECONDS = 90.0
 
 
-@dataclass
-class RunningService:
-    """A service in a process of its own.
-
-    Attributes:
-        name: `trainer` or `generator`.
-        process: The process.
-        log: Where its output goes.
-    """
-
-    name: str
-    process: "subprocess.Popen[bytes]"
-    log: Path
-    address: str = ""
-    metrics_address: str = ""
-
-    def records(self) -> list[dict[str, Any]]:
-        """The lines of its log; each must be JSON, as the chart asks for."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def wait_until_listening(self) -> None:
-        """Learn the addresses from the log."""
-
-        def listening() -> bool:
-            assert self.process.poll() is None, self.log.read_text()
-            complete = self.log.read_text().rpartition("\n")[0].splitlines()
-            for record in map(json.loads, complete):
-                if record["message"] == "listening":
-                    self.address, self.metrics_address = record["address"], record["metrics_address"]
-            return bool(self.address)
-
-        poll(listening)
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and body of an HTTP request to the metrics port."""
-        try:
-            with urllib.request.urlopen(f"http://{self.metrics_address}{path}", timeout=30) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def health(self) -> str:
-        """What the probes of the chart hear."""
-        request = health_pb2.HealthCheckRequest(service=f"detex.v1.{self.name.title()}Service")
-        with grpc.insecure_channel(self.address) as channel:
-            status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status
-        return health_pb2.HealthCheckResponse.ServingStatus.Name(status)
-
-    def metrics(self) -> str:
-        """The metrics after one good and one refused call."""
-        with grpc.insecure_channel(self.address) as channel:
-            if self.name == "trainer":
-                trainer = trainer_pb2_grpc.TrainerServiceStub(channel)
-                trainer.ListJobs(trainer_pb2.ListJobsRequest(), timeout=30)
-                with pytest.raises(grpc.RpcError):
-                    trainer.GetJob(trainer_pb2.GetJobRequest(job_id="none"), timeout=30)
-            else:
-                generator = generator_pb2_grpc.GeneratorServiceStub(channel)
-                generator.ListBaseModels(generator_pb2.ListBaseModelsRequest(), timeout=30)
-                request = generator_pb2.GenerateRequest(prompt="a [no-such-concept]", steps=1)
-                with pytest.raises(grpc.RpcError):
-                    list(generator.Generate(request, timeout=30))
-        status, text = self.get("/metrics")
-        assert status == 200
-        return text
-
-
-def poll(done: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-    """Wait until `done`; fails after the deadline."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, f"not within {seconds} seconds"
-        time.sleep(0.05)
-
-
-def environment(folder: Path, **settings: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DETEX_")}
-    return kept | {
-        "DETEX_WORK_FOLDER": str(folder / "work"),
-        "DETEX_OBJECT_STORE_URL": f"folder://{folder / 'store'}",
-        "DETEX_LISTEN_ADDRESS": "127.0.0.1:0",
-        "DETEX_METRICS_ADDRESS": "127.0.0.1:0",
-        "DETEX_LOG_FORMAT": "json",
-        "DETEX_READINESS_INTERVAL_SECONDS": "0.1",
-        **settings,
-    }
+def metrics_of(service: RunningService) -> str:
+    """The metrics after one good and one refused call."""
+    with grpc.insecure_channel(service.address) as channel:
+        if service.name == "trainer":
+            trainer = trainer_pb2_grpc.TrainerServiceStub(channel)
+            trainer.ListJobs(trainer_pb2.ListJobsRequest(), timeout=30)
+            with pytest.raises(grpc.RpcError):
+                trainer.GetJob(trainer_pb2.GetJobRequest(job_id="none"), timeout=30)
+        else:
+            generator = generator_pb2_grpc.GeneratorServiceStub(channel)
+            generator.ListBaseModels(generator_pb2.ListBaseModelsRequest(), timeout=30)
+            request = generator_pb2.GenerateRequest(prompt="a [no-such-concept]", steps=1)
+            with pytest.raises(grpc.RpcError):
+                list(generator.Generate(request, timeout=30))
+    status, text = service.get("/metrics")
+    assert status == 200
+    return text
 
 
 @pytest.fixture(scope="module")
@@ -123,15 +47,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Runn
     base_models = json.dumps([{"name": "tiny", "source": str(source), "default_steps": 1}])
     services = {}
     for name in SERVICES:
-        log = folder / f"{name}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"detex_{name}"],
-                env=environment(folder, DETEX_BASE_MODELS=base_models),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        services[name] = RunningService(name, process, log)
+        variables = environment(folder, DETEX_BASE_MODELS=base_models)
+        services[name] = start_service(name, folder / f"{name}.log", variables)
     try:
         for service in services.values():
             service.wait_until_listening()
@@ -157,7 +74,7 @@ def test_probes_are_answered(service: RunningService) -> None:
 
 
 def test_metrics_are_clean(service: RunningService, root: Path) -> None:
-    text = service.metrics()
+    text = metrics_of(service)
     promtool = root / ".tools" / "bin" / "promtool"
     assert promtool.exists(), "no promtool; run `make tools`"
     done = subprocess.run([str(promtool), "check", "metrics"], input=text, capture_output=True, text=True)
@@ -173,7 +90,7 @@ def test_promtool_is_awake(root: Path) -> None:
 
 
 def test_metrics_tell_of_the_calls(service: RunningService) -> None:
-    families = {family.name: family for family in text_string_to_metric_families(service.metrics())}
+    families = {family.name: family for family in text_string_to_metric_families(metrics_of(service))}
     handled = {
         (sample.labels["grpc_service"], sample.labels["grpc_code"]): sample.value
         for sample in families["grpc_server_handled"].samples
@@ -188,7 +105,7 @@ def test_metrics_tell_of_the_calls(service: RunningService) -> None:
 
 def test_documented_metrics_are_those_that_are_served(service: RunningService, root: Path) -> None:
     """What the services serve, for example with a collector that no document knows of, stands in the document."""
-    served = {line.split()[2] for line in service.metrics().splitlines() if line.startswith("# TYPE ")}
+    served = {line.split()[2] for line in metrics_of(service).splitlines() if line.startswith("# TYPE ")}
     own = {name for name in served if name.startswith(("detex_", "grpc_")) and not name.endswith("_created")}
     documented = set(re.findall(r"^\| `([a-z_]+)` \|", (root / "docs/operations.md").read_text(), re.MULTILINE))
     assert len(own) > 10

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detex_core.errors import DetexError, FailedPreconditionError, ResourceExhaustedError, UnavailableError
-from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
@@ -16,6 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from detex_trainer.jobs.tables import SCHEMA_VERSION, SchemaVersionRow, Table
 
 _BUSY_TIMEOUT_SECONDS = 10
+_TABLES_LOCK = int.from_bytes(b"detex")  # any number that nobody else in this database locks by
 
 
 class Database:
@@ -93,6 +94,9 @@ def _begin(connection: Connection) -> None:
 
 
 def _create_tables(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # Trainers start side by side, and there CREATE TABLE IF NOT EXISTS collides; SQLite has one writer anyway.
+        connection.execute(select(func.pg_advisory_xact_lock(_TABLES_LOCK)))
     Table.metadata.create_all(connection)
     version = connection.scalar(select(SchemaVersionRow.version))
     if version is None:
