@@ -106,7 +106,7 @@ def store(tmp_path: Path) -> FolderStore:
 
 
 @pytest.fixture
-def make_spec(model_settings: BaseModelSettings, tmp_path: Path):  # noqa: ANN201
+def make_spec(model_settings: BaseModelSettings, tmp_path: Path):
     """Makes job specs; keyword arguments are hyperparameters."""
 
     def make(
@@ -121,7 +121,7 @@ def make_spec(model_settings: BaseModelSettings, tmp_path: Path):  # noqa: ANN20
                 "concept_name": "my-mug",
                 "training_set_id": "ts-0123456789abcdef",
                 "method": method,
-                "hyperparameters": resolve_hyperparameters(method, {"steps": 6, **overrides}),
+                "hyperparameters": resolve_hyperparameters(method, {"steps": 3, **overrides}),
                 "attributes": attributes,
                 "base_model": model_settings,
                 "device": "cpu",

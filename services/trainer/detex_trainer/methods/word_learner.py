@@ -92,7 +92,7 @@ class WordLearner:
         self._attributes = tuple(attributes)
         self._photo_set = photo_set
         self._hyperparameters = hyperparameters
-        self._prompts = PhotoPrompts(
+        self.prompts = PhotoPrompts(
             name,
             class_word,
             self._attributes,
@@ -124,7 +124,7 @@ class WordLearner:
 
     def losses(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> Mapping[str, Tensor]:
         """`denoising`, `attention` and `prior` where they have a weight, and `total`."""
-        prompts = [self._prompts.draw(index, generator) for index in batch.photo_indices]
+        prompts = [self.prompts.draw(index, generator) for index in batch.photo_indices]
         hyperparameters = self._hyperparameters
         output = self.run(batch, noise, prompts, with_attention=hyperparameters.attention_loss_weight > 0)
         losses = {"denoising": self.denoising_loss(output, batch, noise, prompts)}
@@ -155,9 +155,9 @@ class WordLearner:
     @torch.no_grad()
     def measure(self, batch: Batch, noise: StepNoise) -> Mapping[str, float]:
         """Losses and attention under the full prompts and under the subject word alone, for reports."""
-        full = [self._prompts.full(index) for index in batch.photo_indices]
+        full = [self.prompts.full(index) for index in batch.photo_indices]
         output = self.run(batch, noise, full, with_attention=True)
-        alone = [self._prompts.full(index, kept=()) for index in batch.photo_indices]
+        alone = [self.prompts.full(index, kept=()) for index in batch.photo_indices]
         output_alone = self.run(batch, noise, alone, with_attention=True)
         # what uniform attention would put on the subject is the share of the picture that it covers
         inside, around = attention_mass(output.attention, output.regions).unbind(dim=1)  # (B,), (B,)

@@ -25,6 +25,7 @@ _SUBJECT_COLORS: Final = 3  # fewer than around it: a subject may not explain it
 _SURROUNDINGS_COLORS: Final = 8
 _CLEAR_EVIDENCE: Final = 2.0  # log odds above which a pixel serves to refit the subject's colours
 _SMALLEST_SUBJECT: Final = 16  # pixels at working size
+_SMALLEST_CONTRAST: Final = 1.0  # mean log odds by colour on the subject
 _SMALLEST_SHARE: Final = 0.005
 _LARGEST_SHARE: Final = 0.9
 
@@ -43,12 +44,13 @@ class ColorContrastSegmenter:
         scale = min(1.0, _WORKING_SIDE / max(photo.size))
         size = (max(8, round(photo.width * scale)), max(8, round(photo.height * scale)))
         lab = _cielab(np.asarray(photo.convert("RGB").resize(size, Image.Resampling.BOX), dtype=np.float64) / 255)
-        evidence = _evidence(lab)
+        evidence, contrast = _evidence(lab)
         # thin bridges to regions of like colour must not carry the mask along
         thickness = _detail_radius(*evidence.shape)
         mask = _dilated(_largest_region(_eroded(evidence > 0, thickness)), thickness)
         share = float(mask.mean())
-        if not _SMALLEST_SHARE <= share <= _LARGEST_SHARE:
+        stands_out = bool(mask.any()) and float(contrast[mask].mean()) >= _SMALLEST_CONTRAST
+        if not stands_out or not _SMALLEST_SHARE <= share <= _LARGEST_SHARE:
             raise SubjectNotFoundError(
                 f"No subject could be told from its surroundings by colour (the best guess covers {share:.0%} of the "
                 "photo). Send a mask with the photo, or a photo with an alpha channel."
@@ -57,8 +59,8 @@ class ColorContrastSegmenter:
         return np.asarray(soft, dtype=np.float32).clip(0, 1)
 
 
-def _evidence(lab: Array) -> Array:
-    """(h, w), above 0 where the subject is likelier than its surroundings."""
+def _evidence(lab: Array) -> tuple[Array, Array]:
+    """Two maps (h, w), above 0 where the subject is likelier than its surroundings: smoothed, and by colour alone."""
     height, width, _ = lab.shape
     colors = lab.reshape(-1, 3)
     border = _border(height, width).ravel()
@@ -68,18 +70,19 @@ def _evidence(lab: Array) -> Array:
     threshold = np.quantile(surprise[border], 0.9)
     subject = (surprise > threshold) & ~border
     if subject.sum() < _SMALLEST_SUBJECT:
-        return np.full((height, width), -1.0)
+        return np.full((height, width), -1.0), np.zeros((height, width))
     guide, radius = lab[..., 0] / 100, _detail_radius(height, width)
-    evidence = np.zeros((height, width))
+    evidence = contrast = np.zeros((height, width))
     for _ in range(_ROUNDS):
         model = fit_color_model(colors, subject.astype(np.float64) + 1e-6, _SUBJECT_COLORS)
         surroundings = fit_color_model(colors, (~subject).astype(np.float64) + 1e-6, _SURROUNDINGS_COLORS)
         ratio = model.log_likelihood(colors) - surroundings.log_likelihood(colors)
-        evidence = _guided_filter(guide, (ratio.clip(-6, 6) + near_middle).reshape(height, width), radius)
+        contrast = ratio.clip(-6, 6).reshape(height, width)
+        evidence = _guided_filter(guide, contrast + near_middle.reshape(height, width), radius)
         subject = (evidence.ravel() > _CLEAR_EVIDENCE) & ~border
         if subject.sum() < _SMALLEST_SUBJECT:
             break
-    return evidence
+    return evidence, contrast
 
 
 def _detail_radius(height: int, width: int) -> int:

@@ -15,7 +15,7 @@ from detex_trainer.hyperparameters import Hyperparameters
 from detex_trainer.methods.learner import Learner, StepNoise
 from detex_trainer.training.optimizer import ConceptOptimizer
 
-_DIVERGENCE_FACTOR = 20.0
+_DIVERGENCE_FACTOR = 4.0
 _DIVERGENCE_STEPS = 20
 
 

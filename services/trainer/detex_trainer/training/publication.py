@@ -10,6 +10,7 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, compress, key_value_form
 from detex_diffusion.concept_file import FILE_NAME, save_concept
 
+from detex_trainer.failures import DivergedError
 from detex_trainer.hyperparameters import DeltaForm, Hyperparameters
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.report import Report
@@ -36,11 +37,18 @@ class WrittenConcept:
 
 
 def write_concept(concept: Concept, hyperparameters: Hyperparameters) -> WrittenConcept:
-    """Bring a concept into the form asked for; raises DataLossError where a number does not fit its type."""
+    """Bring a concept into the form asked for; raises DivergedError where a number is too large for its type."""
     energy_kept = 1.0
     if hyperparameters.delta_form is DeltaForm.LOW_RANK and concept.key_value:
         concept, energy_kept = compress(concept, hyperparameters.low_rank_energy)
-    return WrittenConcept(concept, save_concept(concept, _DTYPES[hyperparameters.delta_form]), energy_kept)
+    dtype = _DTYPES[hyperparameters.delta_form]
+    largest = max(float(tensor.abs().max()) for tensor in concept.tensors().values())
+    if not largest <= torch.finfo(dtype).max:
+        raise DivergedError(
+            f"What was learned has grown to {largest:.3g}, more than {dtype} holds; lower the learning rates and "
+            "submit the job again."
+        )
+    return WrittenConcept(concept, save_concept(concept, dtype), energy_kept)
 
 
 def publish(

@@ -1,0 +1,23 @@
+"""Learners on the tiny base model."""
+
+import torch
+from detex_diffusion.base_model import BaseModel
+from detex_trainer.attributes import parse_attributes
+from detex_trainer.dataset import PhotoSet
+from detex_trainer.hyperparameters import resolve_hyperparameters
+from detex_trainer.methods import method_recipe
+from detex_trainer.methods.word_learner import WordLearner
+from detex_trainer.training.concept_training import prepare
+from detex_trainer.training_set import TrainingSet
+
+
+def make_learner(
+    base_model: BaseModel, training_set: TrainingSet, method: str = "detex", attributes: str = "", **overrides: object
+) -> tuple[WordLearner, PhotoSet]:
+    recipe = method_recipe(method)
+    hyperparameters = resolve_hyperparameters(method, overrides)
+    generator = torch.Generator().manual_seed(hyperparameters.seed)
+    named = parse_attributes(attributes.split())
+    photo_set = prepare(training_set, base_model, recipe, 0, generator, with_features=bool(named))
+    learner = recipe.learner(base_model, "my-mug", "mug", named, photo_set, hyperparameters, generator)
+    return learner, photo_set
