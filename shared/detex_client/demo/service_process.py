@@ -16,7 +16,7 @@ import grpc
 
 from detex_client.errors import DetexClientError
 
-START_TIMEOUT_SECONDS = 120.0
+START_TIMEOUT_SECONDS = 300.0
 STOP_TIMEOUT_SECONDS = 20.0
 LOG_TAIL_LINES = 20
 
