@@ -34,6 +34,7 @@ class RunningTrainer:
             "DETEX_RECONCILE_INTERVAL_SECONDS": "0.1",
             "DETEX_WATCH_INTERVAL_SECONDS": "0.1",
             "DETEX_LEASE_SECONDS": "1",
+            "DETEX_WORKER_NICENESS": "0",
             "DETEX_LOG_FORMAT": "json",
             # Nothing here reads a base model, and looking at one takes seconds.
             "DETEX_BASE_MODELS": '[{"name": "showroom", "source": "/absent"}]',

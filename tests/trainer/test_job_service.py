@@ -374,6 +374,7 @@ def write_model_folder(folder: Path) -> Path:
     contents = {
         "model_index.json": index,
         "tokenizer/tokenizer.json": {},
+        "tokenizer/tokenizer_config.json": {},
         "text_encoder/config.json": {},
         "unet/config.json": {"sample_size": [96, 64]},
         "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
