@@ -1,12 +1,12 @@
 """What only an S3 server can do: refuse credentials, vanish, fall silent, lose an answer."""
 
+import hashlib
 import http.server
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ import pytest
 from detex_core.errors import AlreadyExistsError, NotFoundError, PermissionDeniedError, UnavailableError
 from detex_core.object_store import MinioStore, ObjectStore, open_object_store
 from detex_core.object_store.location import S3Location
+from detex_core.object_store.minio_client import ConditionalMinio
 from detex_core.settings import ObjectStoreSettings
+from minio.error import S3Error
 
 from tests.core.conftest import BUCKET, PART_SIZE_BYTES, minio_store, plain_client
 from tests.servers.seaweedfs import SeaweedServer, start_seaweedfs
@@ -141,21 +143,49 @@ def test_large_files_travel_in_parts(
     assert etag.endswith("-3")
 
 
-def test_parts_of_writers_that_lost_are_thrown_away(
+def test_large_files_that_must_not_replace_others_travel_in_one_request(
+    seaweedfs: SeaweedServer, s3_store: MinioStore, s3_prefix: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(2 * PART_SIZE_BYTES + 1))
+    s3_store.put_file("big", source, if_absent=True)
+    etag = plain_client(seaweedfs).stat_object(BUCKET, f"{s3_prefix}/big").etag
+    assert etag == hashlib.md5(source.read_bytes()).hexdigest()
+    assert s3_store.get("big") == source.read_bytes()
+
+
+def test_files_beyond_one_request_are_tested_for_absence_when_their_upload_is_completed(
     seaweedfs: SeaweedServer, s3_store: MinioStore, s3_prefix: str, tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
     source.write_bytes(os.urandom(PART_SIZE_BYTES + 1))
+    in_parts = minio_store(seaweedfs, s3_prefix, max_single_put_bytes=0)
+    in_parts.put_file("first", source, if_absent=True)
+    assert s3_store.get("first") == source.read_bytes()
+    with pytest.raises(AlreadyExistsError):
+        in_parts.put_file("first", source, if_absent=True)
 
-    def write(_: int) -> bool:
-        try:
-            s3_store.put_file("big", source, if_absent=True)
-        except AlreadyExistsError:
-            return False
-        return True
 
-    with ThreadPoolExecutor(3) as pool:
-        assert sorted(pool.map(write, range(3))) == [False, False, True]
+def test_an_upload_that_meets_an_object_throws_its_parts_away(
+    seaweedfs: SeaweedServer, s3_store: MinioStore, s3_prefix: str
+) -> None:
+    client = ConditionalMinio(
+        seaweedfs.endpoint,
+        access_key=seaweedfs.access_key,
+        secret_key=seaweedfs.secret_key,
+        secure=False,
+        region="us-east-1",
+    )
+
+    def parts() -> Iterator[bytes]:
+        yield bytes(PART_SIZE_BYTES)
+        s3_store.put("big", b"another was faster")
+        yield b"end"
+
+    with pytest.raises(S3Error) as raised:
+        client.create_in_parts(BUCKET, f"{s3_prefix}/big", parts(), {}, if_absent=True)
+    assert raised.value.code == "PreconditionFailed"
+    assert s3_store.get("big") == b"another was faster"
     unfinished = plain_client(seaweedfs)._list_multipart_uploads(BUCKET, prefix=s3_prefix)
     assert [upload.object_name for upload in unfinished.uploads] == []
 

@@ -158,7 +158,7 @@ def test_files_of_any_size_go_and_come(store: ObjectStore, tmp_path: Path, size_
     assert target.read_bytes() == source.read_bytes()
 
 
-def test_files_in_parts_keep_if_absent_even_in_a_race(store: ObjectStore, tmp_path: Path) -> None:
+def test_large_files_keep_if_absent_even_in_a_race(store: ObjectStore, tmp_path: Path) -> None:
     sources = [tmp_path / f"source{number}" for number in range(4)]
     for source in sources:
         source.write_bytes(os.urandom(PART_SIZE_BYTES + 1_000))
@@ -172,8 +172,9 @@ def test_files_in_parts_keep_if_absent_even_in_a_race(store: ObjectStore, tmp_pa
 
 @pytest.mark.skipif(sys.platform != "linux", reason="takes a file of Linux that counts how much is read")
 def test_a_file_that_changes_while_it_is_read_is_not_stored(store: ObjectStore) -> None:
-    with pytest.raises(AbortedError, match="changed"):
-        store.put_file("key", Path("/proc/self/io"))
+    for if_absent in (False, True):
+        with pytest.raises(AbortedError, match="changed"):
+            store.put_file("key", Path("/proc/self/io"), if_absent=if_absent)
     with pytest.raises(NotFoundError):
         store.stat("key")
 

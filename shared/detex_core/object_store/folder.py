@@ -127,15 +127,21 @@ class FolderStore:
         path.rename(content)
         try:
             sync_folder(content.parent)
-            for _ in range(_ATTEMPTS):
-                with suppress(FileNotFoundError):  # another's delete has just removed the empty folder
-                    self._link(key, content, if_absent)
-                    status = os.fstat(file.fileno())
-                    return ObjectInfo(key, status.st_size, _modified(status), sha256)
-            raise AbortedError(f"Object {key} is being written and deleted by many at once.", retry_delay_seconds=1)
+            self._link_in_folder(key, content, if_absent)
         except BaseException:
             content.unlink(missing_ok=True)
             raise
+        with suppress(FileNotFoundError):  # deleted already, with its folder
+            sync_folder((self._objects / key).parent)
+        status = os.fstat(file.fileno())
+        return ObjectInfo(key, status.st_size, _modified(status), sha256)
+
+    def _link_in_folder(self, key: str, content: Path, if_absent: bool) -> None:
+        for _ in range(_ATTEMPTS):
+            with suppress(FileNotFoundError):  # another's delete has just removed the empty folder
+                self._link(key, content, if_absent)
+                return
+        raise AbortedError(f"Object {key} is being written and deleted by many at once.", retry_delay_seconds=1)
 
     def _link(self, key: str, content: Path, if_absent: bool) -> None:
         link = self._objects / key
@@ -154,7 +160,6 @@ class FolderStore:
                 raise (_conflict(key) if link.is_dir() else _exists(key)) from None
         else:
             self._replace_link(key, link, target)
-        sync_folder(link.parent)
 
     def _replace_link(self, key: str, link: Path, target: str) -> None:
         new = self._incoming / secrets.token_hex(16)
@@ -220,7 +225,8 @@ class FolderStore:
 
     def _discard(self, content: Path) -> None:
         if _DATA_NAME.fullmatch(content.name):  # what others linked to is theirs
-            content.unlink(missing_ok=True)
+            with suppress(OSError):  # what cannot be removed now is garbage and no reason to fail
+                content.unlink(missing_ok=True)
 
     def _remove_empty_folders(self, folder: Path) -> None:
         while folder != self._objects:

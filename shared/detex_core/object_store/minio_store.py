@@ -1,8 +1,9 @@
 """An object store in a bucket of an S3 server, through the `minio` client.
 
 The SHA-256 of an object is metadata of its own and is verified on every read. Conditional creation is S3's
-`If-None-Match: *`; for objects in parts the server tests it when the upload is completed, so that writers race to the
-end and the losers' parts are thrown away.
+`If-None-Match: *`, which servers hold against racing writers of one request each. So a file that must not replace
+another goes in one request, streamed, up to the 5 GiB that S3 allows. Only beyond does it go in parts, with the
+condition on the completion of the upload, which not every server holds against races.
 """
 
 import hashlib
@@ -12,18 +13,20 @@ from contextlib import contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from minio.error import S3Error
 from urllib3 import BaseHTTPResponse
 
-from detex_core.errors import AbortedError, AlreadyExistsError, NotFoundError
+from detex_core.errors import AlreadyExistsError, NotFoundError
 from detex_core.object_store.disk import BLOCK_BYTES, copy_hashed, disk_errors, replacing
 from detex_core.object_store.key import checked_key, is_key
 from detex_core.object_store.location import S3Location
-from detex_core.object_store.minio_client import ConditionalMinio, http_client
+from detex_core.object_store.minio_client import ConditionalMinio, FileBody, http_client
 from detex_core.object_store.minio_errors import BUCKET_MISSING, is_precondition, s3_errors
 from detex_core.object_store.protocol import ListedObject, ObjectInfo, verify
+
+MAX_SINGLE_PUT_BYTES = 5 * 1024**3
 
 _SHA256 = "x-amz-meta-detex-sha256"
 _WRITE_ID = "x-amz-meta-detex-write-id"
@@ -41,6 +44,7 @@ class MinioStore:
         connect_timeout_seconds: Longest wait for a connection, of which there are up to three.
         read_timeout_seconds: Longest silence within a request.
         part_size_bytes: Files above this size are sent in parts of it, at least 5 MiB.
+        max_single_put_bytes: Files up to this size are sent in one request where they must not replace another.
     """
 
     def __init__(
@@ -52,11 +56,13 @@ class MinioStore:
         connect_timeout_seconds: float = 2.0,
         read_timeout_seconds: float = 10.0,
         part_size_bytes: int = 16 * 1024**2,
+        max_single_put_bytes: int = MAX_SINGLE_PUT_BYTES,
     ) -> None:
         self._bucket = location.bucket
         self._prefix = f"{location.prefix}/" if location.prefix else ""
         self._region = location.region
         self._part_size_bytes = part_size_bytes
+        self._max_single_put_bytes = max_single_put_bytes
         self._client = ConditionalMinio(
             location.endpoint,
             access_key=access_key,
@@ -84,12 +90,14 @@ class MinioStore:
             self._raise_if_present(key)  # before the bytes travel
         headers = _headers(sha256, content_type)
 
+        in_parts = size_bytes > (self._max_single_put_bytes if if_absent else self._part_size_bytes)
+
         def upload() -> datetime:
             with path.open("rb") as file:
-                parts = _unchanged_parts(file, self._part_size_bytes, sha256)
-                if size_bytes <= self._part_size_bytes:
-                    data = b"".join(parts)
-                    return self._client.create(self._bucket, name, data, headers, if_absent=if_absent)
+                body = FileBody(file, size_bytes, sha256)
+                if not in_parts:
+                    return self._client.create(self._bucket, name, body, headers, if_absent=if_absent)
+                parts = iter(lambda: body.read(self._part_size_bytes), b"")
                 return self._client.create_in_parts(self._bucket, name, parts, headers, if_absent=if_absent)
 
         return ObjectInfo(key, size_bytes, self._write(key, headers, upload), sha256)
@@ -214,13 +222,3 @@ def _size_and_sha256(path: Path) -> tuple[int, str]:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return file.tell(), sha256
-
-
-def _unchanged_parts(file: BinaryIO, part_size_bytes: int, sha256: str) -> Iterator[bytes]:
-    """The file in parts; raises AbortedError after the last where their hash is not `sha256`."""
-    digest = hashlib.sha256()
-    while part := file.read(part_size_bytes):
-        digest.update(part)
-        yield part
-    if digest.hexdigest() != sha256:
-        raise AbortedError(f"{file.name} has changed while it was read.")
