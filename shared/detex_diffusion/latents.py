@@ -17,7 +17,8 @@ def initial_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise of a seed: the same on every device, and StableDiffusionPipeline's for a CPU generator.
 
     Args:
-        seed: 0 to 2^64 - 1.
+        seed: 0 to 2^64 - 1, of which torch's CPU generator (Mersenne Twister) takes the lower 32 bits: seeds that are
+            equal modulo 2^32 give the same noise.
         shape: (C, h, w), or (B, C, h, w) for B rows from one generator.
 
     Returns:

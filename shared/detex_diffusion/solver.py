@@ -11,6 +11,7 @@ Legend: B rows of a batch, n denoising steps, K columns of a table, C latent cha
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -88,10 +89,9 @@ def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, fie
     accepted = f"1 to {noise_schedule.training_timesteps} steps"
     if not 1 <= steps <= noise_schedule.training_timesteps:
         raise invalid_input(field, steps, accepted)
-    build = {Solver.DDIM: _ddim_rows, Solver.EULER: _euler_rows, Solver.DPM_SOLVER_PP_2M: _dpm_solver_pp_2m_rows}
     try:
-        rows, initial_noise_scale = build[solver](noise_schedule, steps)
-    except (ValueError, IndexError, RuntimeError) as error:
+        rows, initial_noise_scale = _rows(noise_schedule, solver, steps)
+    except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         raise invalid_input(field, steps, f"{accepted} that {solver.value} can take here: {error}") from error
     table = torch.tensor(rows, dtype=torch.float32)
     coefficients = table[:, [i for i, name in enumerate(COLUMNS) if name != "clean_limit"]]
@@ -155,6 +155,13 @@ def guide(unconditional: Tensor, conditional: Tensor, guidance_scales: Tensor) -
     """
     scales = guidance_scales.to(conditional.dtype).view(-1, *(1,) * (conditional.ndim - 1))
     return unconditional + scales * (conditional - unconditional)
+
+
+@lru_cache(maxsize=256)
+def _rows(noise_schedule: NoiseSchedule, solver: Solver, steps: int) -> tuple[list[list[float]], float]:
+    """Rows of the table and the initial noise scale; remembered, for diffusers takes milliseconds to set up."""
+    build = {Solver.DDIM: _ddim_rows, Solver.EULER: _euler_rows, Solver.DPM_SOLVER_PP_2M: _dpm_solver_pp_2m_rows}
+    return build[solver](noise_schedule, steps)
 
 
 def _scheduler(scheduler_class: Any, noise_schedule: NoiseSchedule, steps: int, **overrides: Any) -> Any:
@@ -226,27 +233,26 @@ def _dpm_solver_pp_2m_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[l
     )
     config = scheduler.config
     timesteps, sigmas = _levels(scheduler, steps)
-    alphas = (sigmas**2 + 1).rsqrt()
-    log_snr = -sigmas.log()  # lambda = log(alpha / sigma); infinite at the end
+    alphas = (sigmas**2 + 1).rsqrt().tolist()
+    log_snr = (-sigmas.log()).tolist()  # lambda = log(alpha / sigma); infinite at the end
+    levels = sigmas.tolist()
     low_order_at_end = (
         config.euler_at_final or (config.lower_order_final and steps < 15) or config.final_sigmas_type == "zero"
     )
     rows = []
     for i, timestep in enumerate(timesteps):
-        signal, noise = alphas[i].item(), (alphas[i] * sigmas[i]).item()
+        signal, noise = alphas[i], alphas[i] * levels[i]
         if noise_schedule.prediction_type is PredictionType.EPSILON:
             clean = 1 / signal, -noise / signal
         else:
             clean = signal, -noise
-        next_noise = (alphas[i + 1] * sigmas[i + 1]).item()
-        gain = (alphas[i + 1] * (1 - sigmas[i + 1] / sigmas[i])).item()
+        following = alphas[i + 1] * levels[i + 1] / noise
+        gain = alphas[i + 1] * (1 - levels[i + 1] / levels[i])
         extrapolation = 0.0
         if i > 0 and not (i == steps - 1 and low_order_at_end):
-            ratio = ((log_snr[i] - log_snr[i - 1]) / (log_snr[i + 1] - log_snr[i])).item()
+            ratio = _quotient(log_snr[i] - log_snr[i - 1], log_snr[i + 1] - log_snr[i])
             extrapolation = gain * _quotient(0.5, ratio)
-        rows.append(
-            [timestep, 1.0, *clean, float("inf"), next_noise / noise, 0.0, gain + extrapolation, -extrapolation]
-        )
+        rows.append([timestep, 1.0, *clean, float("inf"), following, 0.0, gain + extrapolation, -extrapolation])
     return rows, float(scheduler.init_noise_sigma)
 
 

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from detex_core.errors import DataLossError, FailedPreconditionError, NotFoundError
-from detex_core.object_store import FolderStore
+from detex_core.errors import DataLossError, FailedPreconditionError
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
-from detex_diffusion.latents import decode_latents, encode_images, to_pixels
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
@@ -265,67 +263,6 @@ def test_the_image_processor_of_the_folder_counts(folder: Path, base_models: dic
     (place / "preprocessor_config.json").write_text(json.dumps({**config, "crop_size": 24}))
     with pytest.raises(FailedPreconditionError, match="crops to 24 by 24 pixels, the encoder reads 32 by 32"):
         load_base_model(settings(folder))
-
-
-def upload(store: FolderStore, folder: Path, prefix: str) -> None:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            store.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
-
-
-def test_a_base_model_from_the_object_store(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    store, work = FolderStore(tmp_path / "store"), tmp_path / "work"
-    upload(store, model_folders["sd2"], "base_models/tiny")
-    direct = load_base_model(settings(model_folders["sd2"]))
-    got = load_base_model(settings("store:base_models/tiny"), object_store=store, work_folder=work)
-    assert got.fingerprint == direct.fingerprint
-    assert got.folder.is_relative_to(work)
-    for name, parameter in direct.unet.named_parameters():
-        assert torch.equal(got.unet.get_parameter(name), parameter)
-
-    # A copy that has been damaged meanwhile is fetched again, an intact one is not.
-    weights = got.folder / "unet" / "diffusion_pytorch_model.safetensors"
-    intact = (got.folder / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    again = load_base_model(settings("store:base_models/tiny"), object_store=store, work_folder=work)
-    assert again.fingerprint == direct.fingerprint
-    assert (got.folder / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == intact
-
-
-def test_sources_that_cannot_be_had(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path / "store")
-    with pytest.raises(NotFoundError, match="no model under 'nothing/'"):
-        load_base_model(settings("store:nothing"), object_store=store, work_folder=tmp_path)
-    with pytest.raises(FailedPreconditionError, match="needs an object store"):
-        load_base_model(settings("store:nothing"), work_folder=tmp_path)
-    with pytest.raises(FailedPreconditionError, match=r"there is no such folder; accepted is embedded"):
-        load_base_model(settings(tmp_path / "nowhere"), work_folder=tmp_path)
-    with pytest.raises(FailedPreconditionError, match="DETEX_ALLOW_DOWNLOADS=true"):
-        load_base_model(settings("hub:someone/something"), work_folder=tmp_path)
-
-
-def test_pictures_become_latents_and_pictures_again(base_model: BaseModel) -> None:
-    pixels = to_pixels([picture(1, 24, 16), picture(2, 24, 16)])
-    assert pixels.shape == (2, 3, 16, 24)
-    assert (float(pixels.min()), float(pixels.max())) == (-1.0, 1.0)
-    mode = encode_images(base_model.vae, pixels)
-    assert mode.shape == (2, *base_model.latent_shape(16, 24))
-    with torch.no_grad():
-        posterior = base_model.vae.encode(pixels).latent_dist
-    torch.testing.assert_close(mode, posterior.mean * base_model.vae.config.scaling_factor)
-    samples = [encode_images(base_model.vae, pixels, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
-    assert torch.equal(samples[0], samples[1])
-    assert not torch.equal(samples[0], samples[2])
-    with torch.no_grad():
-        wanted = base_model.vae.decode(posterior.mean).sample
-    torch.testing.assert_close(decode_latents(base_model.vae, mode), wanted, rtol=1e-5, atol=1e-5)
-
-
-def test_pictures_that_overflow_are_an_error(base_model: BaseModel) -> None:
-    with pytest.raises(FailedPreconditionError, match="float32 or bfloat16"):
-        decode_latents(base_model.vae, torch.full((1, 4, 8, 8), float("inf")))
 
 
 def test_the_tiny_models_are_the_same_every_time(tmp_path: Path, base_models: dict[str, BaseModel]) -> None:
