@@ -25,6 +25,7 @@ def variables(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPath
         folder,
         DETEX_BASE_MODELS=base_models,
         DETEX_DATABASE_URL=postgres_server.url(),
+        DETEX_WORKER_NICENESS="0",
         PGPASSWORD=postgres_server.password,
     )
 

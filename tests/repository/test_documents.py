@@ -52,7 +52,7 @@ def test_unknown_targets_are_refused(run) -> None:
 
 def test_detex_commands_exist(run, readmes: dict[str, str]) -> None:
     used = {tuple(command[1:]) for text in readmes.values() for command in commands(text, "detex")}
-    assert {"demo", "generate", "train"} <= {words[0] for words in used}
+    assert {"generate", "train"} <= {words[0] for words in used}
     for words in used:
         path = [words[0]]
         help_text = run("detex", *path, "--help").stdout
