@@ -9,6 +9,7 @@ weights.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from benchmarks.showroom.base_model.architecture import LATENT_CHANNELS, build_scheduler, build_text_encoder, build_unet
@@ -30,6 +32,7 @@ from benchmarks.showroom.base_model.replicas import Replicas
 from benchmarks.showroom.base_model.schedule import PhaseClock, load_checkpoint, rate_factor, save_checkpoint
 
 CHECKPOINT = "diffusion.pt"
+LATENTS = "latents.pt"
 _ENCODING_BATCH = 50
 _SAVE_EVERY_SECONDS = 150.0
 
@@ -69,7 +72,8 @@ def train_diffusion(
     Raises:
         FileNotFoundError: if the autoencoder or the encoders have no checkpoint.
     """
-    data = encode_corpus(corpus, load_autoencoder(recipe, work, device), device, replicas)
+    data = encode_corpus(corpus, load_autoencoder(recipe, work, device), work, replicas)
+    data = LatentCorpus(data.latents.to(device), data.cover.to(device))
     report(f"diffusion: latents deviate by {float(data.latents.std()):.3f}")
     torch.manual_seed(recipe.seed + 2)
     model = Denoiser(
@@ -168,7 +172,9 @@ def velocity_loss(
     noise = torch.randn(latents.shape, generator=generator).to(device)
     noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
     velocity = kept.sqrt() * noise - (1 - kept).sqrt() * latents
-    with torch.autocast(device.type, torch.bfloat16):
+    # On a CPU, the plain product form of attention trains 1.6 times as fast as the fused kernel at these sizes.
+    attention = SDPBackend.MATH if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+    with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(attention):
         states = model.text.text_model(input_ids=tokens).last_hidden_state
         predicted = model.unet(noisy.contiguous(memory_format=torch.channels_last), timesteps, states).sample
     weight = 1 + mask_weight * cover
@@ -176,8 +182,16 @@ def velocity_loss(
 
 
 @torch.no_grad()
-def encode_corpus(corpus: Corpus, autoencoder: AutoencoderKL, device: torch.device, replicas: Replicas) -> LatentCorpus:
-    """Latents of all photos and their mirror images; every replica encodes its share of them."""
+def encode_corpus(corpus: Corpus, autoencoder: AutoencoderKL, work: Path, replicas: Replicas) -> LatentCorpus:
+    """Latents of all photos and their mirror images, on the CPU; every replica encodes its share of them.
+
+    They are kept in the work folder, for the next run on the same photos with the same encoder.
+    """
+    key = _fingerprint(corpus, autoencoder)
+    kept = load_checkpoint(work / LATENTS, torch.device("cpu"))
+    if kept is not None and kept["key"] == key:
+        return LatentCorpus(kept["latents"], kept["cover"])
+    device = next(autoencoder.parameters()).device
     side = corpus.images.shape[-1] // 8
     latents = torch.zeros(2, len(corpus), LATENT_CHANNELS, side, side)
     cover = torch.zeros(2, len(corpus), 1, side, side)
@@ -189,7 +203,18 @@ def encode_corpus(corpus: Corpus, autoencoder: AutoencoderKL, device: torch.devi
             latents[mirrored, index] = autoencoder.encode(pictures).latent_dist.mean.cpu()
             cover[mirrored, index] = functional.avg_pool2d(corpus.cover(index, flags, device), 8).cpu()
     latents *= autoencoder.config.scaling_factor
-    return LatentCorpus(replicas.sum(latents).to(device), replicas.sum(cover).to(device))
+    latents, cover = replicas.sum(latents), replicas.sum(cover)
+    if replicas.leads:
+        save_checkpoint(work / LATENTS, {"key": key, "latents": latents, "cover": cover})
+    return LatentCorpus(latents, cover)
+
+
+def _fingerprint(corpus: Corpus, autoencoder: AutoencoderKL) -> str:
+    """What the latents depend on: the photos and the encoder's weights."""
+    digest = hashlib.sha256(corpus.images.numpy().tobytes())
+    for tensor in (*autoencoder.encoder.state_dict().values(), *autoencoder.quant_conv.state_dict().values()):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_denoiser(recipe: Recipe, tokenizer: CLIPTokenizer, work: Path, device: torch.device) -> Denoiser:

@@ -1,11 +1,11 @@
 """The linear latent code, and the autoencoder weights that compute it exactly.
 
-An 8x8 patch of a picture is coded by its 16 principal components, each divided by the square root of its deviation, so
-that coarse structure keeps a larger deviation than fine texture; patches count the more, the more of them the product
-covers. AutoencoderKL's encoder can compute any such code: its residual branches are switched off, the stride-2
-convolutions gather 2x2, 4x4 and 8x8 pixels, large constants fix the statistics of its last normalisation, and its last
-activation becomes linear on pairs of opposite sign, as silu(z) - silu(-z) = z. Only the decoder has to be learnt, and the UNet
-can be trained on the latents at once.
+An 8x8 patch of a picture is coded by its 16 principal components, each divided by the square root of its deviation,
+so that coarse structure keeps a larger deviation than fine texture; patches count the more, the more of them the
+product covers. AutoencoderKL's encoder can compute any such code: its residual branches are switched off, the
+stride-2 convolutions gather 2x2, 4x4 and 8x8 pixels, large constants fix the statistics of its last normalisation,
+and its last activation becomes linear on pairs of opposite sign, as silu(z) - silu(-z) = z. Only the decoder has to
+be learnt, and the UNet can be trained on the latents at once.
 """
 
 from __future__ import annotations
