@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 120.0
 
 
 def generator_settings(models: dict[str, Path], store: Path, **changes: object) -> GeneratorSettings:

@@ -7,15 +7,18 @@ from typing import Any
 
 import grpc
 import pytest
-from detex_protos.v1.generator_pb2 import GenerateRequest
+from detex_protos.v1.generator_pb2 import GenerateManyRequest, GenerateRequest
 
 from tests.generator.running_generator import (
+    TIMEOUT_SECONDS,
     Refusal,
     RunningGenerator,
     generator_settings,
     images_of,
+    pixels,
     refusal_of,
     running,
+    signal_to_noise_decibels,
     wait_until,
 )
 
@@ -26,7 +29,13 @@ LONG: dict[str, Any] = {"prompt": "a mug", "steps": 500}
 def small(model_folders: dict[str, Path], store_folder: Path) -> Iterator[RunningGenerator]:
     """Two slots, six images may wait."""
     settings = generator_settings(
-        model_folders, store_folder, slots=2, max_waiting_images=6, max_images_per_request=4, drain_grace_seconds=30
+        model_folders,
+        store_folder,
+        slots=2,
+        max_waiting_images=6,
+        max_images_per_request=4,
+        max_requests_in_flight_per_stream=4,
+        drain_grace_seconds=30,
     )
     with running(settings) as generator:
         yield generator
@@ -158,3 +167,21 @@ def _is_refused(generator: RunningGenerator) -> bool:
     except grpc.RpcError as error:
         return Refusal(error).code == grpc.StatusCode.UNAVAILABLE
     return False
+
+
+def test_who_takes_a_freed_slot_gets_its_own_prompt(small: RunningGenerator) -> None:
+    """One slot stays taken while image after image, each of another prompt, passes through the slot beside it."""
+    prompts = [f"a {color} {thing}" for color in ("red", "blue", "green", "white") for thing in ("mug", "vase", "lamp")]
+    expected = [pixels(small.draw(prompt=prompt, steps=1, seed=1)[0].png) for prompt in prompts]
+    assert len({picture.tobytes() for picture in expected}) == len(prompts)
+    long = begun(small.start(**LONG))
+    requests = (
+        GenerateManyRequest(key=str(i), request=GenerateRequest(prompt=prompt, steps=1, seed=1))
+        for i, prompt in enumerate(prompts)
+    )
+    for answer in small.stub.GenerateMany(requests, timeout=TIMEOUT_SECONDS):
+        if answer.response.HasField("image"):
+            drawn = pixels(answer.response.image.png)
+            assert signal_to_noise_decibels(drawn, expected[int(answer.key)]) >= 50
+    assert small.metric("slots_in_use") == 1
+    long.cancel()

@@ -5,7 +5,7 @@ import logging
 from functools import partial
 
 from detex_core.artifact import ConceptArchive
-from detex_core.errors import UnavailableError
+from detex_core.errors import DetexError, UnavailableError
 from detex_core.grpc_server.server import Server
 from detex_core.grpc_server.service import Service
 from detex_core.metrics import new_registry
@@ -107,7 +107,9 @@ class Generator:
         try:
             await asyncio.to_thread(self.base_models.load)
         except Exception as error:
-            _logger.critical("The generator ends, for it cannot load its base models", exc_info=error)
+            # What is of the domain has been told in full; the trace is for defects.
+            trace = None if isinstance(error, DetexError) else error
+            _logger.critical("The generator ends, for it cannot load its base models", exc_info=trace)
             self._fail(error)
 
     async def _drain_engine(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 
 from detex_core.errors import DetexError
@@ -24,6 +25,9 @@ def main() -> None:
     except (ValidationError, DetexError) as error:
         sys.exit(f"The settings of the generator are wrong: {error}")
     configure_logging(settings)
+    # Threads that spin while they wait for each other cost more than they gain: the step loop, encoding and decoding
+    # each have a team of their own, and containers rarely have a core for every thread. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(asyncio.run(_serve(settings)))
     except DetexError as error:

@@ -178,6 +178,10 @@ class Engine:
             self._active.discard(active)
         self._metrics.requests.labels(outcome).inc()
         self._metrics.request_seconds.observe(active.age_seconds)
+        extra = {"request_id": active.request_id, "tenant": active.tenant, "outcome": outcome}
+        _logger.info(
+            "request ended", extra=extra | {"images": active.request.count, "seconds": round(active.age_seconds, 3)}
+        )
         self._scheduler.forget(active)
         self._encode_more()
 

@@ -118,7 +118,10 @@ class Scheduler:
     def forget(self, active: ActiveRequest) -> None:
         """Take all waiting images of a request out; its images in slots leave at the next step boundary."""
         with self._condition:
-            self._waiting_images -= self._waiting.pop(active, 0)
+            waiting = self._waiting.pop(active, 0)
+            if not waiting:
+                return
+            self._waiting_images -= waiting
             self._queue.remove(lambda task: task.active is active)
             self._ready = deque(task for task in self._ready if task.active is not active)
             self._condition.notify_all()

@@ -45,7 +45,7 @@ class StepOutcome:
     error: DetexError | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slot:
     """An image in its slot.
 
@@ -64,6 +64,21 @@ class _Slot:
     start_time: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """What a step computes for one image.
+
+    Attributes:
+        latents: (C, h, w), the next latents.
+        clean: (C, h, w), the clean latents as the model guesses them.
+        finite: Whether all of the next latents are numbers.
+    """
+
+    latents: Tensor
+    clean: Tensor
+    finite: bool
+
+
 class SlotBatch:
     """Slots of one base model and size; belongs to the thread of the step loop."""
 
@@ -73,7 +88,7 @@ class SlotBatch:
         self._unet = KeyValueUNet(base_model.unet)
         self._shape = base_model.latent_shape(height, width)  # (C, h, w)
         self._slots: list[_Slot] = []
-        self._stacked: tuple[tuple[int, ...], KeyValueBatch] | None = None
+        self._stacked: tuple[tuple[_Slot, ...], KeyValueBatch] | None = None
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -106,7 +121,7 @@ class SlotBatch:
         """
         slots = self._slots
         try:
-            results: list[tuple[Tensor, Tensor] | DetexError] = list(self._evaluate(slots))
+            results: list[_Step | DetexError] = list(self._evaluate(slots))
         except Exception:
             _logger.exception("A UNet pass over %d images failed; each is tried by itself", len(slots))
             self._stacked = None
@@ -121,8 +136,8 @@ class SlotBatch:
             self._stacked = None
         return outcomes
 
-    def _evaluate(self, slots: Sequence[_Slot]) -> list[tuple[Tensor, Tensor]]:
-        """Next latents and clean latents of images, each (C, h, w); changes nothing."""
+    def _evaluate(self, slots: Sequence[_Slot]) -> list[_Step]:
+        """One step of images; changes nothing."""
         device = self._base_model.device
         rows = torch.stack([slot.task.checked.step_table.rows[slot.step] for slot in slots]).to(device)  # (N, K)
         latents = torch.stack([slot.latents for slot in slots])  # (N, C, h, w)
@@ -144,9 +159,10 @@ class SlotBatch:
                 guide(output[len(slots) :], predicted[guided], scales),
             )
         following, clean = solver_step(rows, latents, predicted, previous_clean)
-        return list(zip(following, clean, strict=True))
+        finite = torch.isfinite(following).flatten(1).all(dim=1).tolist()
+        return [_Step(*result) for result in zip(following, clean, finite, strict=True)]
 
-    def _evaluate_alone(self, slot: _Slot) -> tuple[Tensor, Tensor] | DetexError:
+    def _evaluate_alone(self, slot: _Slot) -> _Step | DetexError:
         try:
             return self._evaluate([slot])[0]
         except DetexError as error:
@@ -156,13 +172,13 @@ class SlotBatch:
             _logger.exception("Image %d of request %s failed", task.index, task.active.request_id)
             return DrawingError(task.index)
 
-    def _take(self, slot: _Slot, result: tuple[Tensor, Tensor] | DetexError) -> StepOutcome:
+    def _take(self, slot: _Slot, result: _Step | DetexError) -> StepOutcome:
         task, total = slot.task, slot.task.active.request.steps
         slot.step += 1
         if isinstance(result, DetexError):
             return StepOutcome(task, slot.step, error=result)
-        slot.latents, slot.previous_clean = result
-        if not bool(torch.isfinite(slot.latents).all()):
+        slot.latents, slot.previous_clean = result.latents, result.clean
+        if not result.finite:
             return StepOutcome(task, slot.step, error=NonFiniteLatentsError(task.index, slot.step, total))
         done = slot.step == total
         interval = task.active.request.preview_interval_steps
@@ -177,7 +193,7 @@ class SlotBatch:
 
     def _key_values(self, slots: Sequence[_Slot]) -> KeyValueBatch:
         """Keys and values of R rows; stacked anew only when other images are in the slots."""
-        present = tuple(id(slot) for slot in slots)
+        present = tuple(slots)
         if self._stacked is None or self._stacked[0] != present:
             conditionings = [slot.task.conditioning for slot in slots if slot.task.conditioning is not None]
             prompts = [found.prompt for found in conditionings]
