@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,8 +36,7 @@ def check_folder(folder: Path) -> None:
     """Look at all that is quick to see before gigabytes are read.
 
     Raises:
-        FailedPreconditionError: It is no Stable Diffusion 1.x or 2.x, or its weights are pickles or in several
-            files.
+        FailedPreconditionError: It is no Stable Diffusion 1.x or 2.x, or its weights are pickles.
         DataLossError: A file is missing, or a config cannot be read.
     """
     _check_index(folder)
@@ -47,7 +47,7 @@ def check_folder(folder: Path) -> None:
         stems["image_encoder"] = "model"
     for part, stem in stems.items():
         read_json(folder / part / "config.json")
-        weights_file(folder / part, stem)
+        weight_files(folder / part, stem)
 
 
 def _check_index(folder: Path) -> None:
@@ -102,7 +102,7 @@ def load_unet(folder: Path, dtype: torch.dtype) -> Any:
     """The UNet.
 
     Raises:
-        FailedPreconditionError: Its weights are pickles or lie in several files.
+        FailedPreconditionError: Its weights are pickles.
         DataLossError: A file is missing or damaged, or tensors are missing, unknown or of wrong shape.
     """
     return _diffusers_model(UNet2DConditionModel, folder / "unet", dtype)
@@ -156,33 +156,61 @@ def fingerprinted_files(folder: Path) -> list[Path]:
     return [
         *tokenizer,
         folder / "text_encoder" / "config.json",
-        weights_file(folder / "text_encoder", "model"),
+        *weight_files(folder / "text_encoder", "model").files,
         folder / "unet" / "config.json",
-        weights_file(folder / "unet", "diffusion_pytorch_model"),
+        *weight_files(folder / "unet", "diffusion_pytorch_model").files,
         folder / "scheduler" / "scheduler_config.json",
     ]
 
 
-def weights_file(place: Path, stem: str) -> Path:
-    """The safetensors file of a part, of full or half precision.
+@dataclass(frozen=True)
+class WeightFiles:
+    """The safetensors files of a part.
+
+    Attributes:
+        files: One file, or the index of several and then these.
+        variant: `fp16` where the names say so, otherwise None.
+    """
+
+    files: tuple[Path, ...]
+    variant: str | None
+
+
+def weight_files(place: Path, stem: str) -> WeightFiles:
+    """Where the weights of a part lie: in one file or in several with an index, of full or half precision.
 
     Raises:
-        FailedPreconditionError: The weights are pickles, or lie in several files.
-        DataLossError: There are none.
+        FailedPreconditionError: The weights are pickles.
+        DataLossError: There are none, or one that the index names is missing.
     """
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+    for variant, name, index in (
+        (None, f"{stem}.safetensors", f"{stem}.safetensors.index.json"),
+        ("fp16", f"{stem}.fp16.safetensors", f"{stem}.safetensors.index.fp16.json"),
+    ):
         if (place / name).is_file():
-            return place / name
+            return WeightFiles((place / name,), variant)
+        if (place / index).is_file():
+            return WeightFiles((place / index, *_indexed_files(place / index)), variant)
     if any(any(place.glob(pattern)) for pattern in ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")):
         raise FailedPreconditionError(
             f"{_place(place)} holds its weights as pickle, which can run code when read and is refused; convert it to "
             f"{stem}.safetensors."
         )
-    if any(place.glob("*.safetensors.index.json")):
-        raise FailedPreconditionError(
-            f"{_place(place)} holds its weights in several files; accepted is one {stem}.safetensors."
-        )
     raise DataLossError(f"{_place(place)} lacks {stem}.safetensors.")
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    """The files that an index spreads the tensors over, in the order of their names."""
+    spread = read_json(index).get("weight_map")
+    names: set[str] = {str(name) for name in spread.values()} if isinstance(spread, dict) else set()
+    # A name with a separator would lead out of the folder.
+    if not names or any(name != Path(name).name for name in names):
+        raise DataLossError(f"{_place(index)} does not say which file of its folder holds which tensor.")
+    files = [index.parent / name for name in sorted(names)]
+    for file in files:
+        if not file.is_file():
+            raise DataLossError(f"{_place(file)} is missing, which {index.name} names.")
+    return files
 
 
 def _diffusers_model(model_class: Any, place: Path, dtype: torch.dtype) -> Any:
@@ -202,13 +230,12 @@ def _transformers_model(model_class: Any, place: Path, dtype: torch.dtype) -> An
 
 def _model(model_class: Any, place: Path, stem: str, **options: Any) -> Any:
     read_json(place / "config.json")
-    path = weights_file(place, stem)
-    variant = "fp16" if path.name.endswith(".fp16.safetensors") else None
+    weights = weight_files(place, stem)
     model, report = _loaded(
         place,
         lambda: model_class.from_pretrained(
             place,
-            variant=variant,
+            variant=weights.variant,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
@@ -219,7 +246,7 @@ def _model(model_class: Any, place: Path, stem: str, **options: Any) -> Any:
         names = sorted(str(name) for name in report.get(key) or [] if not str(name).endswith("position_ids"))
         if names:
             shown = ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
-            raise DataLossError(f"{_place(path)} does not fit its config: {key.replace('_', ' ')} {shown}.")
+            raise DataLossError(f"{_place(weights.files[0])} does not fit its config: {key.replace('_', ' ')} {shown}.")
     return model
 
 

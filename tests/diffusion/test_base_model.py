@@ -193,11 +193,33 @@ def test_pickles_are_refused(folder: Path) -> None:
         load_base_model(settings(folder))
 
 
-def test_weights_in_several_files_are_refused(folder: Path) -> None:
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_weights_in_several_files_are_read(folder: Path, part: str) -> None:
+    whole = load_base_model(settings(folder))
+    for path in (folder / part).glob("*.safetensors"):
+        path.unlink()
+    getattr(whole, part).save_pretrained(folder / part, max_shard_size="20KB")
+    assert len(list((folder / part).glob("*.safetensors"))) > 1
+    spread = load_base_model(settings(folder))
+    for name, tensor in getattr(whole, part).state_dict().items():
+        assert torch.equal(getattr(spread, part).state_dict()[name], tensor), name
+    before = spread.fingerprint
+    last = max((folder / part).glob("*.safetensors"))
+    data = bytearray(last.read_bytes())
+    data[-1] ^= 1
+    last.write_bytes(data)
+    assert load_base_model(settings(folder)).fingerprint != before
+    last.unlink()
+    with pytest.raises(DataLossError, match=f"{last.name} is missing, which .*index.json names"):
+        load_base_model(settings(folder))
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": {"a": "../vae/a.safetensors"}}])
+def test_an_index_of_weights_that_names_no_files_is_refused(folder: Path, index: dict[str, object]) -> None:
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    path.with_name("diffusion_pytorch_model.safetensors.index.json").write_text("{}")
+    path.with_name("diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     path.unlink()
-    with pytest.raises(FailedPreconditionError, match="several files"):
+    with pytest.raises(DataLossError, match="which file of its folder"):
         load_base_model(settings(folder))
 
 
