@@ -51,11 +51,10 @@ class RunningTrainer:
         self._addresses: queue.Queue[tuple[str, str]] = queue.Queue()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        try:
-            self.address, self.metrics_address = self._addresses.get(timeout=DEADLINE_SECONDS)
-        except queue.Empty:
-            self.kill()
-            raise AssertionError("".join(self.log)) from None
+        self.address, self.metrics_address = self._addresses.get(timeout=2 * DEADLINE_SECONDS)
+        if not self.address:
+            self.wait()
+            raise AssertionError("".join(self.log))
         self.channel = grpc.insecure_channel(self.address)
         self.stub = trainer_pb2_grpc.TrainerServiceStub(self.channel)
 
@@ -110,6 +109,7 @@ class RunningTrainer:
                 if record["message"] == "listening":
                     self._addresses.put((record["address"], record["metrics_address"]))
         self.process.stderr.close()
+        self._addresses.put(("", ""))  # for those who still wait for it to listen
 
 
 def eventually(condition: Callable[[], object], *, deadline_seconds: float = DEADLINE_SECONDS) -> None:

@@ -81,6 +81,17 @@ def test_a_job_that_its_trainer_never_survives_fails(start_trainer: StartTrainer
     assert ended.failure.message == "The trainer stopped 2 times while this job ran; submit it again."
 
 
+def test_jobs_of_a_base_model_that_is_gone_fail(start_trainer: StartTrainer) -> None:
+    first = start_trainer()
+    job = first.submit(upload(first), "waits-orphaned")
+    first.worker_pid("waits-orphaned")
+    first.kill()
+    second = start_trainer(base_models='[{"name": "another", "source": "/absent"}]')
+    ended = second.ended(job.job_id)
+    assert (ended.state, ended.failure.reason) == (trainer_pb2.JOB_STATE_FAILED, "INVALID_INPUT")
+    assert "base_model: given 'showroom'; accepted is one of another" in ended.failure.message
+
+
 def test_a_trainer_told_to_stop_puts_its_jobs_back(start_trainer: StartTrainer) -> None:
     first = start_trainer(drain_grace_seconds=5, worker_stop_grace_seconds=4.8)
     training_set_id = upload(first)

@@ -106,8 +106,16 @@ def test_who_watches_late_gets_the_last_preview(trainer: RunningTrainer, trainin
         ("diverges", "DIVERGED", "The loss became NaN at step 1; submit the job again with a lower learning rate."),
         ("hungry", "OUT_OF_MEMORY", "The memory did not suffice; submit the job again with a smaller batch_size"),
         ("defect", "INTERNAL", "its log tells more under incident"),
-        ("dies", "WORKER_DIED", "The worker 2 times, last killed by signal 9 before it had published a concept"),
-        ("exits", "WORKER_DIED", "The worker 2 times, last ended with status 3 before it had published a concept"),
+        (
+            "dies",
+            "WORKER_DIED",
+            "The worker was killed by signal 9 before it had published a concept, in the last of 2 attempts",
+        ),
+        (
+            "exits",
+            "WORKER_DIED",
+            "The worker ended with status 3 before it had published a concept, in the last of 2 attempts",
+        ),
     ],
 )
 def test_failures(trainer: RunningTrainer, training_set_id: str, concept_name: str, reason: str, message: str) -> None:

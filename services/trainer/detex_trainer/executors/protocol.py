@@ -21,8 +21,8 @@ class WorkerExit:
     log_tail: str
 
     def describe(self) -> str:
-        """The exit in words, for example `killed by signal 9`."""
-        return f"ended with status {self.code}" if self.code >= 0 else f"killed by signal {-self.code}"
+        """The exit in words, for example `was killed by signal 9`."""
+        return f"ended with status {self.code}" if self.code >= 0 else f"was killed by signal {-self.code}"
 
 
 class WorkerRun(Protocol):

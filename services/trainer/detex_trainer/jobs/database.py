@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from detex_core.errors import DetexError, FailedPreconditionError, ResourceExhaustedError, UnavailableError
+from detex_core.object_store.disk import disk_errors
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -71,7 +73,8 @@ def _open_engine(url: str) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True)
     if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors("The folder of the job database"):
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS})
     event.listen(engine, "connect", _connect)
     event.listen(engine, "begin", _begin)
@@ -116,6 +119,8 @@ def domain_errors() -> Iterator[None]:
         raise
     except DBAPIError as error:
         raise _domain_error(error.orig) from error
+    except PoolTimeoutError as error:
+        raise UnavailableError("All connections to the job database are busy; try again later.") from error
 
 
 def _domain_error(cause: Any) -> DetexError:

@@ -13,6 +13,7 @@ from detex_trainer.job_spec import JobSpec
 from detex_trainer.jobs import Job, JobClaim, JobClaims, JobFailure, JobState, PreviewRecord
 from detex_trainer.metrics import TrainerMetrics
 from detex_trainer.progress import JobProgress
+from detex_trainer.supervisor.claim_threads import ClaimThreads
 from detex_trainer.supervisor.feed import JobFeed
 from detex_trainer.worker.events import (
     ExitCode,
@@ -45,6 +46,7 @@ class Attendance:
         self,
         claim: JobClaim,
         claims: JobClaims,
+        threads: ClaimThreads,
         executor: Executor,
         feed: JobFeed,
         metrics: TrainerMetrics,
@@ -53,6 +55,7 @@ class Attendance:
     ) -> None:
         self._claim = claim
         self._claims = claims
+        self._threads = threads
         self._executor = executor
         self._feed = feed
         self._metrics = metrics
@@ -140,7 +143,7 @@ class Attendance:
 
     async def _record(self, write: Callable[[], bool]) -> None:
         try:
-            await asyncio.to_thread(write)
+            await self._threads.run(write)
         except DetexError as error:
             _log.warning("news of job %s not recorded: %s", self._claim.job.job_id, error.message)
             return
@@ -190,8 +193,12 @@ class Attendance:
         if ended.code != ExitCode.BAD_SPEC and self._claim.job.attempts < self._max_attempts:
             await self._requeue("worker_died", counts_as_attempt=True)
             return
-        times = "" if self._claim.job.attempts == 1 else f" {self._claim.job.attempts} times, last"
-        message = f"The worker{times} {ended.describe()} before it had published a concept; often memory ran out."
+        attempts = self._claim.job.attempts
+        message = (
+            f"The worker {ended.describe()} before it had published a concept"
+            f"{f', in the last of {attempts} attempts' if attempts > 1 else ''}. Often that means that memory ran out: "
+            "submit the job again with a smaller batch_size or resolution."
+        )
         await self._fail(JobFailure("WORKER_DIED", message))
 
     async def _fail(self, failure: JobFailure) -> None:
@@ -210,7 +217,7 @@ class Attendance:
         job = self._claim.job
         while True:
             try:
-                written = await asyncio.to_thread(transition)
+                written = await self._threads.run(transition)
                 break
             except DetexError as error:
                 _log.warning("job %s not yet recorded as %s: %s", job.job_id, state, error.message)

@@ -14,6 +14,7 @@ from detex_trainer.job_spec import JobSpec
 from detex_trainer.jobs import Job, JobClaim, JobClaims
 from detex_trainer.metrics import TrainerMetrics
 from detex_trainer.supervisor.attendance import Attendance, Intention
+from detex_trainer.supervisor.claim_threads import ClaimThreads
 from detex_trainer.supervisor.feed import JobFeed
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Supervisor:
         self._draining = False
         self._finished = asyncio.Event()
         self._renewed = time.monotonic()
+        self._threads = ClaimThreads(1 + policy.worker_count)
 
     def wake(self) -> None:
         """Look at once: a job was submitted."""
@@ -102,6 +104,7 @@ class Supervisor:
                     await self._wake.wait()
             except TimeoutError:
                 continue
+        self._threads.close()
         self._finished.set()
 
     async def drain(self, grace_seconds: float) -> None:
@@ -127,13 +130,13 @@ class Supervisor:
         await self._renew()
         await self._release_expired()
         while not self._draining and len(self._attendances) < self._policy.worker_count:
-            claim = await asyncio.to_thread(self._claims.claim, self._owner)
+            claim = await self._threads.run(self._claims.claim, self._owner)
             if claim is None:
                 return
             self._attend(claim)
 
     async def _renew(self) -> None:
-        held = {(job.job_id, job.number): job for job in await asyncio.to_thread(self._claims.renew, self._owner)}
+        held = {(job.job_id, job.number): job for job in await self._threads.run(self._claims.renew, self._owner)}
         self._renewed = time.monotonic()
         for attendance in self._attendances.values():
             job = held.get((attendance.claim.job.job_id, attendance.claim.number))
@@ -143,7 +146,7 @@ class Supervisor:
                 attendance.stop(Intention.CANCEL)
 
     async def _release_expired(self) -> None:
-        released = await asyncio.to_thread(self._claims.release_expired, max_attempts=self._policy.max_attempts)
+        released = await self._threads.run(self._claims.release_expired, max_attempts=self._policy.max_attempts)
         for job in released:
             _log.warning("job %s was left by a trainer that is gone; it is %s now", job.job_id, job.state)
             self._metrics.requeued.labels("trainer_died").inc()
@@ -155,7 +158,13 @@ class Supervisor:
         waited = (datetime.now(UTC) - job.queue_time).total_seconds()
         self._metrics.queue_wait.labels(job.order.method).observe(max(0.0, waited))
         attendance = Attendance(
-            claim, self._claims, self._executor, self._feed, self._metrics, max_attempts=self._policy.max_attempts
+            claim,
+            self._claims,
+            self._threads,
+            self._executor,
+            self._feed,
+            self._metrics,
+            max_attempts=self._policy.max_attempts,
         )
         if self._draining:
             attendance.stop(Intention.REQUEUE)
