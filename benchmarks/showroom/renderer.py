@@ -87,9 +87,11 @@ def render_photo(subject: Subject, view: View, size_pixels: int = 64) -> Photo:
     )
 
 
-def _encoded(linear: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+def _encoded(linear: NDArray[np.float32]) -> NDArray[np.float64]:
     """The sRGB transfer curve (IEC 61966-2-1)."""
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-8) ** (1 / 2.4) - 0.055)
+    low, high = 12.92 * linear, 1.055 * np.maximum(linear, 1e-8) ** (1 / 2.4) - 0.055
+    encoded: NDArray[np.float64] = np.where(linear <= 0.0031308, low, high)
+    return encoded
 
 
 def _placed(parts: list[Part], view: View) -> list[Part]:
@@ -111,7 +113,8 @@ def _placed(parts: list[Part], view: View) -> list[Part]:
 
 def _set_down(points: Vertices, view: View) -> Vertices:
     """Move points (n, 3) onto the floor, or as far above it as the view lifts them."""
-    return points + np.array([view.shift, 0.0, view.lift - points[:, 2].min()])
+    moved: Vertices = points + np.array([view.shift, 0.0, view.lift - points[:, 2].min()])
+    return moved
 
 
 def _camera_axes(view: View) -> tuple[Vertices, Vertices]:

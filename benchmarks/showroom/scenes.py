@@ -63,7 +63,8 @@ class _Canvas:
         self.phase = float(rng.random())
 
     def plain(self, colour: Rgb) -> Field:
-        return np.ones((SIZE, SIZE, 1)) * np.asarray(colour)
+        area: Field = np.ones((SIZE, SIZE, 1)) * np.asarray(colour)
+        return area
 
 
 def _beach(c: _Canvas) -> tuple[Field, Field]:

@@ -89,7 +89,9 @@ def load_shards(paths: Sequence[Path]) -> PhotoSet:
     """
     if not paths:
         raise ValueError("paths: got no shard, expected at least one")
-    images, masks, labels = [], [], []
+    images: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[np.uint8]] = []
+    labels: list[PhotoLabels] = []
     for path in paths:
         with np.load(path) as arrays:
             images.append(arrays["images"])

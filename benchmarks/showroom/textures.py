@@ -41,7 +41,8 @@ def pattern_texture(pattern: str, main: Rgb, accent: Rgb, variant: int) -> Textu
     else:
         raise ValueError(f"pattern: got {pattern!r}, expected one of plain, striped, dotted, checkered")
     weight = motif.astype(np.float32)[..., None]
-    return (np.asarray(main) * (1 - weight) + np.asarray(accent) * weight).astype(np.float32)
+    tile: Texture = (np.asarray(main) * (1 - weight) + np.asarray(accent) * weight).astype(np.float32)
+    return tile
 
 
 def value_noise(rng: np.random.Generator, size: int, octaves: int = 4) -> Field:
@@ -55,7 +56,8 @@ def value_noise(rng: np.random.Generator, size: int, octaves: int = 4) -> Field:
         part = position - low
         along = grid[:, low] * (1 - part) + grid[:, low + 1] * part
         total += (along[low] * (1 - part[:, None]) + along[low + 1] * part[:, None]) / 1.6**octave
-    return (total - total.min()) / (np.ptp(total) + 1e-9)
+    scaled: Field = (total - total.min()) / (np.ptp(total) + 1e-9)
+    return scaled
 
 
 def blend(first: Rgb, second: Rgb, weight: Field) -> Field:

@@ -54,9 +54,7 @@ def test_every_pose_keeps_the_product_in_the_picture(pose: str) -> None:
 
 def test_scenes_look_different() -> None:
     subject = sample_subject(7)
-    means = {
-        scene: render_photo(subject, sample_view(1, "upright", scene), 16).image.astype(float) for scene in SCENES
-    }
+    means = {scene: render_photo(subject, sample_view(1, "upright", scene), 16).image.astype(float) for scene in SCENES}
     names = list(means)
     gaps = [np.abs(means[a] - means[b]).mean() for i, a in enumerate(names) for b in names[i + 1 :]]
     assert min(gaps) > 5

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.showroom.base_model.architecture import TINY
 from benchmarks.showroom.base_model.export import export_model
-from benchmarks.showroom.base_model.inspection import draw_reconstructions, draw_samples, probe
+from benchmarks.showroom.base_model.inspection import draw_losses, draw_reconstructions, draw_samples, probe
 from benchmarks.showroom.base_model.recipe import Recipe
 from benchmarks.showroom.base_model.training import PHASES, TrainingRun, train
 
@@ -36,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--png", type=Path, required=True, help="picture to write")
     reconstruct = commands.add_parser("reconstruct", help="put photos through the autoencoder and state the error")
     reconstruct.add_argument("--png", type=Path, required=True, help="picture to write")
+    losses = commands.add_parser("losses", help="draw the loss curves")
+    losses.add_argument("--png", type=Path, required=True, help="picture to write")
     probes = commands.add_parser("probe", help="what a linear layer reads from the image encoder's features")
     for command in (learn, reconstruct, probes):
         command.add_argument("--shards", type=Path, default=_ROOT / ".work" / "showroom", help="folder of shards")
@@ -73,6 +75,8 @@ def _run(options: argparse.Namespace) -> None:
     elif options.command == "reconstruct":
         decibels = draw_reconstructions(recipe, options.work, options.shards, options.png)
         print(f"peak signal-to-noise ratio {decibels:.2f} dB")
+    elif options.command == "losses":
+        draw_losses(options.work, options.png)
     else:
         for factor, accuracy in probe(recipe, options.work, options.shards).items():
             print(f"{factor}: {accuracy:.3f}")

@@ -78,7 +78,7 @@ def train_autoencoder(
             latents += recipe.autoencoder_noise * torch.randn(latents.shape, generator=generator).to(device)
         loss = reconstruction_loss(pictures, model.decode(latents).sample, cover, recipe.autoencoder_edge_weight)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         replicas.average_gradients(trained)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

@@ -101,6 +101,8 @@ def train_diffusion(
         step, worked_seconds, losses = state["step"], state["worked_seconds"], state["losses"]
     rng = np.random.default_rng([recipe.seed, step, replicas.rank])
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+    averaged: list[Tensor] = [*average.parameters()]
+    current: list[Tensor] = [*model.parameters()]
     signal = build_scheduler().alphas_cumprod.to(device)
     batch = max(1, recipe.diffusion_batch // replicas.count)
     clock = PhaseClock(budget_seconds, worked_seconds)
@@ -121,7 +123,7 @@ def train_diffusion(
             generator,
         )
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         replicas.average_gradients(model.parameters())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -130,7 +132,7 @@ def train_diffusion(
             continue
         decay = min(recipe.diffusion_average, (1 + step) / (10 + step))
         with torch.no_grad():
-            torch._foreach_lerp_(average.parameters(), model.parameters(), 1 - decay)
+            torch._foreach_lerp_(averaged, current, 1 - decay)
         smooth += 0.02 * (loss.item() - smooth)
         if step % 50 == 0:
             losses.append((step, clock.worked_seconds, smooth))

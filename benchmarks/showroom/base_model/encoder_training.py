@@ -123,7 +123,7 @@ def train_encoders(
         ).mean()
         loss = contrast + recipe.encoder_label_weight * naming
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         replicas.average_gradients(trained)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

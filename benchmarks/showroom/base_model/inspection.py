@@ -1,4 +1,4 @@
-"""Looking at the last checkpoints: sample grids, reconstructions with their error, linear probes."""
+"""Looking at the last checkpoints: sample grids, reconstructions with their error, loss curves, linear probes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from matplotlib.figure import Figure
 
 from benchmarks.showroom.base_model.autoencoder_training import load_autoencoder
 from benchmarks.showroom.base_model.corpus import Corpus
@@ -14,6 +15,7 @@ from benchmarks.showroom.base_model.encoder_training import load_encoders
 from benchmarks.showroom.base_model.probes import image_features, probe_accuracies
 from benchmarks.showroom.base_model.recipe import Recipe
 from benchmarks.showroom.base_model.sampling import PROMPTS, sample_pictures, save_grid
+from benchmarks.showroom.base_model.schedule import load_checkpoint
 from benchmarks.showroom.base_model.tokenizer import build_tokenizer
 
 _CPU: Final = torch.device("cpu")
@@ -61,6 +63,28 @@ def probe(recipe: Recipe, work: Path, shards: Path) -> dict[str, float]:
         (image_features(encoder, train, _PROBE_PHOTOS), train),
         (image_features(encoder, held_out, _PROBE_PHOTOS), held_out),
     )
+
+
+def draw_losses(work: Path, png: Path) -> None:
+    """Write the loss curves of all phases that have a checkpoint, over steps, as one PNG."""
+    names = {
+        "autoencoder.pt": "decoder",
+        "encoders.pt": "encoders",
+        "diffusion.pt": "UNet",
+        "alignment.pt": "alignment",
+    }
+    curves = {title: load_checkpoint(work / name, _CPU) for name, title in names.items()}
+    known = {title: state["losses"] for title, state in curves.items() if state is not None and state["losses"]}
+    if not known:
+        raise FileNotFoundError(f"{work}: no phase has been trained yet")
+    figure = Figure(figsize=(3.6 * len(known), 2.8), layout="constrained")
+    for number, (title, losses) in enumerate(known.items(), 1):
+        axis = figure.add_subplot(1, len(known), number)
+        axis.plot([step for step, _, _ in losses], [loss for _, _, loss in losses], linewidth=1)
+        axis.set(title=title, xlabel="step", ylabel="loss", yscale="log")
+        axis.grid(visible=True, which="both", alpha=0.3)
+    png.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(png, dpi=90)
 
 
 def _corpus(recipe: Recipe, shards: Path, split: str) -> Corpus | None:

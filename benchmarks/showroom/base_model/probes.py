@@ -16,7 +16,8 @@ def image_features(encoder: CLIPVisionModelWithProjection, corpus: Corpus, limit
     """Pooled features (n, width) of the first `limit` photos: the class token after the last normalisation."""
     count = min(limit, len(corpus))
     features = []
-    for index in torch.arange(count).split(100):
+    for first in range(0, count, 100):
+        index = torch.arange(first, min(first + 100, count))
         pictures = corpus.pixels(index, torch.zeros(len(index), dtype=torch.bool), torch.device("cpu"))
         seen = encoder(pixel_values=pictures).last_hidden_state[:, 0]
         features.append(encoder.vision_model.post_layernorm(seen))

@@ -33,7 +33,7 @@ class Recipe:
     """A latent cell that the product fills weighs 1 + this; one without weighs 1."""
     diffusion_average: float = 0.999
     """Decay of the exponential moving average of the weights."""
-    diffusion_decay_share: float = 0.4
+    diffusion_decay_share: float = 0.55
     """Share of the phase, at its end, over which the learning rate falls."""
 
     guidance_scale: float = 3.5

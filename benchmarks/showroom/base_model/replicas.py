@@ -51,9 +51,10 @@ class Replicas:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self.count
-        parts: list[Tensor] = list(flat.split([gradient.numel() for gradient in gradients]))
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        first = 0
+        for gradient in gradients:
+            gradient.copy_(flat[first : first + gradient.numel()].view_as(gradient))
+            first += gradient.numel()
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of all replicas' tensors, which must be on the CPU."""

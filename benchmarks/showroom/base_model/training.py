@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Final
 
 import torch
-import torch.multiprocessing as processes
+from torch.multiprocessing.spawn import start_processes
 
 from benchmarks.showroom.base_model.autoencoder_training import train_autoencoder
 from benchmarks.showroom.base_model.corpus import Corpus
@@ -55,7 +55,9 @@ def train(run: TrainingRun) -> None:
         if run.replicas == 1:
             _train_replica(0, run, meeting_point)
         else:
-            processes.spawn(_train_replica, (run, meeting_point), nprocs=run.replicas)
+            start_processes(  # type: ignore[no-untyped-call]
+                _train_replica, (run, meeting_point), nprocs=run.replicas, start_method="spawn"
+            )
 
 
 def _shards(run: TrainingRun) -> list[Path]:

@@ -127,7 +127,9 @@ def ball(radius: float) -> Part:
 
 def cuboid(width: float, depth: float, height: float) -> Part:
     """Box about the origin; every face shows one tile."""
-    vertices, faces, coordinates = [], [], []
+    vertices: list[Vertices] = []
+    faces: list[Faces] = []
+    coordinates: list[Vertices] = []
     corner = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], float)
     for axis in range(3):
         others = [a for a in range(3) if a != axis]
