@@ -1,0 +1,121 @@
+"""Files that are no photos: of other formats, damaged, bombs, random bytes."""
+
+import struct
+import tracemalloc
+import zlib
+
+import pytest
+from detex_core.errors import InvalidInputError
+from detex_core.images import MAX_IMAGE_BYTES, decode_photo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.core.pictures import HEIGHT, WIDTH, chunk, encoded, gradient, png, refusal
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_animations_are_refused(file_format: str) -> None:
+    data = encoded(gradient(), file_format, save_all=True, append_images=[Image.new("RGB", (WIDTH, HEIGHT))])
+    assert "animation of 2" in refusal(data)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "BMP", "TIFF", "PPM", "ICO", "PDF"])
+def test_other_formats_are_refused(file_format: str) -> None:
+    assert "PNG, JPEG or WebP" in refusal(encoded(gradient(), file_format))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"hello", b"<svg/>"])
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    assert "PNG, JPEG or WebP" in refusal(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [encoded(gradient()), encoded(gradient(), "JPEG"), encoded(gradient(), "WEBP"), encoded(gradient("CMYK"), "JPEG")],
+)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_truncated_files_are_refused(data: bytes, share: float) -> None:
+    assert "damaged or cut off" in refusal(data[: int(len(data) * share)])
+
+
+def test_a_flipped_bit_in_a_png_is_refused() -> None:
+    data = bytearray(encoded(gradient()))
+    data[data.index(b"IDAT") + 60] ^= 4
+    assert "damaged" in refusal(bytes(data))
+
+
+@pytest.mark.parametrize(("width", "height"), [(31, 100), (100, 31), (1, 1)])
+def test_tiny_pictures_are_refused(width: int, height: int) -> None:
+    assert f"{width} x {height} pixels" in refusal(encoded(Image.new("RGB", (width, height))))
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(0, 0), (100_000, 100_000), (2**31 - 1, 2**31 - 1), (20_000, 40), (8_000, 7_000)]
+)
+def test_bombs_are_refused_by_their_header(width: int, height: int) -> None:
+    data = png(width, height, 8, 2, b"\0")
+    tracemalloc.start()
+    try:
+        sentence = refusal(data)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert "pixels" in sentence or "damaged" in sentence
+
+
+def test_other_bombs_are_refused_by_their_header() -> None:
+    jpeg = bytearray(encoded(gradient(), "JPEG"))
+    frame = jpeg.index(b"\xff\xc0")
+    struct.pack_into(">HH", jpeg, frame + 5, 60_000, 60_000)
+    assert "60,000 x 60,000" in refusal(bytes(jpeg))
+    webp = bytearray(encoded(gradient("RGBA"), "WEBP", lossless=True))
+    extended = b"VP8X" + struct.pack("<I", 10) + bytes([0x10, 0, 0, 0]) + struct.pack("<I", 16_000)[:3] * 2
+    bomb = b"RIFF" + struct.pack("<I", len(webp) - 8 + len(extended)) + b"WEBP" + extended + webp[12:]
+    assert "photos[2]" in refusal(bytes(bomb))
+
+
+def test_text_chunks_that_unpack_to_gigabytes_are_refused() -> None:
+    text = chunk(b"zTXt", b"comment\0\0" + zlib.compress(bytes(80_000_000)))
+    rows = (b"\0" + bytes(WIDTH * 3)) * HEIGHT
+    refusal(png(WIDTH, HEIGHT, 8, 2, rows, text))
+
+
+def test_files_that_are_too_large_are_refused() -> None:
+    assert "67,108,865 bytes" in refusal(encoded(gradient()).ljust(MAX_IMAGE_BYTES + 1, b"\0"))
+
+
+def test_photos_that_show_nothing_are_refused() -> None:
+    assert "transparent" in refusal(encoded(Image.new("RGBA", (WIDTH, HEIGHT), (200, 0, 0, 0))))
+
+
+@given(data=st.binary(max_size=200))
+@settings(max_examples=150)
+def test_random_bytes_are_refused(data: bytes) -> None:
+    refusal(data)
+
+
+SAMPLES = [
+    encoded(gradient()),
+    encoded(gradient().quantize(8)),
+    encoded(gradient(), "JPEG"),
+    encoded(gradient("CMYK"), "JPEG"),
+    encoded(gradient("RGBA"), "WEBP", lossless=True),
+    encoded(gradient(), "WEBP"),
+]
+
+
+@given(
+    sample=st.sampled_from(SAMPLES),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+)
+@settings(max_examples=300, deadline=None)
+def test_damaged_files_decode_or_are_refused(sample: bytes, changes: list[tuple[float, int]]) -> None:
+    data = bytearray(sample)
+    for position, value in changes:
+        data[int(position * len(data))] = value
+    try:
+        image = decode_photo(bytes(data), field="photo")
+    except InvalidInputError:
+        return
+    assert image.mode in ("RGB", "RGBA")
