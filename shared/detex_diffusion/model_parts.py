@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from detex_core.errors import DataLossError, FailedPreconditionError
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
@@ -218,14 +219,7 @@ def _diffusers_model(model_class: Any, place: Path, dtype: torch.dtype) -> Any:
 
 
 def _transformers_model(model_class: Any, place: Path, dtype: torch.dtype) -> Any:
-    # Bars of its own, one for each part, would garble the logs of a service.
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        return _model(model_class, place, "model", dtype=dtype)
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
+    return _model(model_class, place, "model", dtype=dtype)
 
 
 def _model(model_class: Any, place: Path, stem: str, **options: Any) -> Any:
@@ -252,6 +246,10 @@ def _model(model_class: Any, place: Path, stem: str, **options: Any) -> Any:
 
 def _loaded(place: Path, load: Callable[[], _T]) -> _T:
     """What `load` gives; whatever a library raises about a damaged file becomes a DataLossError."""
+    # Bars of the libraries' own, one for each part, would garble the logs of a service.
+    barred = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in barred:
+        library.disable_progress_bar()
     try:
         return load()
     except MemoryError:
@@ -259,6 +257,9 @@ def _loaded(place: Path, load: Callable[[], _T]) -> _T:
     except Exception as error:  # tokenizers raises nothing narrower
         message = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise DataLossError(f"{_place(place)} cannot be loaded: {message}") from error
+    finally:
+        for library in barred:
+            library.enable_progress_bar()
 
 
 def _place(path: Path) -> str:
