@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
-from detex_core.errors import InvalidInputError
+from detex_core.errors import FailedPreconditionError, InvalidInputError
 from detex_showroom import sample_subjects
 from detex_trainer.segmenters import SubjectNotFoundError, open_segmenter
 from PIL import Image
@@ -67,4 +69,33 @@ def test_none_takes_the_whole_picture() -> None:
 
 def test_unknown_segmenters_are_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"segmenter: given magic; accepted is color_contrast or none"):
+        open_segmenter("magic")
+
+
+@pytest.fixture
+def installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that brings two segmenters, one of which does not exist."""
+    (tmp_path / "tall_package.py").write_text(
+        "import numpy as np\n"
+        "class UpperHalf:\n"
+        "    def segment(self, photo):\n"
+        "        mask = np.zeros((photo.height, photo.width), dtype=np.float32)\n"
+        "        mask[: photo.height // 2] = 1\n"
+        "        return mask\n"
+    )
+    information = tmp_path / "tall_package-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: tall-package\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(
+        "[detex.segmenters]\nupper-half = tall_package:UpperHalf\nmissing = tall_package:Missing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("installed_package")
+def test_installed_packages_bring_segmenters() -> None:
+    assert open_segmenter("upper-half").segment(Image.new("RGB", (4, 6))).sum() == 12
+    with pytest.raises(FailedPreconditionError, match="'missing' cannot be loaded"):
+        open_segmenter("missing")
+    with pytest.raises(InvalidInputError, match="accepted is color_contrast or none or missing or upper-half"):
         open_segmenter("magic")

@@ -29,6 +29,7 @@ class JobSpec(BaseModel):
         device: Where to train; `auto` takes a GPU where there is one.
         dtype: Type of the frozen weights; `auto` lets the device decide.
         allow_downloads: Whether the base model may be fetched from a hub.
+        segmenter: Who finds the subject in photos without a mask, see `segmenters.open_segmenter`.
         work_folder: Where copies of base models that are not local are kept.
         object_store: Where photos are read from and the concept is published to; its secrets are left out of the JSON
             and come to the worker through its environment.
@@ -49,6 +50,7 @@ class JobSpec(BaseModel):
     device: Device = "auto"
     dtype: Dtype = "auto"
     allow_downloads: bool = False
+    segmenter: str = "color_contrast"
     work_folder: Path
     object_store: ObjectStoreSettings
     niceness: int = Field(default=0, ge=0, le=19)

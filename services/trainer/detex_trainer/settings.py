@@ -19,6 +19,8 @@ class TrainerSettings(ServiceSettings):
 
     Attributes:
         database_url: SQLAlchemy URL of the jobs; empty means `jobs.db` in the work folder.
+        segmenter: Who finds the subject in photos without a mask: `color_contrast`, `none` (takes the whole photo), or
+            the name of an entry point of the group `detex.segmenters`.
         worker_count: Jobs that train at a time on this machine.
         worker_threads: CPU threads of each worker; 0 gives each its share of the CPUs.
         worker_niceness: Nice value of the workers, so that calls are answered while they train.
@@ -36,6 +38,7 @@ class TrainerSettings(ServiceSettings):
     """
 
     database_url: str = ""
+    segmenter: str = Field(default="color_contrast", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     worker_count: int = Field(default=1, ge=1, le=64)
     worker_threads: int = Field(default=0, ge=0, le=256)
     worker_niceness: int = Field(default=5, ge=0, le=19)

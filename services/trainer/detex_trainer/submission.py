@@ -117,6 +117,7 @@ def job_spec(job: Job, settings: TrainerSettings) -> JobSpec:
         device=settings.device,
         dtype=settings.dtype,
         allow_downloads=settings.allow_downloads,
+        segmenter=settings.segmenter,
         work_folder=settings.work_folder.absolute(),
         object_store=settings.object_store,
         niceness=settings.worker_niceness,

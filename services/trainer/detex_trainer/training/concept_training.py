@@ -63,7 +63,13 @@ def train_concept(
     attributes = parse_attributes(spec.attributes) if recipe.learns_attributes else ()
     generator = torch.Generator().manual_seed(hyperparameters.seed)
     photo_set = prepare(
-        training_set, base_model, recipe, hyperparameters.resolution, generator, with_features=bool(attributes)
+        training_set,
+        base_model,
+        recipe,
+        hyperparameters.resolution,
+        generator,
+        with_features=bool(attributes),
+        segmenter=open_segmenter(spec.segmenter),
     )
     _stop_if_asked(should_stop)
     learner = recipe.learner(
