@@ -1,3 +1,4 @@
+import json
 import os
 import pty
 import resource
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 from detex_client.cli.picture_files import slug, write_picture
 from detex_client.cli.progress_display import clock
+from detex_client.cli.serve import base_models_setting, data_environment
 from detex_core.errors import UnavailableError
+from detex_core.object_store.location import FolderLocation, parse_location
+from detex_core.settings import BaseModelSettings
 from detex_protos.v1 import trainer_pb2
 from PIL import Image
 
@@ -253,6 +257,25 @@ def test_serve_refuses_what_cannot_be_meant(detex: Detex) -> None:
     assert "the trainer alone" in detex("serve", "generator", "--database", "sqlite://").stderr
     assert detex("serve", "trainer", "--base-model", "showroom").exit_code == 2
     assert detex("serve", "studio").exit_code == 2
+
+
+def test_settings_of_served_data_are_what_the_services_read(tmp_path: Path) -> None:
+    folder = tmp_path / "a b#c?d%20e"
+    environment = data_environment(folder, "trainer")
+    location = parse_location(environment["DETEX_OBJECT_STORE_URL"])
+    assert isinstance(location, FolderLocation)
+    assert location.path == folder / "object_store"
+    assert environment["DETEX_WORK_FOLDER"] == str(folder / "trainer")
+
+
+def test_base_models_are_given_as_the_services_read_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = json.loads(base_models_setting(["a=models/sd", "b=embedded", "c=hub:owner/name"]))
+    assert [BaseModelSettings(**model).source for model in models] == [
+        str(tmp_path / "models" / "sd"),
+        "embedded",
+        "hub:owner/name",
+    ]
 
 
 def test_live_bars_on_a_terminal(scripted: Scripted, photos: Path) -> None:

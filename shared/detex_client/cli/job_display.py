@@ -26,9 +26,8 @@ class UploadDisplay:
 
     def __call__(self, progress: UploadProgress) -> None:
         """Show how far the upload is."""
-        self._bar.update(
-            progress.sent_bytes, progress.total_bytes, amount=f"{_size(progress.sent_bytes, progress.total_bytes)}"
-        )
+        amount = _amount(progress.sent_bytes, progress.total_bytes)
+        self._bar.update(progress.sent_bytes, progress.total_bytes, amount=amount)
 
     def finish(self) -> None:
         """Show that the upload is done."""
@@ -103,5 +102,6 @@ def follow(
     return job
 
 
-def _size(sent_bytes: int, total_bytes: int) -> str:
-    return f"{sent_bytes / 1e6:.1f}/{total_bytes / 1e6:.1f} MB"
+def _amount(sent_bytes: int, total_bytes: int) -> str:
+    unit, divisor = ("MB", 1e6) if total_bytes >= 1e6 else ("kB", 1e3)
+    return f"{sent_bytes / divisor:.1f}/{total_bytes / divisor:.1f} {unit}"

@@ -7,6 +7,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NoReturn
+from urllib.parse import quote
 
 import grpc
 import typer
@@ -57,7 +58,7 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME=SOURCE",
-            help="A base model: embedded, the absolute path of a folder in diffusers format, store:<key prefix> or "
+            help="A base model: embedded, a folder in diffusers format, store:<key prefix> or "
             "hub:<id>; may be repeated, the first is the default.",
             show_default="showroom=embedded",
         ),
@@ -95,7 +96,7 @@ def data_environment(data: Path, service: str) -> dict[str, str]:
     """Settings that put all data of a service under one folder, the object store where both services look."""
     folder = data.absolute()
     return {
-        "DETEX_OBJECT_STORE_URL": f"folder://{folder / 'object_store'}",
+        "DETEX_OBJECT_STORE_URL": f"folder://{quote(str(folder / 'object_store'))}",
         "DETEX_WORK_FOLDER": str(folder / service),
     }
 
@@ -111,7 +112,9 @@ def base_models_setting(pairs: list[str]) -> str:
         name, equals, source = pair.partition("=")
         if not (name and equals and source):
             raise refused("--base-model", pair, "NAME=SOURCE")
-        found.append({"name": name, "source": source})
+        # A folder may be given as people write it; the services want it in full.
+        elsewhere = source == "embedded" or source.startswith(("store:", "hub:"))
+        found.append({"name": name, "source": source if elsewhere else str(Path(source).expanduser().absolute())})
     return json.dumps(found)
 
 
