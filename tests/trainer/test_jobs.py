@@ -183,9 +183,9 @@ def test_a_running_job_is_cancelled_by_its_server(
     job_id = submit()
     claim = claims.claim("server")
     assert claim is not None
-    assert [held.cancel_requested for held in claims.renew("server")] == [False]
+    assert [held.cancel_requested for held in claims.renew("server", [job_id])] == [False]
     assert jobs.request_cancel("default", job_id).state is JobState.RUNNING
-    assert [held.cancel_requested for held in claims.renew("server")] == [True]
+    assert [held.cancel_requested for held in claims.renew("server", [job_id])] == [True]
     assert claims.cancel(claim)
     assert jobs.get("default", job_id).state is JobState.CANCELLED
 
@@ -217,7 +217,7 @@ def test_endings(jobs: JobRepository, claims: JobClaims, clock: Clock, submit: C
     assert (job.state, job.concept_version) == (JobState.SUCCEEDED, "20260131T120000Z-0a1b2c3d")
     assert [(time - job.create_time).total_seconds() for time in (job.start_time, job.end_time) if time] == [5, 10]
     assert jobs.get("default", failed).failure == JobFailure("DIVERGED", "The loss became NaN.")
-    assert claims.renew("server") == ()
+    assert claims.renew("server", [succeeded, failed]) == ()
 
 
 def test_the_queue_is_fair_between_tenants(claims: JobClaims, clock: Clock, submit: Callable[..., str]) -> None:
@@ -250,7 +250,7 @@ def test_an_expired_lease_frees_the_job(
     assert claims.release_expired(max_attempts=2) == ()
     clock.advance(2)
     assert [job.state for job in claims.release_expired(max_attempts=2)] == [JobState.QUEUED]
-    assert claims.renew("dead") == ()
+    assert claims.renew("dead", [job_id]) == ()
     # The server was only slow: nothing that it still does counts.
     assert not claims.record_progress(lost, JobProgress(JobPhase.TRAINING, 1, 2))
     assert not claims.record_preview(lost, PreviewRecord(1, "", "key"))
@@ -266,12 +266,14 @@ def test_an_expired_lease_frees_the_job(
 
 
 def test_renewing_keeps_the_job(claims: JobClaims, clock: Clock, submit: Callable[..., str]) -> None:
-    submit()
+    kept, forgotten = submit(), submit()
     claims.claim("server")
-    for _ in range(4):
+    claims.claim("server")
+    for number in range(4):
         clock.advance(15)
-        assert len(claims.renew("server")) == 1
-        assert claims.release_expired(max_attempts=1) == ()
+        assert [held.job_id for held in claims.renew("server", [kept])] == [kept]
+        released = [job.job_id for job in claims.release_expired(max_attempts=2)]
+        assert released == ([forgotten] if number == 1 else [])
 
 
 def test_requeueing_on_purpose_is_no_attempt(

@@ -11,6 +11,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 from detex_core.errors import UnavailableError
 
@@ -114,8 +115,10 @@ class ProcessRun:
         """SIGTERM now, SIGKILL after the grace time."""
         if self._killer is not None or self._process.returncode is not None:
             return
-        # Only the worker itself knows how to stop in order; its helpers end with it.
-        self._process.terminate()
+        # Only the worker itself knows how to stop in order; its helpers end with it. Popen.terminate would look whether
+        # it has ended, and take its exit status away from asyncio.
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGTERM)
         self._killer = asyncio.get_running_loop().call_later(self._stop_grace_seconds, self.kill)
 
     def kill(self) -> None:
@@ -123,10 +126,8 @@ class ProcessRun:
         self._signal_group(signal.SIGKILL)
 
     def _signal_group(self, number: signal.Signals) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
 
     async def _reap(self) -> int:
         # What the worker has left running would hold its pipes open, and `events` would never end; in some versions of

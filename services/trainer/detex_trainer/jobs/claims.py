@@ -5,7 +5,7 @@ one UPDATE that names the state, the owner and the number of the claim that it s
 without noticing changes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -91,9 +91,13 @@ class JobClaims:
                     return JobClaim(row.to_job(), owner, row.claims)
         return None
 
-    def renew(self, owner: str) -> tuple[HeldJob, ...]:
-        """Move on the leases of a server; returns what it still holds."""
-        held = (JobRow.state == JobState.RUNNING) & (JobRow.lease_owner == owner)
+    def renew(self, owner: str, job_ids: Collection[str]) -> tuple[HeldJob, ...]:
+        """Move on the leases of the jobs that a server works on; a job of its that it forgot is left to expire.
+
+        Returns:
+            Those of the jobs that the server still holds.
+        """
+        held = (JobRow.state == JobState.RUNNING) & (JobRow.lease_owner == owner) & JobRow.job_id.in_(sorted(job_ids))
         with self._database.writing() as session:
             session.execute(update(JobRow).where(held).values(lease_expire_time=self._now() + self._lease))
             rows = session.execute(select(JobRow.job_id, JobRow.claims, JobRow.cancel_requested).where(held))

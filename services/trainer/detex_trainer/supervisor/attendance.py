@@ -103,13 +103,11 @@ class Attendance:
                     break
         finally:
             # Whatever went wrong here, and whatever the worker does after its last word: it may not outlive this.
-            if self._final is None and self._intention is None:
-                run.stop()
             ended = await self._end_of(run)
         return ended
 
     async def _end_of(self, run: WorkerRun) -> WorkerExit:
-        if self._final is not None:
+        if self._final is not None or self._intention is None:
             try:
                 async with asyncio.timeout(_LAST_WORD_SECONDS):
                     return await run.wait()

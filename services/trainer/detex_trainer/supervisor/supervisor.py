@@ -136,9 +136,13 @@ class Supervisor:
             self._attend(claim)
 
     async def _renew(self) -> None:
-        held = {(job.job_id, job.number): job for job in await self._threads.run(self._claims.renew, self._owner)}
+        # Jobs that begin while the table answers are left for the next look.
+        attended = list(self._attendances.values())
+        job_ids = [attendance.claim.job.job_id for attendance in attended]
+        renewed = await self._threads.run(self._claims.renew, self._owner, job_ids) if attended else ()
+        held = {(job.job_id, job.number): job for job in renewed}
         self._renewed = time.monotonic()
-        for attendance in self._attendances.values():
+        for attendance in attended:
             job = held.get((attendance.claim.job.job_id, attendance.claim.number))
             if job is None:
                 attendance.stop(Intention.ABANDON)
