@@ -20,7 +20,7 @@ from benchmarks.showroom.base_model.tokenizer import build_tokenizer
 
 _CPU: Final = torch.device("cpu")
 _RECONSTRUCTED: Final = 64
-_PROBE_PHOTOS: Final = 6000
+_PROBE_PHOTOS: Final = 3000
 
 
 def draw_samples(recipe: Recipe, work: Path, png: Path, guidance_scale: float, steps: int, seed: int) -> None:

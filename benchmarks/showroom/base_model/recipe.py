@@ -22,7 +22,7 @@ class Recipe:
     errors."""
 
     encoder_rate: float = 1e-3
-    encoder_batch: int = 192
+    encoder_batch: int = 128
     encoder_label_weight: float = 0.5
     """Weight of naming the factors from the picture's features, beside the contrastive loss."""
 
