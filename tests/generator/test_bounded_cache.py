@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from detex_generator.bounded_cache import BoundedCache
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -38,6 +38,7 @@ def cache_of(capacity_bytes: int) -> tuple[BoundedCache[int, Value], Counts]:
     return BoundedCache(capacity_bytes, lambda value: value.size, counts), counts
 
 
+@settings(deadline=None)
 @given(st.integers(0, 20), st.lists(st.integers(0, 7), max_size=40))
 def test_the_least_recently_used_go_first_and_the_bound_holds(capacity: int, keys: list[int]) -> None:
     cache, counts = cache_of(capacity)

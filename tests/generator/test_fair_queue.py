@@ -3,7 +3,7 @@
 from collections import deque
 
 from detex_generator.engine.fair_queue import FairQueue
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 TENANTS = st.sampled_from(["a", "b", "c"])
@@ -17,6 +17,7 @@ ACTIONS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(ACTIONS)
 def test_it_takes_tenants_in_turn_and_items_in_order(actions: list[tuple[str, str | None]]) -> None:
     queue: FairQueue[tuple[str, int]] = FairQueue()

@@ -5,7 +5,7 @@ import io
 import pytest
 from detex_core.errors import InvalidInputError
 from detex_generator.provenance import ConceptProvenance, Provenance, read_provenance, write_png
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
@@ -29,6 +29,7 @@ PROVENANCE = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(PROVENANCE)
 def test_it_is_read_as_it_was_written(provenance: Provenance) -> None:
     picture = Image.new("RGB", (8, 8), "teal")

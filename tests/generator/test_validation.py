@@ -11,7 +11,7 @@ from detex_generator.generation_request import GenerationRequest
 from detex_generator.settings import GeneratorSettings
 from detex_generator.validation import checked_request
 from detex_protos.v1.generator_pb2 import GenerateRequest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 SETTINGS = GeneratorSettings(max_images_per_request=16, max_steps=100, max_image_pixels=64 * 64)
@@ -49,6 +49,7 @@ def violated(**fields: Any) -> set[str]:
     return set()
 
 
+@settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=FIELDS))
 @example({"prompt": "a", "guidance_scale": math.nan})
 def test_a_message_is_a_request_in_range_or_refused_by_its_fields(fields: dict[str, Any]) -> None:
