@@ -18,7 +18,7 @@ class GenerationRequest:
         parsed_negative_prompt: The negative prompt taken apart; it may hold words of concepts too.
         base_model: Name of a base model at hand.
         count: Images, 1 to 64; image i takes seed + i.
-        seed: Seed of the first image; that of the last is below 2^64.
+        seed: Seed of the first image; that of the last is below 2^32.
         steps: Denoising steps.
         guidance_scale: 0 to 50; 1 and below draws without guidance.
         solver: How to solve.

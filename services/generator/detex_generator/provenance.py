@@ -47,7 +47,7 @@ class Provenance(_Record):
     base_model: str
     base_model_fingerprint: str
     concepts: tuple[ConceptProvenance, ...]
-    seed: int = Field(ge=0, lt=2**64)
+    seed: int = Field(ge=0, lt=2**32)
     steps: int
     guidance_scale: float
     solver: str

@@ -16,7 +16,7 @@ from detex_generator.settings import GeneratorSettings
 
 MAX_GUIDANCE_SCALE = 50.0
 SIZE_MULTIPLE = 8
-_CHOSEN_SEEDS = 2**32
+_SEEDS = 2**32  # what tells two pictures apart: the CPU generator of torch takes 32 bits
 
 SOLVERS = {
     generator_pb2.SOLVER_UNSPECIFIED: Solver.DPM_SOLVER_PP_2M,
@@ -78,9 +78,9 @@ def checked_request(
 
     count = message.count or 1
     violations.whole("count", count, 1, settings.max_images_per_request)
-    seed = message.seed if message.HasField("seed") else secrets.randbelow(_CHOSEN_SEEDS)
-    if seed + count > 2**64:
-        violations.add("seed", seed, f"0 to 2^64 - {count}, for image i takes seed + i")
+    seed = message.seed if message.HasField("seed") else secrets.randbelow(_SEEDS - count)
+    if seed + count > _SEEDS:
+        violations.add("seed", seed, f"0 to 2^32 - {count}, for image i takes seed + i")
     steps = message.steps if message.HasField("steps") else min(base_model.default_steps, settings.max_steps)
     violations.whole("steps", steps, 1, settings.max_steps)
     guidance_scale = message.guidance_scale if message.HasField("guidance_scale") else base_model.default_guidance_scale

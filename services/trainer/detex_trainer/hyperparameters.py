@@ -60,7 +60,7 @@ class Hyperparameters(BaseModel):
     mask_floor: float = Field(ge=0, le=1, description="a number from 0 to 1")
     attribute_keep_probability: float = Field(ge=0, le=1, description="a number from 0 to 1")
     subject_tokens: int = Field(ge=1, le=8, description="a whole number from 1 to 8")
-    seed: int = Field(ge=0, lt=2**64, description="a whole number from 0 to 2^64 - 1")
+    seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")
     resolution: int = Field(
         ge=0, le=2048, description="0 for the base model's own, or a multiple of 8 from 32 to 2,048"
     )

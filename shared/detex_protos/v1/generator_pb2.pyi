@@ -96,7 +96,7 @@ class GenerateRequest(_message.Message):
     count: _builtins.int
     """Pictures to draw, 1 to 64; 0 means 1. Picture i takes seed + i."""
     seed: _builtins.int
-    """Seed of the first picture; chosen and reported where absent."""
+    """Seed of the first picture, 0 to 2^32 - count; chosen and reported where absent."""
     steps: _builtins.int
     """Denoising steps, 1 to 500; the default of the base model where absent."""
     guidance_scale: _builtins.float

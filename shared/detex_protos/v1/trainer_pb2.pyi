@@ -416,7 +416,7 @@ class Hyperparameters(_message.Message):
     subject_tokens: _builtins.int
     """Word embeddings that stand for the subject, 1 to 8."""
     seed: _builtins.int
-    """Seed of everything random in the job."""
+    """Seed of everything random in the job, 0 to 2^32 - 1."""
     resolution: _builtins.int
     """Side in pixels of the square that photos are brought to; a multiple of 8; 0 takes the base model's."""
     preview_interval_steps: _builtins.int
