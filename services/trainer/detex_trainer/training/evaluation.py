@@ -10,13 +10,13 @@ from detex_trainer.methods.learner import Learner, StepNoise
 
 _SEED = 20_231_218
 _SHARES = (0.15, 0.4, 0.65, 0.9)  # of the noise schedule
-_MOST_PHOTOS = 16
+_MOST_PHOTOS = 8
 
 
 def measure(learner: Learner, photo_set: PhotoSet, noise_schedule: NoiseSchedule) -> dict[str, float]:
     """Numbers of a learner as it stands; the same before and after training but for what was learned.
 
-    Each photo (the first 16 of a large set) is seen at four denoising steps spread over the schedule.
+    Each photo (the first 8 of a large set) is seen at four denoising steps spread over the schedule.
     """
     generator = torch.Generator().manual_seed(_SEED)
     photos = range(min(photo_set.photos, _MOST_PHOTOS))
