@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings, ServiceSettings
 from detex_generator.settings import GeneratorSettings
 from detex_trainer.settings import TrainerSettings
-
 from scripts.metrics_reference import HEADS, generator_metrics, shared_metrics, trainer_metrics
 from scripts.settings_fields import Setting, camel_case, settings_of
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
+
 from detex_core.grpc_server.call_metrics import CallMetrics
 from detex_core.metrics import new_registry
 from detex_generator.metrics import GeneratorMetrics
 from detex_trainer.metrics import JobsCollector, TrainerMetrics
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.registry import Collector
 
 HEADS = ["metric", "type", "labels", "meaning"]
 # Names as they are scraped; families of these types carry them without the suffix.

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from detex_core.prompt import CONCEPT_NAME
-from detex_protos.v1 import common_pb2, trainer_pb2
-
 from detex_client.errors import refused
 from detex_client.wire_enum import Method
+from detex_core.prompt import CONCEPT_NAME
+from detex_protos.v1 import common_pb2, trainer_pb2
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import grpc
-from detex_core.tenancy import TENANT_METADATA_KEY
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from detex_client.background_call import Answer, answer_of
 from detex_client.errors import DetexClientError, refused, translated
+from detex_core.tenancy import TENANT_METADATA_KEY
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 MAX_RECEIVED_MESSAGE_BYTES = 128 * 1024 * 1024

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import grpc
-from detex_core.errors import InvalidInputError
-from detex_protos.v1 import generator_pb2
 from google.protobuf import message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from detex_core.errors import InvalidInputError
+from detex_protos.v1 import generator_pb2
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import Unpack
 
 import grpc
-from detex_core.tenancy import DEFAULT_TENANT
-from detex_protos.v1 import generator_pb2, generator_pb2_grpc
 
 from detex_client.background_call import BackgroundStream, StreamingCall
 from detex_client.concept import BaseModel, ConceptReference
@@ -20,6 +18,8 @@ from detex_client.picture import (
     event_from_wire,
 )
 from detex_client.request_stream import RequestStream
+from detex_core.tenancy import DEFAULT_TENANT
+from detex_protos.v1 import generator_pb2, generator_pb2_grpc
 
 DEFAULT_ADDRESS = "127.0.0.1:50052"
 GENERATION_TIMEOUT_SECONDS = 600.0

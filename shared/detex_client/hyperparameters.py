@@ -2,10 +2,9 @@
 
 from typing import Any, TypedDict, cast
 
-from detex_protos.v1 import trainer_pb2
-
 from detex_client.errors import refused
 from detex_client.wire_enum import DeltaForm
+from detex_protos.v1 import trainer_pb2
 
 
 class Hyperparameters(TypedDict, total=False):

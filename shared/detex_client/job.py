@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 import grpc
-from detex_protos.v1 import trainer_pb2
 
 from detex_client import hyperparameters
 from detex_client.concept import ConceptReference
 from detex_client.errors import DetexClientError
 from detex_client.wire_enum import JobPhase, JobState, Method
+from detex_protos.v1 import trainer_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp

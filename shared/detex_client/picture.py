@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypedDict
 
-from detex_protos.v1 import generator_pb2
 from PIL import Image
 
 from detex_client.concept import ConceptReference
 from detex_client.errors import refused
 from detex_client.wire_enum import Solver
+from detex_protos.v1 import generator_pb2
 
 
 class PictureOptions(TypedDict, total=False):

@@ -7,8 +7,6 @@ from typing import Unpack
 from uuid import uuid4
 
 import grpc
-from detex_core.tenancy import DEFAULT_TENANT
-from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 
 from detex_client import hyperparameters as knobs
 from detex_client.background_call import BackgroundStream, answer_of
@@ -22,6 +20,8 @@ from detex_client.training_photo import TrainingPhoto, find_training_photos
 from detex_client.training_set import TrainingSet
 from detex_client.upload import UploadProgress, UploadRequests
 from detex_client.wire_enum import JobState, Method
+from detex_core.tenancy import DEFAULT_TENANT
+from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 UPLOAD_TIMEOUT_SECONDS = 600.0

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
-from detex_protos.v1 import trainer_pb2
-
 from detex_client.wire_enum import MaskSource
+from detex_protos.v1 import trainer_pb2
 
 
 @dataclass(frozen=True)

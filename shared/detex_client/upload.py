@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detex_protos.v1 import trainer_pb2
-
 from detex_client.errors import refused
 from detex_client.training_photo import TrainingPhoto
+from detex_protos.v1 import trainer_pb2
 
 CHUNK_BYTES = 256 * 1024
 

@@ -4,9 +4,9 @@ from enum import StrEnum
 from typing import Any, Self
 
 import grpc
-from detex_protos.v1 import common_pb2, generator_pb2, trainer_pb2
 
 from detex_client.errors import DetexClientError
+from detex_protos.v1 import common_pb2, generator_pb2, trainer_pb2
 
 
 class WireEnum(StrEnum):

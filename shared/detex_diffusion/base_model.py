@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detex_core.errors import FailedPreconditionError
-from detex_core.object_store import ObjectStore
-from detex_core.settings import BaseModelSettings, state_folder
 from PIL import Image
 from torch import Tensor, nn
 
+from detex_core.errors import FailedPreconditionError
+from detex_core.object_store import ObjectStore
+from detex_core.settings import BaseModelSettings, state_folder
 from detex_diffusion import model_parts as files
 from detex_diffusion.cross_attention import unsupported_attention
 from detex_diffusion.fingerprint import fingerprint

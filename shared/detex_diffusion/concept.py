@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
-from detex_core.artifact import KeyValueForm
 from torch import Tensor
 
+from detex_core.artifact import KeyValueForm
 from detex_diffusion.key_value_delta import KeyValueDeltas, LayerDelta, LowRankDelta, low_rank_delta
 
 Scope = Literal["words", "prompt"]

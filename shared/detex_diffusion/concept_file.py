@@ -8,11 +8,11 @@ from collections import defaultdict
 
 import safetensors.torch
 import torch
-from detex_core.artifact import Manifest
-from detex_core.errors import DataLossError, FailedPreconditionError
 from safetensors import SafetensorError
 from torch import Tensor
 
+from detex_core.artifact import Manifest
+from detex_core.errors import DataLossError, FailedPreconditionError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.cross_attention import cross_attention_layers

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from detex_core.errors import FailedPreconditionError
 from PIL import Image
 from torch import Tensor
+
+from detex_core.errors import FailedPreconditionError
 
 
 def initial_noise(seed: int, shape: tuple[int, ...]) -> Tensor:

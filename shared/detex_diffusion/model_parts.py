@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from detex_core.errors import DataLossError, FailedPreconditionError
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
+from detex_core.errors import DataLossError, FailedPreconditionError
 from detex_diffusion.noise_schedule import NoiseSchedule
 
 _T = TypeVar("_T")

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from detex_core.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from detex_core.object_store import ObjectInfo, ObjectStore
-from detex_showroom import AssetMissingError, base_model_path
-
 from detex_diffusion.fingerprint import file_sha256
+from detex_showroom import AssetMissingError, base_model_path
 
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import diffusers
 import torch
-from detex_core.errors import FailedPreconditionError
 from torch import Tensor
+
+from detex_core.errors import FailedPreconditionError
 
 _FILE = "scheduler/scheduler_config.json"
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import diffusers
 import torch
-from detex_core.errors import FailedPreconditionError, invalid_input
 from torch import Tensor
 
+from detex_core.errors import FailedPreconditionError, invalid_input
 from detex_diffusion.noise_schedule import NoiseSchedule, PredictionType
 
 

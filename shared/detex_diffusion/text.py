@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from detex_core.errors import InvalidInputError, invalid_input
-from detex_core.prompt import AttributeWord, Prompt, SubjectWord, Text
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
+from detex_core.errors import InvalidInputError, invalid_input
+from detex_core.prompt import AttributeWord, Prompt, SubjectWord, Text
 from detex_diffusion.concept import Concept, ConceptWords, Word
 
 if TYPE_CHECKING:

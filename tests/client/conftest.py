@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from detex_client import GeneratorClient, TrainerClient
-from detex_client.cli.application import application
 from PIL import Image
 from typer.testing import CliRunner
 
+from detex_client import GeneratorClient, TrainerClient
+from detex_client.cli.application import application
 from tests.client.scripted_services import ScriptedGenerator, ScriptedTrainer, serve_generator, serve_trainer
 
 

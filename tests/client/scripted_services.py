@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
+from PIL import Image
+
 from detex_core.errors import NotFoundError, UnavailableError, invalid_input
 from detex_core.grpc_server import Server, Service
 from detex_core.metrics import new_registry
@@ -20,7 +22,6 @@ from detex_core.tenancy import current_tenant
 from detex_protos.v1 import common_pb2, generator_pb2, trainer_pb2
 from detex_protos.v1.generator_pb2_grpc import GeneratorServiceServicer, add_GeneratorServiceServicer_to_server
 from detex_protos.v1.trainer_pb2_grpc import TrainerServiceServicer, add_TrainerServiceServicer_to_server
-from PIL import Image
 
 VERSION = "20260101T000000Z-0123abcd"
 

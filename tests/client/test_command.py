@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from detex_client.cli.picture_files import slug, write_picture
 from detex_client.cli.progress_display import clock
 from detex_client.cli.serve import base_models_setting, data_environment
@@ -16,8 +18,6 @@ from detex_core.errors import UnavailableError
 from detex_core.object_store.location import FolderLocation, parse_location
 from detex_core.settings import BaseModelSettings
 from detex_protos.v1 import trainer_pb2
-from PIL import Image
-
 from tests.client.conftest import Outcome, Scripted
 from tests.client.scripted_services import VERSION, progress
 

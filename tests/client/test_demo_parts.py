@@ -1,13 +1,14 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from detex_client import ConceptReference, DetexClientError
 from detex_client.demo.contact_sheet import CAPTION_LINES, TILE, Section, Tile, _wrapped, contact_sheet
 from detex_client.demo.output_folder import OutputFolder
 from detex_client.demo.scenario import DrawingKind, drawings
 from detex_client.demo.service_process import ServiceProcess
 from detex_showroom import sample_subjects
-from PIL import Image
 
 
 @pytest.mark.parametrize("subject", sample_subjects(), ids=lambda subject: subject.name)

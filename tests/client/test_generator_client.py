@@ -4,6 +4,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from detex_client import (
     DenoisingProgress,
     DetexClientError,
@@ -17,7 +18,6 @@ from detex_client import (
     RequestFailed,
     Solver,
 )
-
 from tests.client.conftest import Scripted
 
 

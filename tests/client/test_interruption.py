@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from detex_protos.v1 import trainer_pb2
-
 from tests.client.conftest import Scripted
 
 MAIN = [sys.executable, "-c", "from detex_client.cli import main; main()"]

@@ -6,6 +6,8 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
 from detex_client import (
     DetexClientError,
     Job,
@@ -24,8 +26,6 @@ from detex_client import (
 from detex_client.upload import CHUNK_BYTES
 from detex_core.errors import InvalidInputError, UnavailableError, Violation
 from detex_protos.v1 import trainer_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-
 from tests.client.conftest import Scripted
 from tests.client.scripted_services import VERSION, progress
 

@@ -2,9 +2,10 @@ import random
 from pathlib import Path
 
 import pytest
-from detex_client import DetexClientError, find_training_photos
 from hypothesis import given
 from hypothesis import strategies as st
+
+from detex_client import DetexClientError, find_training_photos
 
 
 def make(folder: Path, *names: str) -> list[Path]:

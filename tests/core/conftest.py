@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from detex_core.object_store import FolderStore, MinioStore, ObjectStore
-from detex_core.object_store.location import S3Location
 from minio import Minio
 
+from detex_core.object_store import FolderStore, MinioStore, ObjectStore
+from detex_core.object_store.location import S3Location
 from tests.servers.seaweedfs import SeaweedServer
 
 BUCKET = "detex-tests"

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from detex_core.errors import InvalidInputError
 from detex_core.images import decode_photo
-from PIL import Image
 
 WIDTH, HEIGHT = 60, 40
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from detex_core.grpc_server import Server
-from detex_core.metrics import new_registry
-from detex_core.settings import ServiceSettings
-from detex_protos.v1 import common_pb2, generator_pb2, generator_pb2_grpc, trainer_pb2, trainer_pb2_grpc
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
+from detex_core.grpc_server import Server
+from detex_core.metrics import new_registry
+from detex_core.settings import ServiceSettings
+from detex_protos.v1 import common_pb2, generator_pb2, generator_pb2_grpc, trainer_pb2, trainer_pb2_grpc
 from tests.core.sample_services import GENERATOR, TRAINER, SampleGenerator, always_ready, sample_services
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
+from pydantic import BaseModel
+
 from detex_core.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -27,7 +29,6 @@ from detex_core.metrics import new_registry
 from detex_core.settings import ServiceSettings
 from detex_core.tenancy import current_tenant
 from detex_protos.v1 import generator_pb2, generator_pb2_grpc, trainer_pb2, trainer_pb2_grpc
-from pydantic import BaseModel
 
 GENERATOR = "detex.v1.GeneratorService"
 TRAINER = "detex.v1.TrainerService"

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+
 from detex_core.artifact import ConceptArchive, publish_concept
 from detex_core.errors import DataLossError, InvalidInputError, NotFoundError
 from detex_core.object_store import FolderStore, ObjectInfo, ObjectStore
-from pydantic import ValidationError
-
 from tests.core.concepts import FILES, draft
 from tests.core.conftest import PutFromOutside, Tamper
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from detex_core.artifact import ConceptArchive, ConceptReference, publish_concept
-from detex_core.errors import InvalidInputError, NotFoundError
-from detex_core.object_store import FolderStore, ObjectStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from detex_core.artifact import ConceptArchive, ConceptReference, publish_concept
+from detex_core.errors import InvalidInputError, NotFoundError
+from detex_core.object_store import FolderStore, ObjectStore
 from tests.core.concepts import FILES, draft
 
 NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)

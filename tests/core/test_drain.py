@@ -14,9 +14,9 @@ from typing import Any
 
 import grpc
 import pytest
-from detex_protos.v1 import common_pb2, generator_pb2, generator_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from detex_protos.v1 import common_pb2, generator_pb2, generator_pb2_grpc
 from tests.core.sample_services import GENERATOR
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import grpc
 import grpc.aio
 import pytest
-from detex_protos.v1 import generator_pb2, trainer_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
+from detex_protos.v1 import generator_pb2, trainer_pb2
 from tests.core.running_server import (
     KINDS,
     LABELS,

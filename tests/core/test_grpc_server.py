@@ -9,15 +9,15 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from detex_core.errors import FailedPreconditionError, UnavailableError
-from detex_core.grpc_server import Server
-from detex_core.metrics import new_registry
-from detex_protos.v1 import generator_pb2, trainer_pb2
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
+from detex_core.errors import FailedPreconditionError, UnavailableError
+from detex_core.grpc_server import Server
+from detex_core.metrics import new_registry
+from detex_protos.v1 import generator_pb2, trainer_pb2
 from tests.core.running_server import (
     LABELS,
     NOT_SERVING,

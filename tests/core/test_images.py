@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from detex_core.images import decode_photo
 from PIL import Image, ImageCms
 
+from detex_core.images import decode_photo
 from tests.core.pictures import HEIGHT, WIDTH, chunk, close, encoded, gradient, png
 
 

@@ -5,12 +5,12 @@ import tracemalloc
 import zlib
 
 import pytest
-from detex_core.errors import InvalidInputError
-from detex_core.images import MAX_IMAGE_BYTES, decode_photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from detex_core.errors import InvalidInputError
+from detex_core.images import MAX_IMAGE_BYTES, decode_photo
 from tests.core.pictures import HEIGHT, WIDTH, chunk, encoded, gradient, png, refusal
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from detex_core.logging import configure_logging, log_fields
 from detex_core.settings import ServiceSettings
 from detex_core.tenancy import tenant_scope

@@ -4,12 +4,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from detex_core.artifact import ConceptDraft, FileRecord, Manifest
-from detex_core.artifact.manifest import concept_version
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from detex_core.artifact import ConceptDraft, FileRecord, Manifest
+from detex_core.artifact.manifest import concept_version
 from tests.core.concepts import draft
 
 VERSION = "20260131T120000Z-0a1b2c3d"

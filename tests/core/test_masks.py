@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from detex_core.images import decode_mask
 from PIL import Image
 
+from detex_core.images import decode_mask
 from tests.core.pictures import HEIGHT, WIDTH, encoded, gradient, png, refusal
 
 

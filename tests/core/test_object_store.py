@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from detex_core.errors import AbortedError, AlreadyExistsError, DataLossError, InvalidInputError, NotFoundError
-from detex_core.object_store import ObjectInfo, ObjectStore
-from detex_core.object_store.key import is_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from detex_core.errors import AbortedError, AlreadyExistsError, DataLossError, InvalidInputError, NotFoundError
+from detex_core.object_store import ObjectInfo, ObjectStore
+from detex_core.object_store.key import is_key
 from tests.core.conftest import PART_SIZE_BYTES, Tamper
 
 DATA = bytes(range(256)) * 5

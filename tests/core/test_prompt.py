@@ -3,6 +3,9 @@
 import string
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from detex_core.errors import InvalidInputError
 from detex_core.prompt import (
     ATTRIBUTE_NAME,
@@ -15,8 +18,6 @@ from detex_core.prompt import (
     Text,
     parse_prompt,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

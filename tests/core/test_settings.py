@@ -5,13 +5,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from detex_core.errors import InvalidInputError
 from detex_core.object_store import FolderStore, open_object_store
 from detex_core.object_store.location import FolderLocation, S3Location, parse_location
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings, ServiceSettings
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 S3_URL = "s3://bucket/some/prefix?endpoint=minio:9000&secure=false&region=eu-west-1"
 

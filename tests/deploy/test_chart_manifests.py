@@ -228,8 +228,9 @@ def test_autoscaler_owns_the_number_of_generators(render, find) -> None:
 
 
 def test_scaling_metric_exists(render, find) -> None:
-    from detex_generator.metrics import GeneratorMetrics
     from prometheus_client import CollectorRegistry
+
+    from detex_generator.metrics import GeneratorMetrics
 
     registry = CollectorRegistry()
     GeneratorMetrics(registry)

@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from detex_protos.v1 import generator_pb2, generator_pb2_grpc, trainer_pb2, trainer_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from detex_protos.v1 import generator_pb2, generator_pb2_grpc, trainer_pb2, trainer_pb2_grpc
 from tests.deploy.running_service import START_SECONDS, RunningService, environment, poll, start_service
 from tests.tiny_models import write_tiny_model
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from PIL import Image, ImageDraw
+
 from detex_client.trainer_client import TrainerClient
 from detex_client.training_photo import find_training_photos
 from detex_trainer.jobs import Database
-from PIL import Image, ImageDraw
-
 from tests.deploy.running_service import RunningService, environment, poll, start_service
 from tests.servers.postgresql import PostgresServer
 from tests.tiny_models import write_tiny_model

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, Scope
 from detex_diffusion.cross_attention import cross_attention_layers

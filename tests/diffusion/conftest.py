@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
-
 from tests.tiny_models import write_tiny_model
 
 torch.set_num_threads(1)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from detex_core.errors import DataLossError, FailedPreconditionError
-from detex_core.settings import BaseModelSettings
-from detex_diffusion.base_model import BaseModel, load_base_model
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
+from detex_core.errors import DataLossError, FailedPreconditionError
+from detex_core.settings import BaseModelSettings
+from detex_diffusion.base_model import BaseModel, load_base_model
 from tests.tiny_models import write_tiny_model
 
 

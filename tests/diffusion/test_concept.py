@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from detex_core.artifact import Attribute, Manifest
 from detex_core.artifact.manifest import concept_version
 from detex_core.errors import DataLossError, FailedPreconditionError
@@ -12,9 +15,6 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, Word, compress, key_value_form
 from detex_diffusion.concept_file import load_concept, save_concept
 from detex_diffusion.key_value_delta import FullDelta, LayerDelta, LowRankDelta
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.diffusion.concepts import random_concept
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, compress
@@ -11,7 +12,6 @@ from detex_diffusion.conditioning import KeyValueBatch, OwnedTokens, PromptKeyVa
 from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.key_value_delta import FullDelta, LayerDelta
 from detex_diffusion.text import TokenizedPrompt, encode, tokenize, word_embeddings
-
 from tests.diffusion.concepts import random_concept
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
+
 from detex_diffusion.conditioning import project
 from detex_diffusion.cross_attention import cross_attention_layers, cross_attention_sizes, unsupported_attention
 from detex_diffusion.unet import KeyValueUNet
-from diffusers import UNet2DConditionModel
 
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 SD21 = {

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from detex_core.errors import FailedPreconditionError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import decode_latents, encode_images, initial_noise, to_images, to_pixels
-from PIL import Image
 
 
 def picture(seed: int, width: int, height: int) -> Image.Image:

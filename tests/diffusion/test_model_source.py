@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from detex_core.errors import FailedPreconditionError, NotFoundError
 from detex_core.object_store import FolderStore
 from detex_core.settings import BaseModelSettings

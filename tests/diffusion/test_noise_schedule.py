@@ -1,9 +1,9 @@
 import diffusers
 import pytest
 import torch
+
 from detex_core.errors import FailedPreconditionError
 from detex_diffusion.noise_schedule import NoiseSchedule, PredictionType
-
 from tests.tiny_models import DDIM_VELOCITY, DDIM_VELOCITY_ZERO_SNR, PNDM_EPSILON
 
 CONFIGS = [PNDM_EPSILON, DDIM_VELOCITY, DDIM_VELOCITY_ZERO_SNR]

@@ -10,6 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
+
 from detex_core.prompt import parse_prompt
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
@@ -21,13 +28,6 @@ from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import Solver, guide, scale_input, solver_step, step_table
 from detex_diffusion.text import encode, tokenize, word_embeddings
 from detex_diffusion.unet import KeyValueUNet
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-)
-
 from tests.diffusion.concepts import random_concept
 from tests.tiny_models import DDIM_VELOCITY_ZERO_SNR, write_tiny_model
 

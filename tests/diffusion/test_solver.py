@@ -4,12 +4,12 @@ from itertools import pairwise
 import diffusers
 import pytest
 import torch
-from detex_core.errors import FailedPreconditionError, InvalidInputError
-from detex_diffusion.noise_schedule import NoiseSchedule
-from detex_diffusion.solver import COLUMNS, Solver, guide, scale_input, solver_step, step_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detex_core.errors import FailedPreconditionError, InvalidInputError
+from detex_diffusion.noise_schedule import NoiseSchedule
+from detex_diffusion.solver import COLUMNS, Solver, guide, scale_input, solver_step, step_table
 from tests.tiny_models import DDIM_VELOCITY, DDIM_VELOCITY_ZERO_SNR, PNDM_EPSILON
 
 SHAPE = (2, 4, 6, 10)

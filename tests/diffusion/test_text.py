@@ -2,15 +2,15 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from detex_core.errors import InvalidInputError
 from detex_core.prompt import Prompt, Text, parse_prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, Word
 from detex_diffusion.text import PromptWord, TokenizedPrompt, encode, tokenize, word_embeddings
-from diffusers import StableDiffusionPipeline
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from tests.tiny_models import WORDS
 
 WIDTH = 24

@@ -4,11 +4,12 @@ import threading
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
+
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import KeyValueBatch, project
 from detex_diffusion.cross_attention import cross_attention_layers, cross_attention_sizes
 from detex_diffusion.unet import KeyValueUNet
-from diffusers import UNet2DConditionModel
 
 ROWS = 3
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from detex_client import GeneratorClient, TrainerClient
 
+from detex_client import GeneratorClient, TrainerClient
 from tests.tiny_models import write_tiny_model
 
 START_TIMEOUT_SECONDS = 240.0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import grpc
 import pytest
+
 from detex_client import (
     DetexClientError,
     Job,
@@ -19,7 +20,6 @@ from detex_client import (
     find_training_photos,
 )
 from detex_showroom import sample_subjects
-
 from tests.e2e.conftest import Services
 
 SUBJECT = sample_subjects()[0]

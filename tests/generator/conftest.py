@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from detex_core.artifact import StoredManifest
 from detex_core.object_store import FolderStore
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
-
 from tests.generator.published_concepts import publish, random_concept
 from tests.generator.running_generator import RunningGenerator, generator_settings, running
 from tests.tiny_models import write_tiny_model

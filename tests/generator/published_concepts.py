@@ -1,6 +1,7 @@
 """Concepts of random weights, published in a folder store as the trainer publishes them."""
 
 import torch
+
 from detex_core.artifact import CONCEPT_FILE, Attribute, ConceptDraft, StoredManifest, publish_concept
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel

@@ -10,18 +10,19 @@ from time import monotonic
 
 import grpc
 import numpy as np
-from detex_core.metrics import new_registry
-from detex_core.settings import BaseModelSettings, ObjectStoreSettings
-from detex_generator.generator import SERVICE_NAME, Generator
-from detex_generator.settings import GeneratorSettings
-from detex_protos.v1 import generator_pb2, generator_pb2_grpc
-from detex_protos.v1.generator_pb2 import GeneratedImage, GenerateRequest, GenerateResponse
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client import CollectorRegistry
+
+from detex_core.metrics import new_registry
+from detex_core.settings import BaseModelSettings, ObjectStoreSettings
+from detex_generator.generator import SERVICE_NAME, Generator
+from detex_generator.settings import GeneratorSettings
+from detex_protos.v1 import generator_pb2, generator_pb2_grpc
+from detex_protos.v1.generator_pb2 import GeneratedImage, GenerateRequest, GenerateResponse
 
 TIMEOUT_SECONDS = 120.0
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import grpc
 import pytest
+
 from detex_core.artifact import CONCEPT_FILE, StoredManifest
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
 from detex_protos.v1.generator_pb2 import PrefetchConceptRequest
-
 from tests.generator.published_concepts import publish, random_concept
 from tests.generator.running_generator import RunningGenerator, refusal_of
 

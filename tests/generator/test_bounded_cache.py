@@ -6,9 +6,10 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from detex_generator.bounded_cache import BoundedCache
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from detex_generator.bounded_cache import BoundedCache
 
 
 class Value:

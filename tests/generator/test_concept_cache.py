@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from prometheus_client import CollectorRegistry
+
 from detex_core.artifact import ConceptArchive
 from detex_core.errors import (
     DataLossError,
@@ -21,8 +23,6 @@ from detex_diffusion.base_model import BaseModel
 from detex_generator.concept_cache import ConceptCache
 from detex_generator.metrics import GeneratorMetrics
 from detex_protos.v1.generator_pb2 import ListResidentConceptsRequest, PrefetchConceptRequest
-from prometheus_client import CollectorRegistry
-
 from tests.generator.published_concepts import publish, random_concept
 from tests.generator.running_generator import RunningGenerator, generator_settings, pixels, running
 from tests.generator.test_bad_requests import flip_a_bit

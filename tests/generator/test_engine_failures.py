@@ -7,12 +7,12 @@ from typing import Any
 import grpc
 import pytest
 import torch
+from grpc_health.v1 import health_pb2
+
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.solver import Solver, step_table
 from detex_protos.v1 import generator_pb2
-from grpc_health.v1 import health_pb2
-
 from tests.generator.published_concepts import publish, random_concept
 from tests.generator.running_generator import (
     RunningGenerator,

@@ -2,9 +2,10 @@
 
 from collections import deque
 
-from detex_generator.engine.fair_queue import FairQueue
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from detex_generator.engine.fair_queue import FairQueue
 
 TENANTS = st.sampled_from(["a", "b", "c"])
 ACTIONS = st.lists(

@@ -12,11 +12,11 @@ from urllib.request import urlopen
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from detex_generator.generator import SERVICE_NAME, Generator
 from detex_protos.v1.generator_pb2 import GenerateRequest
 from detex_protos.v1.generator_pb2_grpc import GeneratorServiceStub
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from tests.generator.running_generator import (
     TIMEOUT_SECONDS,
     generator_settings,

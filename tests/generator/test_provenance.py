@@ -3,11 +3,12 @@
 import io
 
 import pytest
-from detex_core.errors import InvalidInputError
-from detex_generator.provenance import ConceptProvenance, Provenance, read_provenance, write_png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
+
+from detex_core.errors import InvalidInputError
+from detex_generator.provenance import ConceptProvenance, Provenance, read_provenance, write_png
 
 HASH = "0" * 64
 PROVENANCE = st.builds(

@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
-from detex_protos.v1.generator_pb2 import GenerateManyRequest, GenerateRequest
 
+from detex_protos.v1.generator_pb2 import GenerateManyRequest, GenerateRequest
 from tests.generator.running_generator import (
     TIMEOUT_SECONDS,
     Refusal,

@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from detex_core.errors import InvalidInputError, Violation
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.solver import Solver
@@ -11,8 +14,6 @@ from detex_generator.generation_request import GenerationRequest
 from detex_generator.settings import GeneratorSettings
 from detex_generator.validation import checked_request
 from detex_protos.v1.generator_pb2 import GenerateRequest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 SETTINGS = GeneratorSettings(max_images_per_request=16, max_steps=100, max_image_pixels=64 * 64)
 BASE_MODEL = BaseModelSettings(name="showroom", source="embedded", default_steps=30, default_guidance_scale=4.5)

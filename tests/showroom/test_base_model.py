@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from detex_showroom import base_model_path, sample_subjects
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors import safe_open
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
@@ -14,6 +13,7 @@ from benchmarks.showroom.base_model.architecture import ModelSize, build_autoenc
 from benchmarks.showroom.base_model.patch_code import PatchCode, install_patch_code
 from benchmarks.showroom.base_model.schedule import rate_factor
 from benchmarks.showroom.shards import ShardPlan, load_shards, render_shard
+from detex_showroom import base_model_path, sample_subjects
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from detex_core.object_store import FolderStore
 from detex_trainer.hyperparameters import default_hyperparameters
 from detex_trainer.jobs import Database, JobOrder
 from detex_trainer.jobs.repository import Submission
-
 from tests.trainer.running_trainer import RunningTrainer
 from tests.trainer.uploads import three_photos
 

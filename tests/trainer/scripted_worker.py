@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 from detex_core.artifact import Attribute, ConceptDraft, KeyValueForm, Manifest, publish_concept
 from detex_core.object_store import ObjectStore
 from detex_trainer.failures import DivergedError, TrainingStopped
@@ -19,7 +21,6 @@ from detex_trainer.job_spec import JobSpec
 from detex_trainer.progress import JobPhase, JobPreview, JobProgress, ProgressReporter
 from detex_trainer.training_set import TrainingSet
 from detex_trainer.worker.program import TrainFunction, run_worker
-from PIL import Image
 
 STEPS = 3
 

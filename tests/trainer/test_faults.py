@@ -8,10 +8,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from detex_core.object_store import FolderStore
-from detex_protos.v1 import trainer_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from detex_core.object_store import FolderStore
+from detex_protos.v1 import trainer_pb2
 from tests.servers.seaweedfs import SeaweedServer
 from tests.trainer.refusals import refusal
 from tests.trainer.running_trainer import RunningTrainer, eventually, is_running

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from detex_core.object_store import FolderStore
-from detex_protos.v1 import common_pb2, trainer_pb2
 from google.protobuf.message import Message
 from prometheus_client.parser import text_string_to_metric_families
 
+from detex_core.object_store import FolderStore
+from detex_protos.v1 import common_pb2, trainer_pb2
 from tests.trainer.refusals import refusal
 from tests.trainer.running_trainer import RunningTrainer, eventually, is_running
 from tests.trainer.uploads import encoded, file, header, photo, stream, three_photos

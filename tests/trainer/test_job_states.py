@@ -3,6 +3,10 @@
 import tempfile
 from datetime import UTC, datetime, timedelta
 
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
 from detex_trainer.hyperparameters import default_hyperparameters
 from detex_trainer.jobs import (
     ENDED,
@@ -17,9 +21,6 @@ from detex_trainer.jobs import (
 )
 from detex_trainer.jobs.repository import Submission
 from detex_trainer.progress import JobPhase, JobProgress
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 ORDER = JobOrder(
     concept_name="my-mug",

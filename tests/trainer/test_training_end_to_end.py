@@ -6,7 +6,6 @@ from pathlib import Path
 from detex_core.artifact import ConceptArchive
 from detex_core.object_store import FolderStore
 from detex_protos.v1 import trainer_pb2
-
 from tests.tiny_models import write_tiny_model
 from tests.trainer.running_trainer import RunningTrainer
 from tests.trainer.uploads import cut_out, encoded, file, header, stream

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 
 import grpc
 import pytest
-from detex_core.object_store import FolderStore
-from detex_protos.v1 import trainer_pb2
-from detex_trainer.training_set.archive import TrainingSetArchive
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from detex_core.object_store import FolderStore
+from detex_protos.v1 import trainer_pb2
+from detex_trainer.training_set.archive import TrainingSetArchive
 from tests.trainer.refusals import refusal
 from tests.trainer.running_trainer import RunningTrainer, eventually
 from tests.trainer.uploads import (

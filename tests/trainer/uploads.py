@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from detex_protos.v1 import trainer_pb2
 from PIL import Image
+
+from detex_protos.v1 import trainer_pb2
 
 Request = trainer_pb2.UploadTrainingSetRequest
 

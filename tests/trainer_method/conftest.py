@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from detex_core.object_store import FolderStore
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
@@ -15,8 +17,6 @@ from detex_trainer.hyperparameters import resolve_hyperparameters
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.progress import JobPreview, JobProgress
 from detex_trainer.training_set import MaskSource, PhotoRecord, TrainingPhoto, TrainingSet, TrainingSetRecord
-from PIL import Image
-
 from tests.tiny_models import write_tiny_model
 
 torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 """Learners on the tiny base model."""
 
 import torch
+
 from detex_diffusion.base_model import BaseModel
 from detex_trainer.attributes import parse_attributes
 from detex_trainer.dataset import PhotoSet

@@ -1,4 +1,5 @@
 import pytest
+
 from detex_core.errors import InvalidInputError
 from detex_trainer.attributes import Region, explained_regions, parse_attributes
 

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from detex_trainer.crops import Augmentation, cut, subject_crop, varied_crop
-from detex_trainer.masks import Box, downsample_masks, mask_from_image, mask_to_image, subject_box
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+
+from detex_trainer.crops import Augmentation, cut, subject_crop, varied_crop
+from detex_trainer.masks import Box, downsample_masks, mask_from_image, mask_to_image, subject_box
 
 sides = st.integers(8, 200)
 

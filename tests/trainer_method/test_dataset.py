@@ -2,13 +2,13 @@ from itertools import islice
 
 import pytest
 import torch
+
 from detex_core.errors import InvalidInputError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import encode_images, to_pixels
 from detex_trainer.crops import Augmentation
 from detex_trainer.dataset import MaskedPhoto, PhotoSet, photo_batches, prepare_photos, training_side
 from detex_trainer.masks import mask_from_image
-
 from tests.trainer_method.conftest import draw_photo
 
 

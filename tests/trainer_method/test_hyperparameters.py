@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from detex_core.errors import InvalidInputError
 from detex_protos.v1 import trainer_pb2
 from detex_trainer.hyperparameters import (

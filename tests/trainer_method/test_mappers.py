@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from detex_trainer.mappers import AttributeMapper, FeatureNormalization, MapperShape
 
 FEATURES, WIDTH = 12, 6

@@ -2,6 +2,9 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from detex_trainer.objective import (
     attention_loss,
     attention_mass,
@@ -11,8 +14,6 @@ from detex_trainer.objective import (
     region_weights,
     word_attention,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

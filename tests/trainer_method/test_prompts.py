@@ -1,5 +1,8 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from detex_core.prompt import parse_prompt
 from detex_trainer.attributes import parse_attributes
 from detex_trainer.prompts import (
@@ -9,8 +12,6 @@ from detex_trainer.prompts import (
     surroundings_prompt,
     training_prompt,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 ATTRIBUTES = parse_attributes(["pose", "background", "lighting"])
 

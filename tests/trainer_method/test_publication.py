@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from detex_core.artifact import ConceptArchive, Manifest
 from detex_core.object_store import FolderStore
 from detex_core.prompt import parse_prompt
@@ -18,7 +19,6 @@ from detex_trainer.training import train_concept
 from detex_trainer.training.pictures import draw_pictures
 from detex_trainer.training.publication import publish, write_concept
 from detex_trainer.training_set import TrainingSet
-
 from tests.trainer_method.conftest import RecordingReporter
 from tests.trainer_method.learners import make_learner
 

@@ -1,4 +1,5 @@
 import pytest
+
 from detex_trainer.report import Report, Verdict, make_report
 
 BEFORE = {"denoising_loss": 1.0, "subject_share": 0.2, "subject_attention_on_subject_alone": 0.2}

@@ -2,10 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from detex_core.errors import FailedPreconditionError, InvalidInputError
 from detex_showroom import sample_subjects
 from detex_trainer.segmenters import SubjectNotFoundError, open_segmenter
-from PIL import Image
 
 
 def overlap(mask: np.ndarray, truth: np.ndarray) -> float:

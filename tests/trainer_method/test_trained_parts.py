@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
 from detex_trainer.dataset import photo_batches
@@ -12,7 +13,6 @@ from detex_trainer.hyperparameters import resolve_hyperparameters
 from detex_trainer.methods.photo_prompts import PhotoPrompt
 from detex_trainer.training.loop import draw_noise, train
 from detex_trainer.training_set import TrainingSet
-
 from tests.trainer_method.learners import make_learner
 
 METHODS = ["detex", "textual_inversion", "custom_diffusion"]

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
+
 from detex_core.artifact import ConceptArchive
 from detex_core.errors import FailedPreconditionError, InvalidInputError
 from detex_core.object_store import FolderStore
@@ -22,8 +24,6 @@ from detex_trainer.training.loop import draw_noise, train
 from detex_trainer.training.optimizer import learning_rate_share
 from detex_trainer.training.progress_meter import ProgressMeter
 from detex_trainer.training_set import TrainingPhoto, TrainingSet
-from PIL import Image
-
 from tests.trainer_method.conftest import RecordingReporter, make_training_set
 
 MakeSpec = Callable[..., JobSpec]

@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass
 
 import torch
+
 from detex_core.errors import DetexError, FailedPreconditionError, NotFoundError, UnavailableError
 from detex_core.object_store import ObjectStore
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
-
 from detex_generator.settings import GeneratorSettings
 
 _logger = logging.getLogger(__name__)

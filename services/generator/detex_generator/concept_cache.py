@@ -11,7 +11,6 @@ from detex_core.errors import FailedPreconditionError, ResourceExhaustedError, U
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.concept_file import load_concept
-
 from detex_generator.bounded_cache import BoundedCache
 from detex_generator.metrics import GeneratorMetrics
 

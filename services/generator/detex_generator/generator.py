@@ -4,16 +4,14 @@ import asyncio
 import logging
 from functools import partial
 
+from prometheus_client import CollectorRegistry
+
 from detex_core.artifact import ConceptArchive
 from detex_core.errors import DetexError, UnavailableError
 from detex_core.grpc_server.server import Server
 from detex_core.grpc_server.service import Service
 from detex_core.metrics import new_registry
 from detex_core.object_store import open_object_store
-from detex_protos.v1.generator_pb2 import DESCRIPTOR
-from detex_protos.v1.generator_pb2_grpc import add_GeneratorServiceServicer_to_server
-from prometheus_client import CollectorRegistry
-
 from detex_generator.base_models import BaseModels
 from detex_generator.concept_cache import ConceptCache
 from detex_generator.engine import Admission, Engine
@@ -22,6 +20,8 @@ from detex_generator.metrics import GeneratorMetrics
 from detex_generator.prompt_cache import PromptCache
 from detex_generator.service import GeneratorServicer
 from detex_generator.settings import GeneratorSettings
+from detex_protos.v1.generator_pb2 import DESCRIPTOR
+from detex_protos.v1.generator_pb2_grpc import add_GeneratorServiceServicer_to_server
 
 SERVICE_NAME = DESCRIPTOR.services_by_name["GeneratorService"].full_name
 _logger = logging.getLogger(__name__)

@@ -2,14 +2,14 @@
 
 from datetime import timedelta
 
-from detex_diffusion.solver import Solver
-from detex_protos.v1 import common_pb2, generator_pb2
 from google.protobuf.duration_pb2 import Duration
 
+from detex_diffusion.solver import Solver
 from detex_generator.base_models import ServedBaseModel
 from detex_generator.concept_cache import ResidentConcept
 from detex_generator.engine import Event, FinishedImage, Preview, Progress, Queued
 from detex_generator.provenance import Provenance
+from detex_protos.v1 import common_pb2, generator_pb2
 
 _SOLVERS = {
     Solver.DDIM: generator_pb2.SOLVER_DDIM,

@@ -7,7 +7,6 @@ from detex_core.artifact import StoredManifest
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import PromptKeyValues
 from detex_diffusion.text import TokenizedPrompt
-
 from detex_generator.bounded_cache import BoundedCache
 from detex_generator.metrics import GeneratorMetrics
 

@@ -3,9 +3,10 @@
 import io
 import json
 
-from detex_core.errors import invalid_input
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from detex_core.errors import invalid_input
 
 PNG_TEXT_KEY = "detex"
 

@@ -5,10 +5,10 @@ import logging
 import os
 import sys
 
-from detex_core.errors import DetexError
-from detex_core.logging import configure_logging
 from pydantic import ValidationError
 
+from detex_core.errors import DetexError
+from detex_core.logging import configure_logging
 from detex_generator.settings import GeneratorSettings
 
 _logger = logging.getLogger(__name__)

@@ -7,11 +7,9 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
+
 from detex_core.errors import DetexError
 from detex_core.tenancy import current_tenant
-from detex_protos.v1 import generator_pb2, generator_pb2_grpc
-from detex_protos.v1.generator_pb2 import GenerateRequest, GenerateResponse
-
 from detex_generator.base_models import BaseModels
 from detex_generator.concept_cache import ConceptCache
 from detex_generator.engine import ActiveRequest, Engine
@@ -20,6 +18,8 @@ from detex_generator.metrics import GeneratorMetrics
 from detex_generator.request_stream import RequestStream
 from detex_generator.settings import GeneratorSettings
 from detex_generator.validation import checked_request
+from detex_protos.v1 import generator_pb2, generator_pb2_grpc
+from detex_protos.v1.generator_pb2 import GenerateRequest, GenerateResponse
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -2,8 +2,9 @@
 
 from typing import Self
 
-from detex_core.settings import ServiceSettings
 from pydantic import Field, model_validator
+
+from detex_core.settings import ServiceSettings
 
 MEBIBYTE = 1024**2
 GIBIBYTE = 1024**3

@@ -9,10 +9,9 @@ from detex_core.errors import InvalidInputError, Violation, invalid_input
 from detex_core.prompt import Prompt, parse_prompt
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.solver import Solver
-from detex_protos.v1 import generator_pb2
-
 from detex_generator.generation_request import GenerationRequest
 from detex_generator.settings import GeneratorSettings
+from detex_protos.v1 import generator_pb2
 
 MAX_GUIDANCE_SCALE = 50.0
 SIZE_MULTIPLE = 8

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from detex_core.errors import invalid_input
-from detex_diffusion.base_model import BaseModel
-from detex_diffusion.latents import encode_images, to_pixels
 from PIL import Image
 from torch import Tensor
 
+from detex_core.errors import invalid_input
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.latents import encode_images, to_pixels
 from detex_trainer.crops import Augmentation, Crop, cut, subject_crop, varied_crop
 from detex_trainer.masks import Mask, downsample_masks, subject_box
 

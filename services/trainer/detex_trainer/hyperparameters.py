@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from detex_core.errors import InvalidInputError, Violation, invalid_input
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from detex_core.errors import InvalidInputError, Violation, invalid_input
 
 
 class Method(StrEnum):

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from detex_core.artifact.manifest import AttributeName, ConceptName, TenantName
-from detex_core.settings import BaseModelSettings, Device, Dtype, ObjectStoreSettings
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_serializer
 
+from detex_core.artifact.manifest import AttributeName, ConceptName, TenantName
+from detex_core.settings import BaseModelSettings, Device, Dtype, ObjectStoreSettings
 from detex_trainer.attributes import MAX_ATTRIBUTES
 from detex_trainer.hyperparameters import Hyperparameters, Method
 from detex_trainer.training_set.record import TrainingSetId

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from detex_core.errors import DataLossError, NotFoundError, UnavailableError
 from detex_core.object_store import ObjectStore
-
 from detex_trainer.jobs import Job, JobRepository, JobState, PreviewRecord
 from detex_trainer.progress import JobPreview, JobProgress
 from detex_trainer.supervisor import JobFeed

@@ -4,11 +4,11 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
-from detex_core.errors import DetexError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from detex_core.errors import DetexError
 from detex_trainer.hyperparameters import Method, trainable_methods
 from detex_trainer.jobs.state import JobState
 from detex_trainer.progress import JobPhase

@@ -6,8 +6,8 @@ a photo of a [my-mug] with [my-mug:pose:2] in [my-mug:background:2]
 from collections.abc import Sequence
 
 import torch
-from detex_core.prompt import AttributeWord, Part, Prompt, SubjectWord, Text
 
+from detex_core.prompt import AttributeWord, Part, Prompt, SubjectWord, Text
 from detex_trainer.attributes import Attribute
 
 PREFIXES = ("a photo of a ", "a picture of a ", "an image of a ", "a close photo of a ", "a ")

@@ -9,6 +9,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 from detex_core.artifact import ConceptArchive
 from detex_core.errors import DetexError, FailedPreconditionError
 from detex_core.grpc_server import Server, Service
@@ -16,8 +18,6 @@ from detex_core.logging import configure_logging
 from detex_core.metrics import new_registry
 from detex_core.object_store import ObjectStore, open_object_store
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
-from pydantic import ValidationError
-
 from detex_trainer.base_models import BaseModelCatalogue
 from detex_trainer.executors import ProcessExecutor
 from detex_trainer.job_watch import JobWatch

@@ -3,12 +3,12 @@
 import os
 from typing import Self
 
-from detex_core.images import MAX_IMAGE_BYTES
-from detex_core.settings import ServiceSettings
 from pydantic import Field, field_validator, model_validator
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from detex_core.images import MAX_IMAGE_BYTES
+from detex_core.settings import ServiceSettings
 from detex_trainer.training_set.record import MAX_PHOTOS
 
 _MIB = 1024**2

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 
 from detex_core.errors import invalid_input
 from detex_core.prompt import CONCEPT_NAME
-
 from detex_trainer.attributes import DEFAULT_ATTRIBUTES, parse_attributes
 from detex_trainer.hyperparameters import Method, resolve_hyperparameters
 from detex_trainer.job_spec import JobSpec

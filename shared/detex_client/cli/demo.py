@@ -8,7 +8,6 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from detex_showroom import SampleSubject, sample_subjects
 
 from detex_client.cli import options
 from detex_client.cli.failure import ExitCode, exit_code, reported, tell
@@ -19,6 +18,7 @@ from detex_client.demo.demonstration import Choices, Demonstration
 from detex_client.demo.output_folder import OutputFolder
 from detex_client.demo.summary import Summary
 from detex_client.errors import DetexClientError, refused
+from detex_showroom import SampleSubject, sample_subjects
 
 
 @reported

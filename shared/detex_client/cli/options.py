@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from detex_core.tenancy import DEFAULT_TENANT
 
 from detex_client import generator_client, trainer_client
 from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Tls
 from detex_client.generator_client import GeneratorClient
 from detex_client.trainer_client import TrainerClient
+from detex_core.tenancy import DEFAULT_TENANT
 
 _CONNECTION = "Connection"
 

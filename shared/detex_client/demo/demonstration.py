@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from detex_showroom import SampleSubject
 from PIL import Image
 
 from detex_client.cli.job_display import UploadDisplay, follow
@@ -28,6 +27,7 @@ from detex_client.job import Job
 from detex_client.picture import DenoisingProgress, GeneratedPicture, PictureRequest
 from detex_client.trainer_client import TrainerClient
 from detex_client.training_photo import TrainingPhoto
+from detex_showroom import SampleSubject
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import permutations
 
-from detex_showroom import SampleSubject
-
 from detex_client.concept import ConceptReference
+from detex_showroom import SampleSubject
 
 SCENES = {
     "beach": "on a beach",

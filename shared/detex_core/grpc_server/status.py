@@ -5,13 +5,13 @@ import secrets
 from collections.abc import Sequence
 
 import grpc
-from detex_protos.v1 import generator_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from detex_core.errors import DetexError, Violation
+from detex_protos.v1 import generator_pb2
 
 ERROR_DOMAIN = "detex"
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from detex_core.errors import DetexError
-
 from detex_generator.engine.admission import CheckedRequest, Conditioning
 from detex_generator.engine.events import Event, EventStream, FinishedImage
 from detex_generator.engine.failures import DeadlineExceededError

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+
 from detex_core.artifact import Manifest, StoredManifest
 from detex_core.errors import NotFoundError, invalid_input
 from detex_core.prompt import Prompt
@@ -18,7 +19,6 @@ from detex_diffusion.concept import Concept
 from detex_diffusion.conditioning import PromptKeyValues, key_values
 from detex_diffusion.solver import StepTable, step_table
 from detex_diffusion.text import TokenizedPrompt, encode, tokenize, word_embeddings
-
 from detex_generator.base_models import BaseModels
 from detex_generator.concept_cache import ConceptCache, check_base_model
 from detex_generator.generation_request import GenerationRequest

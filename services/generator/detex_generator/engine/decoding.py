@@ -6,13 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from PIL import Image
+from torch import Tensor
+
 from detex_core import __version__
 from detex_core.errors import DetexError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import decode_latents, to_images
-from PIL import Image
-from torch import Tensor
-
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.events import FinishedImage, Preview
 from detex_generator.engine.failures import DrawingError

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from detex_core.errors import DetexError, UnavailableError
 from detex_core.grpc_server.status import as_domain_error
-
 from detex_generator.engine.active_request import ActiveRequest, ImageTask
 from detex_generator.engine.admission import Admission
 from detex_generator.engine.decoding import Decoding

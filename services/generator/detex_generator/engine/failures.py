@@ -1,6 +1,7 @@
 """Errors that only the engine raises."""
 
 import grpc
+
 from detex_core.errors import DetexError, UnavailableError
 
 

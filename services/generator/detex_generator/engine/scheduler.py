@@ -5,7 +5,6 @@ import time
 from collections import deque
 
 from detex_core.errors import ResourceExhaustedError, UnavailableError
-
 from detex_generator.engine.active_request import ActiveRequest, ImageTask
 from detex_generator.engine.fair_queue import FairQueue
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from detex_core.errors import DetexError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import KeyValueBatch
 from detex_diffusion.latents import initial_noise
 from detex_diffusion.solver import guide, scale_input, solver_step
 from detex_diffusion.unet import KeyValueUNet
-from torch import Tensor
-
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.failures import DrawingError, NonFiniteLatentsError
 

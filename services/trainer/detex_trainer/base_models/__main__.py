@@ -3,7 +3,6 @@
 import sys
 
 from detex_core.errors import DetexError
-
 from detex_trainer.base_models.description import DescriptionAnswer, DescriptionRequest, describe
 
 

@@ -7,10 +7,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from detex_core.errors import FailedPreconditionError, UnavailableError
-from detex_core.settings import BaseModelSettings
 from pydantic import ValidationError
 
+from detex_core.errors import FailedPreconditionError, UnavailableError
+from detex_core.settings import BaseModelSettings
 from detex_trainer.base_models.description import BaseModelDescription, DescriptionAnswer, DescriptionRequest
 from detex_trainer.settings import TrainerSettings
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from detex_core.artifact.manifest import Sha256
 from detex_core.object_store import open_object_store
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
-from pydantic import BaseModel, ConfigDict
 
 
 class BaseModelDescription(BaseModel):

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from detex_core.errors import UnavailableError
-
 from detex_trainer.executors.protocol import WorkerExit
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.worker.events import WorkerEvent, read_event

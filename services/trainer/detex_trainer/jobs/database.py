@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from detex_core.errors import DetexError, FailedPreconditionError, ResourceExhaustedError, UnavailableError
-from detex_core.object_store.disk import disk_errors
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -15,6 +13,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from detex_core.errors import DetexError, FailedPreconditionError, ResourceExhaustedError, UnavailableError
+from detex_core.object_store.disk import disk_errors
 from detex_trainer.jobs.tables import SCHEMA_VERSION, SchemaVersionRow, Table
 
 _BUSY_TIMEOUT_SECONDS = 10

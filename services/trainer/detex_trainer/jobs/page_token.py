@@ -5,8 +5,9 @@ import binascii
 import hashlib
 from typing import Annotated
 
-from detex_core.errors import DetexError, invalid_input
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from detex_core.errors import DetexError, invalid_input
 
 MAX_PAGE_SIZE = 1_000
 DEFAULT_PAGE_SIZE = 50

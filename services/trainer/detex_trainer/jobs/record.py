@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from detex_core.artifact.manifest import AttributeName, ConceptName
 from pydantic import BaseModel, ConfigDict
 
+from detex_core.artifact.manifest import AttributeName, ConceptName
 from detex_trainer.hyperparameters import Hyperparameters, Method
 from detex_trainer.jobs.state import ENDED, JobState
 from detex_trainer.progress import JobProgress

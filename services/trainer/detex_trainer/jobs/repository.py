@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from detex_core.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError, invalid_input
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from detex_core.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError, invalid_input
 from detex_trainer.hyperparameters import Method
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.page_token import read_page_token, write_page_token

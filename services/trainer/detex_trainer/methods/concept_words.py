@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
+
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, Scope
 from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.key_value_delta import FullDelta, KeyValueDeltas, LayerDelta
-from torch import Tensor, nn
-
 from detex_trainer.mappers import AttributeMapper, FeatureNormalization, MapperShape
 
 _SUBJECT_SPREAD = 0.05  # of the class word's size: several subject tokens must not begin alike

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from detex_diffusion.concept import Concept
 from torch import Tensor, nn
 
+from detex_diffusion.concept import Concept
 from detex_trainer.dataset import Batch
 
 

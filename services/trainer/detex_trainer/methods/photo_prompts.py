@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from detex_core.prompt import Prompt
 
+from detex_core.prompt import Prompt
 from detex_trainer.attributes import Attribute, Region, explained_regions
 from detex_trainer.prompts import random_prefix, random_subset, surroundings_prompt, training_prompt
 

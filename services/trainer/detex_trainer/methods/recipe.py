@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Scope
-
 from detex_trainer.attributes import Attribute
 from detex_trainer.crops import Augmentation
 from detex_trainer.dataset import PhotoSet

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
@@ -15,8 +17,6 @@ from detex_diffusion.conditioning import OwnedTokens, project
 from detex_diffusion.cross_attention import cross_attention_sizes
 from detex_diffusion.text import TokenizedPrompt, encode, tokenize
 from detex_diffusion.unet import KeyValueUNet
-from torch import Tensor
-
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.dataset import Batch, PhotoSet
 from detex_trainer.hyperparameters import Hyperparameters

@@ -10,7 +10,6 @@ arguments that does what `Segmenter` says, named as an entry point of the group 
 from importlib.metadata import entry_points
 
 from detex_core.errors import FailedPreconditionError, invalid_input
-
 from detex_trainer.segmenters.color_contrast import ColorContrastSegmenter, SubjectNotFoundError
 from detex_trainer.segmenters.protocol import Segmenter
 from detex_trainer.segmenters.whole_picture import WholePictureSegmenter

@@ -11,10 +11,10 @@ from collections import deque
 from typing import Final
 
 import numpy as np
-from detex_core.errors import FailedPreconditionError
 from numpy.typing import NDArray
 from PIL import Image
 
+from detex_core.errors import FailedPreconditionError
 from detex_trainer.masks import Mask
 from detex_trainer.segmenters.color_model import Array, fit_color_model
 

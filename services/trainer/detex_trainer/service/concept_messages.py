@@ -2,7 +2,6 @@
 
 from detex_core.artifact import ConceptReference, DeletedConcepts, StoredManifest
 from detex_protos.v1 import common_pb2, trainer_pb2
-
 from detex_trainer.base_models import BaseModelDescription
 from detex_trainer.service.job_messages import timestamp
 from detex_trainer.service.method_messages import method_message

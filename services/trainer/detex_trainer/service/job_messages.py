@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from detex_core.errors import invalid_input
-from detex_protos.v1 import common_pb2, trainer_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from detex_core.errors import invalid_input
+from detex_protos.v1 import common_pb2, trainer_pb2
 from detex_trainer.jobs import Job, JobState
 from detex_trainer.progress import JobPhase, JobPreview, JobProgress
 from detex_trainer.service.method_messages import (

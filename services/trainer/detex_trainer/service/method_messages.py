@@ -2,7 +2,6 @@
 
 from detex_core.errors import invalid_input
 from detex_protos.v1 import common_pb2, trainer_pb2
-
 from detex_trainer.hyperparameters import DeltaForm, Hyperparameters, Method
 
 _METHODS = {

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
+
 from detex_core.artifact import ConceptArchive
 from detex_core.tenancy import current_tenant
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
-
 from detex_trainer.base_models import BaseModelCatalogue
 from detex_trainer.job_watch import JobWatch
 from detex_trainer.jobs import JobRepository

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 
 from detex_protos.v1 import trainer_pb2
-
 from detex_trainer.training_set import MaskSource, PhotoRecord, TrainingSetRecord
 from detex_trainer.training_set.upload import Chunk, FileHeader, FileKind, UnknownPart, UploadHeader, UploadPart
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from enum import Enum
 
 from detex_core.errors import DetexError
-
 from detex_trainer.executors import Executor, WorkerExit, WorkerRun
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.jobs import Job, JobClaim, JobClaims, JobFailure, JobState, PreviewRecord

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from detex_core.errors import DetexError
-
 from detex_trainer.executors import Executor
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.jobs import Job, JobClaim, JobClaims

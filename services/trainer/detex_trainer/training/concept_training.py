@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Mapping
 
 import torch
+
 from detex_core.artifact import Manifest
 from detex_core.errors import FailedPreconditionError
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel, load_base_model
-
 from detex_trainer.attributes import parse_attributes
 from detex_trainer.dataset import MaskedPhoto, PhotoSet, prepare_photos, training_side
 from detex_trainer.failures import TrainingStopped

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 import torch
-from detex_diffusion.noise_schedule import NoiseSchedule
 
+from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_trainer.dataset import PhotoSet
 from detex_trainer.methods.learner import Learner, StepNoise
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
-from detex_diffusion.noise_schedule import NoiseSchedule
 
+from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_trainer.dataset import PhotoSet, photo_batches
 from detex_trainer.failures import DivergedError, TrainingStopped
 from detex_trainer.hyperparameters import Hyperparameters

@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 
 import torch
+from PIL import Image
+
 from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
@@ -15,7 +17,6 @@ from detex_diffusion.latents import decode_latents, initial_noise, to_images
 from detex_diffusion.solver import Solver, guide, scale_input, solver_step, step_table
 from detex_diffusion.text import encode, tokenize, word_embeddings
 from detex_diffusion.unet import KeyValueUNet
-from PIL import Image
 
 
 @torch.no_grad()

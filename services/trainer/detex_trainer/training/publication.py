@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import torch
+
 from detex_core import __version__
 from detex_core.artifact import Attribute, ConceptDraft, Manifest, publish_concept
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, compress, key_value_form
 from detex_diffusion.concept_file import FILE_NAME, save_concept
-
 from detex_trainer.failures import DivergedError
 from detex_trainer.hyperparameters import DeltaForm, Hyperparameters
 from detex_trainer.job_spec import JobSpec

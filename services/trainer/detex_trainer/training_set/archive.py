@@ -4,11 +4,11 @@ import io
 import logging
 import re
 
-from detex_core.errors import DataLossError, DetexError, NotFoundError
-from detex_core.object_store import ObjectStore
 from PIL import Image
 from pydantic import ValidationError
 
+from detex_core.errors import DataLossError, DetexError, NotFoundError
+from detex_core.object_store import ObjectStore
 from detex_trainer.training_set.record import PhotoRecord, TrainingSetRecord
 from detex_trainer.training_set.training_set import TrainingPhoto, TrainingSet
 

@@ -3,7 +3,6 @@
 import re
 
 from detex_core.errors import invalid_input
-
 from detex_trainer.training_set.record import MAX_CLASS_WORD_CHARACTERS
 
 _ACCEPTED = (

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from detex_core.errors import AbortedError, ResourceExhaustedError
 from detex_core.object_store.disk import disk_errors
-
 from detex_trainer.training_set.archive import TrainingSetArchive, mask_key, photo_key
 from detex_trainer.training_set.pictures import decode_pictures
 from detex_trainer.training_set.record import PhotoRecord, TrainingSetRecord

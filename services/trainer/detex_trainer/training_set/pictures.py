@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from detex_core.images import decode_mask, decode_photo
 from PIL import Image, ImageStat
 
+from detex_core.images import decode_mask, decode_photo
 from detex_trainer.training_set.record import MaskSource
 from detex_trainer.training_set.upload import UploadedFile
 

@@ -3,8 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from detex_core.artifact.manifest import Sha256, TenantName
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from detex_core.artifact.manifest import Sha256, TenantName
 
 MAX_PHOTOS = 64
 MAX_CAPTION_CHARACTERS = 1_000

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from detex_core.errors import DetexError, InvalidInputError, invalid_input
-
 from detex_trainer.training_set.class_word import checked_class_word
 from detex_trainer.training_set.record import MAX_CAPTION_CHARACTERS
 

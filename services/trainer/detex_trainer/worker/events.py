@@ -3,9 +3,9 @@
 from enum import IntEnum
 from typing import Annotated, Literal
 
-from detex_core.artifact.manifest import ConceptVersion
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from detex_core.artifact.manifest import ConceptVersion
 from detex_trainer.progress import JobProgress
 
 

@@ -7,12 +7,12 @@ import sys
 import threading
 from collections.abc import Callable
 
+from pydantic import ValidationError
+
 from detex_core.artifact import Manifest
 from detex_core.errors import DetexError
 from detex_core.grpc_server import as_domain_error
 from detex_core.object_store import ObjectStore, open_object_store
-from pydantic import ValidationError
-
 from detex_trainer.failures import TrainingStopped
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.progress import ProgressReporter

@@ -8,7 +8,6 @@ import time
 
 from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
-
 from detex_trainer.progress import JobPreview, JobProgress
 from detex_trainer.worker.events import PreviewEvent, ProgressEvent, WorkerEvent, write_event
 
