@@ -17,6 +17,7 @@ from torch.nn import functional
 from detex_diffusion.concept import KeyValueSource
 from detex_diffusion.cross_attention import cross_attention_layers, head_shape
 from detex_diffusion.key_value_delta import PROJECTIONS, KeyValueDeltas, ProjectionDelta
+from detex_diffusion.regions import RegionalKeyValues, RegionalRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +39,11 @@ class PromptKeyValues:
 
     Attributes:
         layers: By cross-attention layer, K and V, each (H, T, D) with the layer's own H and D.
+        regional: What is read instead where subjects of the prompt have places in the picture; None where none has.
     """
 
     layers: Mapping[str, tuple[Tensor, Tensor]]
+    regional: RegionalKeyValues | None = None
 
     @property
     def tokens(self) -> int:
@@ -50,7 +53,8 @@ class PromptKeyValues:
     @property
     def size_bytes(self) -> int:
         """Bytes of all keys and values."""
-        return sum(t.numel() * t.element_size() for pair in self.layers.values() for t in pair)
+        regional = 0 if self.regional is None else self.regional.size_bytes
+        return regional + sum(t.numel() * t.element_size() for pair in self.layers.values() for t in pair)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "PromptKeyValues":
         """The same on another device or of another type."""
@@ -58,7 +62,8 @@ class PromptKeyValues:
             {
                 name: (k.to(device=device, dtype=dtype), v.to(device=device, dtype=dtype))
                 for name, (k, v) in self.layers.items()
-            }
+            },
+            None if self.regional is None else self.regional.to(device, dtype),
         )
 
 
@@ -69,10 +74,12 @@ class KeyValueBatch:
     Attributes:
         layers: By cross-attention layer, K and V, each (B, H, T, D).
         mask: (B, T) bool, False where a shorter prompt is filled up; None where all prompts have T tokens.
+        regional: What those rows read that have regions, in place of `layers`; None where no row has any.
     """
 
     layers: Mapping[str, tuple[Tensor, Tensor]]
     mask: Tensor | None = None
+    regional: RegionalRows | None = None
 
     @property
     def rows(self) -> int:
@@ -91,14 +98,16 @@ class KeyValueBatch:
                 torch.stack([_filled(key, longest) for key, _ in pairs]),
                 torch.stack([_filled(value, longest) for _, value in pairs]),
             )
+        placed = {row: prompt.regional for row, prompt in enumerate(prompts) if prompt.regional is not None}
+        regional = RegionalRows.stack(list(placed), list(placed.values())) if placed else None
         if min(lengths) == longest:
-            return cls(layers)
+            return cls(layers, regional=regional)
         device = next(iter(layers.values()))[0].device
         mask = torch.arange(longest, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
-        return cls(layers, mask)
+        return cls(layers, mask, regional)
 
     def row(self, index: int) -> PromptKeyValues:
-        """Keys and values of one row, without what was filled up."""
+        """Keys and values of one row, without what was filled up, and without regions."""
         length = None if self.mask is None else int(self.mask[index].sum().item())
         return PromptKeyValues({n: (k[index, :, :length], v[index, :, :length]) for n, (k, v) in self.layers.items()})
 

@@ -101,6 +101,8 @@ class KeyValueProcessor:
             attended = probabilities.to(value.dtype) @ value
         else:
             attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            if key_values.regional is not None:
+                attended = key_values.regional.attend(self.layer, query, attended)
         attended = attended.transpose(1, 2).reshape(rows, positions, -1)
         projected: Tensor = attn.to_out[1](attn.to_out[0](attended))
         return projected.div(attn.rescale_output_factor)

@@ -45,6 +45,8 @@ class TokenizedPrompt:
         words: The W distinct words of concepts, in the order of their first use.
         concepts: Names in the order of their first word.
         length: Tokens before padding, start and end included.
+        parts: (T,) int64, index of the part of the prompt that a token comes from, or -1 for start, end and padding.
+            The noun of a word of a concept counts to the word's part.
     """
 
     ids: Tensor
@@ -54,6 +56,7 @@ class TokenizedPrompt:
     words: tuple[PromptWord, ...]
     concepts: tuple[str, ...]
     length: int
+    parts: Tensor
 
     def positions(self, concept: str, attribute: str | None = None, *, with_noun: bool = False) -> Tensor:
         """Positions (M,) int64 of a concept's words.
@@ -102,32 +105,34 @@ def tokenize(
     ids: list[int] = []
     owners: list[int] = []
     rows: list[int] = []
+    parts: list[int] = []
     words: dict[PromptWord, int] = {}
 
-    def append(tokens: Sequence[int], owner: int, row: int = -1) -> None:
+    def append(tokens: Sequence[int], owner: int, part: int, row: int = -1) -> None:
         ids.extend(tokens)
         owners.extend([owner] * len(tokens))
         rows.extend([row] * len(tokens))
+        parts.extend([part] * len(tokens))
 
     noun: list[int] = []  # tokens still owed after the last word
-    noun_owner = -1
-    for part in prompt.parts:
+    noun_owner = noun_part = -1
+    for index, part in enumerate(prompt.parts):
         if isinstance(part, Text):
             tokens = _plain_tokens(tokenizer, part.text)
             said = noun if tokens[: len(noun)] == noun else []
             # Text of spaces alone says nothing: the noun stays owed and follows all the same.
-            append(noun, noun_owner)
-            append(tokens[len(said) :], -1)
+            append(noun, noun_owner, noun_part)
+            append(tokens[len(said) :], -1, index)
             noun = []
             continue
-        append(noun, noun_owner)
-        noun_owner = names.index(part.concept)
+        append(noun, noun_owner, noun_part)
+        noun_owner, noun_part = names.index(part.concept), index
         used, noun_text = _resolve(part, concepts, field)
         for word in used:
             row = words.setdefault(PromptWord(noun_owner, word), len(words))
-            append([tokenizer.eos_token_id], noun_owner, row)
+            append([tokenizer.eos_token_id], noun_owner, index, row)
         noun = _plain_tokens(tokenizer, noun_text)
-    append(noun, noun_owner)
+    append(noun, noun_owner, noun_part)
 
     length = tokenizer.model_max_length
     if len(ids) > length - 2:
@@ -144,6 +149,7 @@ def tokenize(
         words=tuple(words),
         concepts=names,
         length=len(ids) + 2,
+        parts=torch.tensor([-1, *parts, -1, *[-1] * padding]),
     )
 
 

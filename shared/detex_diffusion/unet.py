@@ -65,7 +65,12 @@ class KeyValueUNet:
         Returns:
             The prediction (B, C, h, w), and by layer the attention maps (B, M, map height, map width): probabilities
             over text positions, averaged over heads, differentiable, in float32 or wider.
+
+        Raises:
+            ValueError: A row has regions, whose text positions are not those of the others.
         """
+        if key_values.regional is not None:
+            raise ValueError("attention maps are of rows without regions")
         recorder = AttentionRecorder(layers, positions)
         prediction = self._predict(latents, timesteps, key_values, recorder)
         sizes = cross_attention_sizes(self.unet, latents.shape[-2], latents.shape[-1])
