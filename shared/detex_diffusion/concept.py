@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from detex_core.artifact import KeyValueForm
+from detex_core.artifact.manifest import UNetForm
 from detex_diffusion.key_value_delta import KeyValueDeltas, LayerDelta, LowRankDelta, low_rank_delta
+from detex_diffusion.unet_delta import UNetDelta, delta_tensors, moved, thinned
 
 Scope = Literal["words", "prompt"]
 
@@ -68,6 +70,8 @@ class Concept:
         attributes: (N, E) by attribute name.
         key_value: Deltas by the name of the cross-attention module; empty for a concept of words alone.
         scope: Whether its own `words` go through the deltas or the whole `prompt`.
+        unet_delta: Deltas by the name of the UNet's parameter; empty but for methods that train the UNet. A concept
+            that has them is drawn with a UNet of its own.
     """
 
     reference: str
@@ -76,6 +80,7 @@ class Concept:
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     key_value: KeyValueDeltas = field(default_factory=dict)
     scope: Scope = "words"
+    unet_delta: UNetDelta = field(default_factory=dict)
 
     @property
     def subject_tokens(self) -> int:
@@ -99,6 +104,9 @@ class Concept:
             for projection, delta in layer_delta.projections():
                 for suffix, tensor in delta.tensors().items():
                     tensors[f"key_value.{layer}.{projection}{suffix}"] = tensor
+        for parameter, parameter_delta in self.unet_delta.items():
+            for suffix, tensor in delta_tensors(parameter_delta).items():
+                tensors[f"unet.{parameter}{suffix}"] = tensor
         return tensors
 
     @property
@@ -113,7 +121,12 @@ class Concept:
             subject=self.subject.to(device=device, dtype=dtype),
             attributes={name: tensor.to(device=device, dtype=dtype) for name, tensor in self.attributes.items()},
             key_value={layer: delta.to(device, dtype) for layer, delta in self.key_value.items()},
+            unet_delta={name: moved(delta, device, dtype) for name, delta in self.unet_delta.items()},
         )
+
+    def without_unet_delta(self) -> "Concept":
+        """The same without what it adds to the UNet: all that prompts need of it."""
+        return replace(self, unet_delta={}) if self.unet_delta else self
 
 
 def key_value_form(concept: Concept, energy_kept: float = 1.0) -> KeyValueForm:
@@ -131,13 +144,21 @@ def key_value_form(concept: Concept, energy_kept: float = 1.0) -> KeyValueForm:
     return KeyValueForm(form=form, scope=concept.scope, largest_rank=max(ranks, default=0), energy_kept=energy_kept)
 
 
+def unet_form(concept: Concept, energy_kept: float = 1.0) -> UNetForm:
+    """How the deltas of the UNet's parameters are written, for the manifest; arguments as of `key_value_form`."""
+    if not concept.unet_delta:
+        return UNetForm()
+    ranks = [delta.rank for delta in concept.unet_delta.values() if isinstance(delta, LowRankDelta)]
+    return UNetForm(form="low_rank" if ranks else "full", largest_rank=max(ranks, default=0), energy_kept=energy_kept)
+
+
 def compress(concept: Concept, energy: float, largest_rank: int | None = None) -> tuple[Concept, float]:
     """The concept with its deltas as the thinnest matrices that keep a share of their energy.
 
     Args:
-        concept: With deltas of any form.
+        concept: With deltas of any form. Those of the UNet become factors only where these are smaller than the whole.
         energy: Share of the squared Frobenius norm of each delta to keep, greater than 0, at most 1.
-        largest_rank: Limit of every rank, which goes before `energy`; None for none.
+        largest_rank: Limit of every rank of keys and values, which goes before `energy`; None for none.
 
     Returns:
         The concept, and the share of the energy of all deltas together that is kept (1 where all are 0).
@@ -153,4 +174,10 @@ def compress(concept: Concept, energy: float, largest_rank: int | None = None) -
             kept += energy_kept
             total += float(delta.materialized().detach().double().square().sum().item())
         layers[layer] = LayerDelta(**thin)
-    return replace(concept, key_value=layers), min(1.0, kept / total) if total > 0 else 1.0
+    parameters = {}
+    for name, parameter_delta in concept.unet_delta.items():
+        parameters[name], energy_kept, energy_there = thinned(parameter_delta, energy)
+        kept += energy_kept
+        total += energy_there
+    thin_concept = replace(concept, key_value=layers, unet_delta=parameters)
+    return thin_concept, min(1.0, kept / total) if total > 0 else 1.0

@@ -3,6 +3,7 @@
 Legend: E width of word embeddings, N photos, S subject tokens, O output width of a projection, r rank.
 """
 
+import math
 import re
 from collections import defaultdict
 
@@ -17,9 +18,11 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.key_value_delta import FullDelta, LayerDelta, LowRankDelta, ProjectionDelta
+from detex_diffusion.unet_delta import ParameterDelta
 
 FILE_NAME = "concept.safetensors"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
+_UNET = re.compile(r"unet\.(?P<parameter>.+?)(?P<factor>\.up|\.down)?")
 _KEY_VALUE = re.compile(r"key_value\.(?P<layer>.+)\.(?P<projection>to_k|to_v)(?P<factor>\.up|\.down)?")
 
 
@@ -88,6 +91,7 @@ def load_concept(manifest: Manifest, data: bytes, base_model: BaseModel) -> Conc
         },
         key_value=_key_value(tensors, manifest, base_model, reference),
         scope=manifest.key_value.scope,
+        unet_delta=_unet_delta(tensors, manifest, base_model, reference),
     )
     _check(not tensors, reference, f"unknown tensors: {', '.join(sorted(tensors)[:3])}")
     return concept.to(dtype=base_model.dtype)
@@ -127,6 +131,38 @@ def _key_value(
             deltas[projection] = delta
         layers[layer] = LayerDelta(**deltas)
     return layers
+
+
+def _unet_delta(
+    tensors: dict[str, Tensor], manifest: Manifest, base_model: BaseModel, reference: str
+) -> dict[str, ParameterDelta]:
+    """Take the deltas of the UNet's parameters out of the tensors."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in base_model.unet.named_parameters()}
+    found: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name in [name for name in tensors if name.startswith("unet.")]:
+        match = _UNET.fullmatch(name)
+        known = match is not None and match["parameter"] in shapes
+        _check(known, reference, f"tensor {name} belongs to no parameter of the base model's UNet")
+        if match is not None:
+            found[match["parameter"]][match["factor"] or ""] = tensors.pop(name)
+    form = manifest.unet.form
+    _check((form == "none") == (not found), reference, f"UNet form {form!r}, but deltas for {len(found)} parameters")
+    deltas: dict[str, ParameterDelta] = {}
+    for name, factors in found.items():
+        shape = shapes[name]
+        if set(factors) == {""}:
+            fits = tuple(factors[""].shape) == shape
+            _check(fits, reference, f"unet.{name} has shape {tuple(factors[''].shape)}, the base model {shape}")
+            deltas[name] = factors[""]
+            continue
+        whole = form == "low_rank" and set(factors) == {".up", ".down"}
+        _check(whole, reference, f"unet.{name} is not of form {form!r}")
+        up, down = factors[".up"], factors[".down"]
+        thin = up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0] <= manifest.unet.largest_rank
+        thin = thin and (up.shape[0], down.shape[1]) == (shape[0], math.prod(shape[1:]))
+        _check(thin, reference, f"unet.{name} has factors of shapes {_shapes(up, down)}, the base model {shape}")
+        deltas[name] = LowRankDelta(up, down)
+    return deltas
 
 
 def _taken(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], reference: str) -> Tensor:

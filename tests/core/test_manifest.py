@@ -86,9 +86,15 @@ def test_values_out_of_range_are_refused(field: str, value: object) -> None:
 
 def test_every_field_is_needed() -> None:
     content = manifest().model_dump(mode="json")
-    for field in set(Manifest.model_fields) - {"schema_version"}:
+    for field in set(Manifest.model_fields) - {"schema_version", "unet"}:
         with pytest.raises(ValidationError, match=field):
             Manifest.model_validate({name: value for name, value in content.items() if name != field})
+
+
+def test_manifests_without_deltas_of_the_unet_say_nothing_of_them() -> None:
+    content = manifest().model_dump(mode="json")
+    content.pop("unet")
+    assert Manifest.model_validate(content).unet.form == "none"
 
 
 def test_manifests_and_drafts_stay_as_they_are() -> None:

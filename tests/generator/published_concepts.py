@@ -5,7 +5,7 @@ import torch
 from detex_core.artifact import CONCEPT_FILE, Attribute, ConceptDraft, StoredManifest, publish_concept
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel
-from detex_diffusion.concept import Concept, compress, key_value_form
+from detex_diffusion.concept import Concept, compress, key_value_form, unet_form
 from detex_diffusion.concept_file import save_concept
 from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.key_value_delta import FullDelta, LayerDelta
@@ -52,7 +52,7 @@ def publish(
     draft = ConceptDraft(
         name=name,
         tenant=tenant,
-        method="detex",
+        method="dreambooth" if concept.unet_delta else "detex",
         base_model=base_model.name,
         base_model_fingerprint=base_model.fingerprint,
         class_word=concept.class_word,
@@ -60,6 +60,7 @@ def publish(
         embedding_width=base_model.embedding_width,
         attributes=tuple(Attribute(name=n, count=count) for n, count in concept.attribute_counts.items()),
         key_value=key_value_form(concept, energy_kept),
+        unet=unet_form(concept, energy_kept),
         dtype="float32",
         training_set_digest="0" * 64,
         hyperparameters={},

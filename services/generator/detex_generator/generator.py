@@ -20,6 +20,7 @@ from detex_generator.metrics import GeneratorMetrics
 from detex_generator.prompt_cache import PromptCache
 from detex_generator.service import GeneratorServicer
 from detex_generator.settings import GeneratorSettings
+from detex_generator.unet_cache import UNetCache
 from detex_protos.v1.generator_pb2 import DESCRIPTOR
 from detex_protos.v1.generator_pb2_grpc import add_GeneratorServiceServicer_to_server
 
@@ -61,7 +62,9 @@ class Generator:
         )
         self.failure: BaseException | None = None
         self.base_models = BaseModels(settings, object_store)
-        admission = Admission(self.base_models, concepts, PromptCache(settings.prompt_cache_bytes, metrics))
+        prompts = PromptCache(settings.prompt_cache_bytes, metrics)
+        unets = UNetCache(settings.unet_cache_bytes, metrics)
+        admission = Admission(self.base_models, concepts, prompts, unets)
         self.engine = Engine(
             settings,
             admission,

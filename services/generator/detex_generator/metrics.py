@@ -58,6 +58,10 @@ class GeneratorMetrics:
             "concept_cache_stale_resolutions",
             "Requests served with the version last known because the object store did not answer.",
         )
+        self.unet_hits = counter("unet_cache_hits", "UNets of concepts that train the UNet found in memory.")
+        self.unet_misses = counter("unet_cache_misses", "UNets of concepts that had to be made.")
+        self.unet_evictions = counter("unet_cache_evictions", "UNets of concepts that made room for others.")
+        self.unet_bytes = gauge("unet_cache_bytes", "Memory that kept UNets of concepts take beyond the base model's.")
         self.prompt_hits = counter("prompt_cache_hits", "Prompts whose keys and values were at hand.")
         self.prompt_misses = counter("prompt_cache_misses", "Prompts that had to be encoded.")
         self.prompt_evictions = counter("prompt_cache_evictions", "Prompts that made room for others.")

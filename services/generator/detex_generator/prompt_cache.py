@@ -21,6 +21,7 @@ class PromptKey:
         words: Which word of which concept stands where.
         owners: Which concept each token belongs to.
         concepts: SHA-256 of the manifests of the prompt's concepts, in their order.
+        unet: Key of the `ConceptUNet` whose projections they come from; empty for the base model's own UNet.
     """
 
     base_model: str
@@ -28,16 +29,20 @@ class PromptKey:
     words: tuple[object, ...]
     owners: tuple[int, ...]
     concepts: tuple[str, ...]
+    unet: str = ""
 
     @classmethod
-    def of(cls, base_model: BaseModel, prompt: TokenizedPrompt, stored: Sequence[StoredManifest]) -> "PromptKey":
-        """The key of a tokenised prompt with the manifests of its concepts."""
+    def of(
+        cls, base_model: BaseModel, prompt: TokenizedPrompt, stored: Sequence[StoredManifest], unet: str = ""
+    ) -> "PromptKey":
+        """The key of a tokenised prompt with the manifests of its concepts and the key of the UNet that reads it."""
         return cls(
             base_model=base_model.fingerprint,
             token_ids=tuple(prompt.ids.tolist()),
             words=(prompt.words, tuple(prompt.word_rows.tolist())),
             owners=tuple(prompt.owners.tolist()),
             concepts=tuple(found.sha256 for found in stored),
+            unet=unet,
         )
 
 

@@ -25,6 +25,8 @@ class GeneratorSettings(ServiceSettings):
         max_requests_per_stream: Requests that one GenerateMany stream may carry in all.
         concept_cache_bytes: Memory for concepts. One that is larger than this still serves, but is not kept.
         prompt_cache_bytes: Memory for keys and values of prompts that no image is being drawn from.
+        unet_cache_bytes: Memory for UNets of concepts that train the UNet itself (DreamBooth), beside those that images
+            are being drawn with.
         newest_version_seconds: How long the answer to "which version is the newest" holds; 0 asks for each request.
         admission_threads: Threads that resolve and load concepts and encode prompts.
         decoding_threads: Threads that decode latents and write PNGs.
@@ -41,6 +43,7 @@ class GeneratorSettings(ServiceSettings):
     max_requests_per_stream: int = Field(default=100_000, ge=1, le=10_000_000)
     concept_cache_bytes: int = Field(default=GIBIBYTE, ge=0)
     prompt_cache_bytes: int = Field(default=256 * MEBIBYTE, ge=0)
+    unet_cache_bytes: int = Field(default=4 * GIBIBYTE, ge=0)
     newest_version_seconds: float = Field(default=0.5, ge=0, le=60, allow_inf_nan=False)
     admission_threads: int = Field(default=2, ge=1, le=64)
     decoding_threads: int = Field(default=1, ge=1, le=64)

@@ -60,6 +60,21 @@ class KeyValueForm(_Record):
     energy_kept: float = Field(ge=0, le=1)
 
 
+class UNetForm(_Record):
+    """How deltas of the UNet's own parameters are written, for methods that train the UNet.
+
+    Attributes:
+        form: `none`, `full` (each of its parameter's shape), or `low_rank` (each as up @ down of the parameter seen as
+            a matrix, or in full where that is smaller).
+        largest_rank: Largest rank of any parameter; 0 unless low rank.
+        energy_kept: Share of the squared Frobenius norm that the written form keeps, 0 to 1.
+    """
+
+    form: Literal["none", "full", "low_rank"] = "none"
+    largest_rank: int = Field(default=0, ge=0)
+    energy_kept: float = Field(default=1.0, ge=0, le=1)
+
+
 class ConceptDraft(_Record):
     """What a trainer knows about a concept that it is going to publish.
 
@@ -74,6 +89,7 @@ class ConceptDraft(_Record):
         embedding_width: Width of the word embeddings.
         attributes: Attributes with words of their own.
         key_value: Form of the cross-attention deltas.
+        unet: Form of the deltas of the UNet's own parameters; a concept that has them is drawn with a UNet of its own.
         dtype: Type of the tensors as written.
         training_set_digest: SHA-256 over class word, photos, masks and captions.
         hyperparameters: All knobs as used.
@@ -91,6 +107,7 @@ class ConceptDraft(_Record):
     embedding_width: int = Field(ge=1, le=65_536)
     attributes: tuple[Attribute, ...]
     key_value: KeyValueForm
+    unet: UNetForm = UNetForm()
     dtype: Literal["float32", "float16"]
     training_set_digest: Sha256
     hyperparameters: dict[str, int | float | str]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from diffusers import UNet2DConditionModel
 
 from detex_core.artifact import Manifest, StoredManifest
 from detex_core.errors import NotFoundError, invalid_input
@@ -23,6 +24,7 @@ from detex_generator.base_models import BaseModels
 from detex_generator.concept_cache import ConceptCache, check_base_model
 from detex_generator.generation_request import GenerationRequest
 from detex_generator.prompt_cache import PromptCache, PromptKey
+from detex_generator.unet_cache import ConceptUNet, UNetCache, unet_owner
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class CheckedRequest:
         concepts: Manifests of its concepts by name, in the order of their first word.
         prompt: Tokens of the prompt.
         negative_prompt: Tokens of the negative prompt; None without guidance.
+        unet_owner: The concept whose UNet draws it; None for the base model's own UNet.
     """
 
     base_model: BaseModel
@@ -42,6 +45,7 @@ class CheckedRequest:
     concepts: Mapping[str, StoredManifest]
     prompt: TokenizedPrompt
     negative_prompt: TokenizedPrompt | None
+    unet_owner: StoredManifest | None = None
 
 
 @dataclass(frozen=True)
@@ -51,20 +55,23 @@ class Conditioning:
     Attributes:
         prompt: Keys and values of the prompt.
         negative_prompt: Those of the negative prompt; None without guidance.
+        own_unet: The UNet of a concept that they were made for and that draws the image; None for the base model's.
     """
 
     prompt: PromptKeyValues
     negative_prompt: PromptKeyValues | None
+    own_unet: ConceptUNet | None = None
 
 
 class Admission:
     """Checks and encodes requests; all calls block and are safe from several threads."""
 
-    def __init__(self, base_models: BaseModels, concepts: ConceptCache, prompts: PromptCache) -> None:
+    def __init__(self, base_models: BaseModels, concepts: ConceptCache, prompts: PromptCache, unets: UNetCache) -> None:
         """Use these base models and caches."""
         self._base_models = base_models
         self._concepts = concepts
         self._prompts = prompts
+        self._unets = unets
         self._tokenizing = threading.Lock()
 
     def check(self, request: GenerationRequest, tenant: str) -> CheckedRequest:
@@ -74,8 +81,8 @@ class Admission:
             InvalidInputError: A prompt has too many tokens or names a word that a concept does not have; the base model
                 cannot do that many steps or that size.
             NotFoundError: A concept or version does not exist.
-            FailedPreconditionError: A concept was trained on another base model, or the solver does not fit the base
-                model's schedule.
+            FailedPreconditionError: A concept was trained on another base model, the solver does not fit the base
+                model's schedule, or several concepts have a UNet of their own.
             UnavailableError: The object store does not answer.
         """
         base_model = self._base_models.get(request.base_model).model
@@ -89,7 +96,7 @@ class Admission:
         negative_prompt = None
         if request.guided:
             negative_prompt = self._tokenize(request.parsed_negative_prompt, stored, base_model, "negative_prompt")
-        return CheckedRequest(base_model, table, stored, prompt, negative_prompt)
+        return CheckedRequest(base_model, table, stored, prompt, negative_prompt, unet_owner(stored))
 
     def encode(self, checked: CheckedRequest) -> Conditioning:
         """Keys and values of the prompts of a checked request, from the cache where they are there.
@@ -98,10 +105,15 @@ class Admission:
             DataLossError: A concept's file is broken.
             UnavailableError: The object store does not answer.
         """
-        prompt = self._key_values(checked, checked.prompt)
-        if checked.negative_prompt is None:
-            return Conditioning(prompt, None)
-        return Conditioning(prompt, self._key_values(checked, checked.negative_prompt))
+        own_unet = None
+        if checked.unet_owner is not None:
+            concept = self._concepts.get(checked.unet_owner, checked.base_model)
+            own_unet = self._unets.get(checked.unet_owner, concept, checked.base_model)
+        prompt = self._key_values(checked, checked.prompt, own_unet)
+        negative_prompt = None
+        if checked.negative_prompt is not None:
+            negative_prompt = self._key_values(checked, checked.negative_prompt, own_unet)
+        return Conditioning(prompt, negative_prompt, own_unet)
 
     def _resolve(self, tenant: str, name: str, request: GenerationRequest) -> StoredManifest:
         version = request.concept_versions.get(name, "")
@@ -121,18 +133,28 @@ class Admission:
         with self._tokenizing:
             return tokenize(prompt, words, base_model.tokenizer, field=field)
 
-    def _key_values(self, checked: CheckedRequest, prompt: TokenizedPrompt) -> PromptKeyValues:
+    def _key_values(
+        self, checked: CheckedRequest, prompt: TokenizedPrompt, own_unet: ConceptUNet | None
+    ) -> PromptKeyValues:
         stored = [checked.concepts[name] for name in prompt.concepts]
-        key = PromptKey.of(checked.base_model, prompt, stored)
-        return self._prompts.get(key, lambda: self._encode(checked.base_model, prompt, stored))
+        unet = checked.base_model.unet if own_unet is None else own_unet.unet
+        key = PromptKey.of(checked.base_model, prompt, stored, "" if own_unet is None else own_unet.key)
+        return self._prompts.get(key, lambda: self._encode(checked.base_model, unet, prompt, stored))
 
     @torch.inference_mode()
-    def _encode(self, base_model: BaseModel, prompt: TokenizedPrompt, stored: list[StoredManifest]) -> PromptKeyValues:
+    def _encode(
+        self,
+        base_model: BaseModel,
+        unet: UNet2DConditionModel,
+        prompt: TokenizedPrompt,
+        stored: list[StoredManifest],
+    ) -> PromptKeyValues:
         concepts: dict[str, Concept] = {
-            found.manifest.name: self._concepts.get(found, base_model).to(base_model.device) for found in stored
+            found.manifest.name: self._concepts.get(found, base_model).without_unet_delta().to(base_model.device)
+            for found in stored
         }
         hidden = encode(base_model, [prompt], [word_embeddings(prompt, concepts)])
-        return key_values(base_model.unet, hidden[0], prompt.owners, [concepts[name] for name in prompt.concepts])
+        return key_values(unet, hidden[0], prompt.owners, [concepts[name] for name in prompt.concepts])
 
 
 class _ManifestWords:

@@ -1,4 +1,4 @@
-"""The images of one base model and size that are in slots, and one denoising step of all of them together.
+"""The images of one UNet and size that are in slots, and one denoising step of all of them together.
 
 Legend: N images, R rows of a UNet pass (one for each image and one more for each guided image), C latent channels,
 h and w latent height and width, K columns of a step table.
@@ -20,6 +20,7 @@ from detex_diffusion.solver import guide, scale_input, solver_step
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.failures import DrawingError, NonFiniteLatentsError
+from detex_generator.unet_cache import ConceptUNet
 
 _logger = logging.getLogger(__name__)
 
@@ -80,12 +81,12 @@ class _Step:
 
 
 class SlotBatch:
-    """Slots of one base model and size; belongs to the thread of the step loop."""
+    """Slots of one UNet and size; belongs to the thread of the step loop."""
 
-    def __init__(self, base_model: BaseModel, height: int, width: int) -> None:
-        """No image is in a slot yet; height and width are in pixels."""
+    def __init__(self, base_model: BaseModel, height: int, width: int, own_unet: ConceptUNet | None = None) -> None:
+        """No image is in a slot yet; height and width are in pixels; `own_unet` stands in for the base model's."""
         self._base_model = base_model
-        self._unet = KeyValueUNet(base_model.unet)
+        self._unet = KeyValueUNet(base_model.unet if own_unet is None else own_unet.unet)
         self._shape = base_model.latent_shape(height, width)  # (C, h, w)
         self._slots: list[_Slot] = []
         self._stacked: tuple[tuple[_Slot, ...], KeyValueBatch] | None = None

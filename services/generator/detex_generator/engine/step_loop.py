@@ -13,14 +13,15 @@ from detex_generator.engine.scheduler import Scheduler
 from detex_generator.engine.slot_batch import SlotBatch, StepOutcome
 from detex_generator.metrics import GeneratorMetrics
 
-Bucket = tuple[str, int, int]
-"""Images that can share a UNet pass: name of the base model, height and width in pixels."""
+Bucket = tuple[str, int, int, str]
+"""Images that can share a UNet pass: name of the base model, height and width in pixels, and the key of a concept's own
+UNet, empty for the base model's."""
 
 
 class StepLoop:
     """A thread that owns the slots.
 
-    Images of one base model and size share a pass; where several buckets are live they take turns, pass by pass. Slots
+    Images of one UNet and size share a pass; where several buckets are live they take turns, pass by pass. Slots
     are counted over all buckets.
     """
 
@@ -94,9 +95,10 @@ class StepLoop:
     def _join(self, task: ImageTask) -> None:
         request = task.active.request
         self._metrics.queue_wait_seconds.observe(time.monotonic() - task.active.start_time)
-        bucket = (request.base_model, request.height, request.width)
+        own_unet = None if task.conditioning is None else task.conditioning.own_unet
+        bucket = (request.base_model, request.height, request.width, "" if own_unet is None else own_unet.key)
         if bucket not in self._batches:
-            self._batches[bucket] = SlotBatch(task.checked.base_model, request.height, request.width)
+            self._batches[bucket] = SlotBatch(task.checked.base_model, request.height, request.width, own_unet)
         self._batches[bucket].join(task)
 
     def _pass(self, batch: SlotBatch) -> None:
