@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from detex_diffusion.concept import Concept
 from detex_trainer.dataset import Batch
+from detex_trainer.methods.unet_pass import PassOutput, PassRows
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,28 @@ class Learner(Protocol):
 
     def concept(self) -> Concept:
         """The concept as it stands, detached from training; its tensors share no memory with what is trained."""
+
+
+class DrawnStep(Protocol):
+    """A step of a learner whose chance has been drawn, before the base model has seen it."""
+
+    @property
+    def rows(self) -> PassRows:
+        """What is asked of the base model."""
+
+
+_Step = TypeVar("_Step", bound=DrawnStep)
+
+
+@runtime_checkable
+class PackableLearner(Learner, Protocol[_Step]):
+    """A learner whose steps can share a pass of the base model with those of others.
+
+    `losses` of such a learner is `step_losses` of what `draw_step` drew after a pass with its rows alone.
+    """
+
+    def draw_step(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> _Step:
+        """Draw a step; arguments as of `losses`."""
+
+    def step_losses(self, step: _Step, output: PassOutput) -> Mapping[str, Tensor]:
+        """The losses of a step that was drawn, from what the base model made of its rows; see `losses`."""

@@ -4,16 +4,15 @@ Legend: B photos of a step, C latent channels, (h, h) latent size, T text tokens
 (subject and background), (n, n) size of attention maps.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from detex_core.prompt import parse_prompt
+from detex_core.prompt import AttributeWord, Prompt, parse_prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
-from detex_diffusion.conditioning import OwnedTokens, project
 from detex_diffusion.cross_attention import cross_attention_sizes
 from detex_diffusion.text import TokenizedPrompt, encode, tokenize
 from detex_diffusion.unet import KeyValueUNet
@@ -24,6 +23,8 @@ from detex_trainer.masks import downsample_masks
 from detex_trainer.methods.concept_words import ConceptShape, ConceptWords, parameters_of
 from detex_trainer.methods.learner import ParameterGroup, StepNoise
 from detex_trainer.methods.photo_prompts import PhotoPrompt, PhotoPrompts
+from detex_trainer.methods.unet_pass import PassOutput, PassRows, run_pass
+from detex_trainer.methods.word_step import StepOutput, WordStep
 from detex_trainer.objective import (
     attention_loss,
     attention_mass,
@@ -35,24 +36,7 @@ from detex_trainer.objective import (
 )
 from detex_trainer.prompts import REGULARISATION_PROMPTS
 
-
-@dataclass(frozen=True)
-class StepOutput:
-    """What the UNet makes of a batch.
-
-    Attributes:
-        prediction: (B, C, h, h).
-        target: (B, C, h, h).
-        attention: (B, G, n, n), maps of subject and background words with maximum 1.
-        regions: (B, G, n, n), where they belong.
-        present: (B, G) bool, which of them the prompts have.
-    """
-
-    prediction: Tensor
-    target: Tensor
-    attention: Tensor
-    regions: Tensor
-    present: Tensor
+_REMEMBERED_PROMPTS = 4_096
 
 
 class WordLearner:
@@ -111,6 +95,8 @@ class WordLearner:
         self._map_side = nearest[0]
         self._map_layers = tuple(layer for layer, size in sizes.items() if size == nearest)
         self._regularisation = self._encode_regularisation() if hyperparameters.prior_loss_weight else []
+        # Prompts of a training set are few and come again and again.
+        self._read = functools.lru_cache(_REMEMBERED_PROMPTS)(self._tokenized_with_groups)
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Subject, mappers, projections: those that there are."""
@@ -124,17 +110,29 @@ class WordLearner:
 
     def losses(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> Mapping[str, Tensor]:
         """`denoising`, `attention` and `prior` where they have a weight, and `total`."""
+        step = self.draw_step(batch, noise, generator)
+        return self.step_losses(step, run_pass(self._base_model, self._unet, [step.rows])[0])
+
+    def draw_step(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> WordStep:
+        """Draw what a step says of its photos; see `PackableLearner`."""
         prompts = [self.prompts.draw(index, generator) for index in batch.photo_indices]
-        hyperparameters = self._hyperparameters
-        output = self.run(batch, noise, prompts, with_attention=hyperparameters.attention_loss_weight > 0)
-        losses = {"denoising": self.denoising_loss(output, batch, noise, prompts)}
-        total = losses["denoising"]
-        if hyperparameters.attention_loss_weight:
-            losses["attention"] = attention_loss(output.attention, output.regions, output.present)
-            total = total + hyperparameters.attention_loss_weight * losses["attention"]
+        regularisation = None
         if self._regularisation and self.words.layers:
             drawn = int(torch.randint(0, len(self._regularisation), (), generator=generator))
-            losses["prior"] = key_value_drift(list(self.words.deltas), self.words.weights, self._regularisation[drawn])
+            regularisation = self._regularisation[drawn]
+        with_attention = self._hyperparameters.attention_loss_weight > 0
+        return self._step(batch, noise, prompts, regularisation, with_attention=with_attention)
+
+    def step_losses(self, step: WordStep, output: PassOutput) -> Mapping[str, Tensor]:
+        """The losses of a step that was drawn; see `PackableLearner`."""
+        hyperparameters, seen = self._hyperparameters, self._seen(step, output)
+        losses = {"denoising": self.denoising_loss(seen, step.batch, step.noise, step.prompts)}
+        total = losses["denoising"]
+        if hyperparameters.attention_loss_weight:
+            losses["attention"] = attention_loss(seen.attention, seen.regions, seen.present)
+            total = total + hyperparameters.attention_loss_weight * losses["attention"]
+        if step.regularisation is not None:
+            losses["prior"] = key_value_drift(list(self.words.deltas), self.words.weights, step.regularisation)
             total = total + hyperparameters.prior_loss_weight * losses["prior"]
         return {"total": total, **losses}
 
@@ -177,38 +175,56 @@ class WordLearner:
         self, batch: Batch, noise: StepNoise, prompts: Sequence[PhotoPrompt], *, with_attention: bool
     ) -> StepOutput:
         """Predict the noise of a batch under its prompts, differentiable in all that is trained."""
-        base_model, words = self._base_model, self.words
-        counted = {self._name: words}
-        tokenized = [tokenize(prompt.prompt, counted, base_model.tokenizer) for prompt in prompts]
-        embeddings = [
-            self._embeddings(each, features) for each, features in zip(tokenized, batch.features, strict=True)
+        step = self._step(batch, noise, prompts, None, with_attention=with_attention)
+        return self._seen(step, run_pass(self._base_model, self._unet, [step.rows])[0])
+
+    def _step(
+        self,
+        batch: Batch,
+        noise: StepNoise,
+        prompts: Sequence[PhotoPrompt],
+        regularisation: Tensor | None,
+        *,
+        with_attention: bool,
+    ) -> WordStep:
+        words = self.words
+        # Attribute words come from the photo that a row shows; rows without any that say the same are the same.
+        keys = [
+            (prompt.prompt, row if self._says_attributes(prompt.prompt) else -1) for row, prompt in enumerate(prompts)
         ]
-        hidden = encode(base_model, tokenized, embeddings)
-        owned = []
-        if words.layers:
-            owners = torch.stack([each.owners for each in tokenized])  # (B, T)
-            tokens = (
-                owners >= 0
-                if words.shape.scope == "words"
-                else (owners >= 0).any(dim=1, keepdim=True).expand_as(owners)
-            )
-            deltas = {name: delta.to(dtype=base_model.dtype) for name, delta in words.key_value_deltas().items()}
-            owned = [OwnedTokens(tokens, deltas)]
-        batch_key_values = project(base_model.unet, hidden, owned)
-        noisy = base_model.noise_schedule.add_noise(batch.latents, noise.noise, noise.timesteps)
-        noisy = noisy.to(base_model.dtype)
-        target = base_model.noise_schedule.target(batch.latents, noise.noise, noise.timesteps)
-        if not with_attention:
-            nothing = torch.zeros(len(prompts), 0, 1, 1)
-            prediction = self._unet(noisy, noise.timesteps, batch_key_values)
-            return StepOutput(prediction.float(), target, nothing, nothing, nothing[:, :, 0, 0] > 0)
-        prediction, maps = self._unet.with_attention(noisy, noise.timesteps, batch_key_values, self._map_layers)
-        groups = torch.stack([self._groups(each) for each in tokenized]).to(noisy.device)  # (B, G, T)
-        mask = downsample_masks(batch.masks, self._map_side, self._map_side)  # (B, 1, n, n)
+        distinct = list(dict.fromkeys(keys))
+        tokenized, groups = zip(*(self._read(prompt) for prompt, _ in distinct), strict=True)
+        owners = torch.stack([each.owners for each in tokenized])  # (U, T)
+        owned = owners >= 0
+        if words.shape.scope == "prompt":
+            owned = owned.any(dim=1, keepdim=True).expand_as(owners)
+        places = [distinct.index(key) for key in keys]
+        rows = PassRows(
+            prompts=tokenized,
+            embeddings=[
+                self._embeddings(each, batch.features[row]) for each, (_, row) in zip(tokenized, distinct, strict=True)
+            ],
+            prompt_of_row=places,
+            owned=owned,
+            deltas=words.key_value_deltas(),
+            latents=self._base_model.noise_schedule.add_noise(batch.latents, noise.noise, noise.timesteps),
+            timesteps=noise.timesteps,
+            map_layers=self._map_layers if with_attention else (),
+        )
+        return WordStep(rows, batch, noise, prompts, torch.stack([groups[place] for place in places]), regularisation)
+
+    def _seen(self, step: WordStep, output: PassOutput) -> StepOutput:
+        """What the UNet has made of a step."""
+        target = self._base_model.noise_schedule.target(step.batch.latents, step.noise.noise, step.noise.timesteps)
+        if not output.maps:
+            nothing = torch.zeros(len(step.prompts), 0, 1, 1)
+            return StepOutput(output.prediction, target, nothing, nothing, nothing[:, :, 0, 0] > 0)
+        groups = step.groups.to(target.device)  # (B, G, T)
+        mask = downsample_masks(step.batch.masks, self._map_side, self._map_side)  # (B, 1, n, n)
         return StepOutput(
-            prediction.float(),
+            output.prediction,
             target,
-            word_attention(list(maps.values()), groups),
+            word_attention(list(output.maps.values()), groups),
             torch.cat([mask, 1 - mask], dim=1),
             groups.sum(dim=2) > 0,
         )
@@ -227,6 +243,14 @@ class WordLearner:
             else:
                 rows.append(self.words.attribute_embeddings(attribute, features))
         return torch.stack(rows) if rows else None
+
+    def _says_attributes(self, prompt: Prompt) -> bool:
+        return any(isinstance(part, AttributeWord) for part in prompt.parts)
+
+    def _tokenized_with_groups(self, prompt: Prompt) -> tuple[TokenizedPrompt, Tensor]:
+        """The tokens of a prompt, and (G, T), 1 at the words of a group."""
+        tokenized = tokenize(prompt, {self._name: self.words}, self._base_model.tokenizer)
+        return tokenized, self._groups(tokenized)
 
     def _groups(self, tokenized: TokenizedPrompt) -> Tensor:
         """(G, T), 1 at the subject's embeddings and at those of background words."""
