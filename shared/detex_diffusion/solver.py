@@ -53,11 +53,14 @@ class StepTable:
         solver: Whose they are.
         rows: (n, K) float32 on the CPU, one row per denoising step, columns as `COLUMNS`.
         initial_noise_scale: Standard deviation of the latents before the first step.
+        levels: (n + 1, 2) float32 on the CPU: latents before step i are levels[i, 0] x_0 + levels[i, 1] noise; 1 and 0
+            at the end.
     """
 
     solver: Solver
     rows: Tensor
     initial_noise_scale: float
+    levels: Tensor
 
     @property
     def steps(self) -> int:
@@ -68,6 +71,33 @@ class StepTable:
     def timesteps(self) -> Tensor:
         """(n,) float32, decreasing; what the UNet is told. Fractional where a solver interpolates noise levels."""
         return self.rows[:, 0]
+
+    def from_step(self, start: int) -> "StepTable":
+        """The run from a later step on, for latents that begin as a picture with the noise of that step.
+
+        Its first step looks back at none, as that of a whole run.
+
+        Args:
+            start: 0 to n - 1.
+        """
+        if start == 0:
+            return self
+        rows = self.rows[start:].clone()
+        clean, previous = COLUMNS.index("next_from_clean"), COLUMNS.index("next_from_previous_clean")
+        rows[0, clean] += rows[0, previous]
+        rows[0, previous] = 0.0
+        return StepTable(self.solver, rows, self.initial_noise_scale, self.levels[start:])
+
+    def noised(self, clean: Tensor, noise: Tensor, step: int) -> Tensor:
+        """A picture's latents with the noise that latents have before a step, or when finished for step n.
+
+        Args:
+            clean: (C, h, w) or (B, C, h, w).
+            noise: Standard normal, of the same shape.
+            step: 0 to n.
+        """
+        signal, scale = self.levels[step].tolist()
+        return signal * clean + scale * noise
 
 
 def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, field: str = "steps") -> StepTable:
@@ -90,7 +120,7 @@ def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, fie
     if not 1 <= steps <= noise_schedule.training_timesteps:
         raise invalid_input(field, steps, accepted)
     try:
-        rows, initial_noise_scale = _rows(noise_schedule, solver, steps)
+        rows, initial_noise_scale, levels = _rows(noise_schedule, solver, steps)
     except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         raise invalid_input(field, steps, f"{accepted} that {solver.value} can take here: {error}") from error
     table = torch.tensor(rows, dtype=torch.float32)
@@ -110,7 +140,8 @@ def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, fie
     ):
         # A spacing that runs out of timesteps: the same one twice, or one after the last.
         raise invalid_input(field, steps, f"{accepted} whose timesteps differ; {solver.value} has no such {steps} here")
-    return StepTable(solver, table, initial_noise_scale)
+    # Finished latents count as the picture itself, whatever trace of noise a schedule ends with.
+    return StepTable(solver, table, initial_noise_scale, torch.tensor([*levels, (1.0, 0.0)], dtype=torch.float32))
 
 
 def solver_step(
@@ -157,9 +188,12 @@ def guide(unconditional: Tensor, conditional: Tensor, guidance_scales: Tensor) -
     return unconditional + scales * (conditional - unconditional)
 
 
+_Run = tuple[list[list[float]], float, list[tuple[float, float]]]
+
+
 @lru_cache(maxsize=256)
-def _rows(noise_schedule: NoiseSchedule, solver: Solver, steps: int) -> tuple[list[list[float]], float]:
-    """Rows of the table and the initial noise scale; remembered, for diffusers takes milliseconds to set up."""
+def _rows(noise_schedule: NoiseSchedule, solver: Solver, steps: int) -> _Run:
+    """Rows of the table, initial noise scale, levels; remembered, for diffusers takes milliseconds to set up."""
     build = {Solver.DDIM: _ddim_rows, Solver.EULER: _euler_rows, Solver.DPM_SOLVER_PP_2M: _dpm_solver_pp_2m_rows}
     return build[solver](noise_schedule, steps)
 
@@ -179,12 +213,13 @@ def _levels(scheduler: Any, steps: int) -> tuple[list[float], Tensor]:
     return scheduler.timesteps.tolist()[:steps], torch.cat([sigmas[:steps], sigmas[-1:]])
 
 
-def _ddim_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[float]], float]:
+def _ddim_rows(noise_schedule: NoiseSchedule, steps: int) -> _Run:
     """Song et al. 2021 (arXiv 2010.02502), equation 12 with sigma_t = 0."""
     scheduler = _scheduler(diffusers.DDIMScheduler, noise_schedule, steps)
     alphas_cumprod = scheduler.alphas_cumprod.double()
     final = scheduler.final_alpha_cumprod.double()
     rows = []
+    levels = []
     for timestep in scheduler.timesteps.tolist()[:steps]:
         # diffusers steps to t - N // n, which for some spacings is not quite the next timestep of the list.
         previous = timestep - noise_schedule.training_timesteps // steps
@@ -199,10 +234,11 @@ def _ddim_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[flo
             clean = signal, -noise
             direct = next_noise * noise, next_noise * signal
         rows.append([timestep, 1.0, *clean, noise_schedule.clean_limit, *direct, next_signal, 0.0])
-    return rows, float(scheduler.init_noise_sigma)
+        levels.append((signal, noise))
+    return rows, float(scheduler.init_noise_sigma), levels
 
 
-def _euler_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[float]], float]:
+def _euler_rows(noise_schedule: NoiseSchedule, steps: int) -> _Run:
     """Karras et al. 2022 (arXiv 2206.00364), Algorithm 1 without churn: x' = x + (s' - s) (x - y) / s."""
     scheduler = _scheduler(diffusers.EulerDiscreteScheduler, noise_schedule, steps)
     timesteps, levels = _levels(scheduler, steps)
@@ -215,10 +251,10 @@ def _euler_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[fl
         ratio = _quotient(next_sigma, sigma)
         input_scale = 1 / (sigma**2 + 1) ** 0.5
         rows.append([timestep, input_scale, *clean, float("inf"), ratio, 0.0, 1 - ratio, 0.0])
-    return rows, float(scheduler.init_noise_sigma)
+    return rows, float(scheduler.init_noise_sigma), [(1.0, level) for level in levels[:steps].tolist()]
 
 
-def _dpm_solver_pp_2m_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[list[list[float]], float]:
+def _dpm_solver_pp_2m_rows(noise_schedule: NoiseSchedule, steps: int) -> _Run:
     """Lu et al. 2022 (arXiv 2211.01095), Algorithm 2 (DPM-Solver++(2M)), with s = sigma / alpha, so e^-h = s' / s.
 
     First order at the first step, and at the last where diffusers' scheduler does so for stability.
@@ -253,7 +289,8 @@ def _dpm_solver_pp_2m_rows(noise_schedule: NoiseSchedule, steps: int) -> tuple[l
             ratio = _quotient(log_snr[i] - log_snr[i - 1], log_snr[i + 1] - log_snr[i])
             extrapolation = gain * _quotient(0.5, ratio)
         rows.append([timestep, 1.0, *clean, float("inf"), following, 0.0, gain + extrapolation, -extrapolation])
-    return rows, float(scheduler.init_noise_sigma)
+    noise_levels = [(alpha, alpha * level) for alpha, level in zip(alphas[:steps], levels[:steps], strict=True)]
+    return rows, float(scheduler.init_noise_sigma), noise_levels
 
 
 def _quotient(numerator: float, denominator: float) -> float:

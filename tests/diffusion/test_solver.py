@@ -128,6 +128,36 @@ def test_trajectories_are_those_of_diffusers(name: str, solver: Solver) -> None:
             torch.testing.assert_close(a, b, rtol=1e-5, atol=max(1e-5 * float(b.abs().max()), 2.5e-7 * scale))
 
 
+@pytest.mark.parametrize("solver", list(Solver))
+@pytest.mark.parametrize("name", ["sd1", "sd2", "zero-snr", "euler", "dpm-sigma-min"])
+def test_runs_that_begin_later_are_those_of_diffusers(name: str, solver: Solver) -> None:
+    """As image-to-image does: noise at the first step, and the picture noised anew for each next step."""
+    config, schedule = CONFIGS[name], NoiseSchedule.from_config(CONFIGS[name])
+    peer, overrides = PEERS[solver]
+    for steps, start in ((4, 3), (20, 1), (20, 9)):
+        scheduler = peer.from_config(dict(config), **(overrides or {"clip_sample": False}))
+        scheduler.set_timesteps(steps)
+        timesteps = scheduler.timesteps[start:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(start)
+        table = step_table(schedule, solver, steps).from_step(start)
+        assert table.steps == len(timesteps)
+        picture, grain = noise(2), noise(3)
+        wanted = scheduler.add_noise(picture, grain, timesteps[:1])
+        got, clean = table.noised(picture, grain, 0), None
+        for i, timestep in enumerate(timesteps):
+            torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-4)
+            output = model(scheduler.scale_model_input(wanted, timestep), float(timestep))
+            wanted = scheduler.step(output, timestep, wanted, return_dict=False)[0]
+            rows = table.rows[i].expand(SHAPE[0], -1)
+            got, clean = solver_step(rows, got, model(scale_input(rows, got), float(table.timesteps[i])), clean)
+            if i + 1 < len(timesteps):
+                noised = scheduler.add_noise(picture, grain, timesteps[i + 1 : i + 2])
+                torch.testing.assert_close(table.noised(picture, grain, i + 1), noised, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-4)
+        assert torch.equal(table.noised(picture, grain, table.steps), picture)
+
+
 @pytest.mark.parametrize("name", ["zero-snr", "zero-snr-linspace", "sd1"])
 def test_euler_is_euler_in_double_precision(name: str) -> None:
     schedule = NoiseSchedule.from_config(CONFIGS[name])
