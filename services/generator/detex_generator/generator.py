@@ -38,6 +38,7 @@ class Generator:
         server: The gRPC server; its `address` is known once `start` has returned.
         engine: The engine.
         base_models: The base models.
+        concepts: The concepts in memory.
         failure: What ended the generator before it was told to end, or None.
     """
 
@@ -54,7 +55,7 @@ class Generator:
         registry = registry or new_registry("generator")
         metrics = GeneratorMetrics(registry)
         object_store = open_object_store(settings.object_store)
-        concepts = ConceptCache(
+        self.concepts = ConceptCache(
             ConceptArchive(object_store),
             capacity_bytes=settings.concept_cache_bytes,
             newest_version_seconds=settings.newest_version_seconds,
@@ -64,7 +65,7 @@ class Generator:
         self.base_models = BaseModels(settings, object_store)
         prompts = PromptCache(settings.prompt_cache_bytes, metrics)
         unets = UNetCache(settings.unet_cache_bytes, metrics)
-        admission = Admission(self.base_models, concepts, prompts, unets)
+        admission = Admission(self.base_models, self.concepts, prompts, unets)
         self.engine = Engine(
             settings,
             admission,
@@ -72,7 +73,7 @@ class Generator:
             on_failure=partial(self._fail_from_thread, asyncio.get_running_loop()),
         )
         draining = asyncio.Event()
-        servicer = GeneratorServicer(settings, self.base_models, concepts, self.engine, metrics, draining)
+        servicer = GeneratorServicer(settings, self.base_models, self.concepts, self.engine, metrics, draining)
         service = Service(
             SERVICE_NAME, partial(add_GeneratorServiceServicer_to_server, servicer), self._check_readiness
         )
