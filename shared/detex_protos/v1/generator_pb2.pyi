@@ -49,9 +49,41 @@ SOLVER_DPM_SOLVER_PP_2M: Solver.ValueType  # 3
 """DPM-Solver++(2M) (Lu et al., 2022)."""
 Global___Solver: _TypeAlias = Solver  # noqa: Y015
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Not given; the generator takes PRIORITY_NORMAL."""
+    PRIORITY_LOW: _Priority.ValueType  # 1
+    """Work that nobody waits for, such as whole catalogs; gets what the others leave, and at least one turn in ten."""
+    PRIORITY_NORMAL: _Priority.ValueType  # 2
+    """As most requests are."""
+    PRIORITY_HIGH: _Priority.ValueType  # 3
+    """Somebody looks at the screen."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Which requests go first when more are there than can be drawn at once."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Not given; the generator takes PRIORITY_NORMAL."""
+PRIORITY_LOW: Priority.ValueType  # 1
+"""Work that nobody waits for, such as whole catalogs; gets what the others leave, and at least one turn in ten."""
+PRIORITY_NORMAL: Priority.ValueType  # 2
+"""As most requests are."""
+PRIORITY_HIGH: Priority.ValueType  # 3
+"""Somebody looks at the screen."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 @_typing.final
 class GenerateRequest(_message.Message):
-    """Asks for pictures."""
+    """Asks for pictures.
+
+    A call with a deadline that cannot be met ends with DEADLINE_EXCEEDED at once, and of one tenant's requests of one
+    priority those with the earliest deadline go first.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -87,6 +119,7 @@ class GenerateRequest(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     PREVIEW_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     CONCEPT_VERSIONS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """What to draw; 1 to 10,000 characters and no more tokens than the base model reads."""
     negative_prompt: _builtins.str
@@ -109,6 +142,8 @@ class GenerateRequest(_message.Message):
     """Height in pixels, a multiple of 8; 0 means the base model's."""
     preview_interval_steps: _builtins.int
     """A preview every so many steps; 0 means none."""
+    priority: Global___Priority.ValueType
+    """Which requests go first."""
     @_builtins.property
     def concept_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of concepts in the prompt, by name; a concept that is not listed takes its newest."""
@@ -128,10 +163,11 @@ class GenerateRequest(_message.Message):
         height: _builtins.int = ...,
         preview_interval_steps: _builtins.int = ...,
         concept_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "guidance_scale", b"guidance_scale", "seed", b"seed", "steps", b"steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "base_model", b"base_model", "concept_versions", b"concept_versions", "count", b"count", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "prompt", b"prompt", "seed", b"seed", "solver", b"solver", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "base_model", b"base_model", "concept_versions", b"concept_versions", "count", b"count", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "priority", b"priority", "prompt", b"prompt", "seed", b"seed", "solver", b"solver", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
@@ -662,10 +698,13 @@ class ResidentConcept(_message.Message):
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     IDLE_TIME_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     """Base model it is loaded for."""
     size_bytes: _builtins.int
     """Memory it takes, in bytes."""
+    pinned: _builtins.bool
+    """Whether it stays in memory whatever others need."""
     @_builtins.property
     def reference(self) -> _common_pb2.ConceptReference:
         """Name and version."""
@@ -681,10 +720,11 @@ class ResidentConcept(_message.Message):
         base_model: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         idle_time: _duration_pb2.Duration | None = ...,
+        pinned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_time", b"idle_time", "reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "idle_time", b"idle_time", "reference", b"reference", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "idle_time", b"idle_time", "pinned", b"pinned", "reference", b"reference", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -698,8 +738,13 @@ class PrefetchConceptRequest(_message.Message):
 
     REFERENCE_FIELD_NUMBER: _builtins.int
     BASE_MODEL_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     """Base model by name; empty means the generator's default."""
+    pin: _builtins.bool
+    """True pins this version in memory until a call with false; absent leaves it as it is. Pins may take at most half of
+    the concept cache; beyond that they are refused with RESOURCE_EXHAUSTED.
+    """
     @_builtins.property
     def reference(self) -> _common_pb2.ConceptReference:
         """Name and version; without a version the newest."""
@@ -709,12 +754,15 @@ class PrefetchConceptRequest(_message.Message):
         *,
         reference: _common_pb2.ConceptReference | None = ...,
         base_model: _builtins.str = ...,
+        pin: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pin", b"_pin", "pin", b"pin", "reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pin", b"_pin", "base_model", b"base_model", "pin", b"pin", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__pin: _TypeAlias = _typing.Literal["pin"]  # noqa: Y015
+    _WhichOneofArgType__pin: _TypeAlias = _typing.Literal["_pin", b"_pin"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pin) -> _WhichOneofReturnType__pin | None: ...
 
 Global___PrefetchConceptRequest: _TypeAlias = PrefetchConceptRequest  # noqa: Y015
 
