@@ -77,6 +77,66 @@ PRIORITY_HIGH: Priority.ValueType  # 3
 """Somebody looks at the screen."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
+class _RegionMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RegionModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RegionMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REGION_MODE_UNSPECIFIED: _RegionMode.ValueType  # 0
+    """Not given; the generator takes REGION_MODE_BLEND."""
+    REGION_MODE_BLEND: _RegionMode.ValueType  # 1
+    """Each region reads a prompt of its own, blended in space. Attributes of one subject do not reach another."""
+    REGION_MODE_JOINT: _RegionMode.ValueType  # 2
+    """All read one prompt, in which the words of a subject are there inside its region alone."""
+
+class RegionMode(_RegionMode, metaclass=_RegionModeEnumTypeWrapper):
+    """How a prompt is read where subjects have places."""
+
+REGION_MODE_UNSPECIFIED: RegionMode.ValueType  # 0
+"""Not given; the generator takes REGION_MODE_BLEND."""
+REGION_MODE_BLEND: RegionMode.ValueType  # 1
+"""Each region reads a prompt of its own, blended in space. Attributes of one subject do not reach another."""
+REGION_MODE_JOINT: RegionMode.ValueType  # 2
+"""All read one prompt, in which the words of a subject are there inside its region alone."""
+Global___RegionMode: _TypeAlias = RegionMode  # noqa: Y015
+
+class _EditKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EditKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EditKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EDIT_KIND_UNSPECIFIED: _EditKind.ValueType  # 0
+    """Not given; not accepted in an edit."""
+    EDIT_KIND_IMAGE_TO_IMAGE: _EditKind.ValueType  # 1
+    """The whole picture is drawn anew, beginning from the photo with noise (Meng et al., 2021). The picture has the size
+    of the request; the photo is scaled to cover it.
+    """
+    EDIT_KIND_INPAINT: _EditKind.ValueType  # 2
+    """What is white in the mask is drawn anew. The picture has the size of the photo; what is black stays bit for bit."""
+    EDIT_KIND_KEEP_PRODUCT: _EditKind.ValueType  # 3
+    """What is white in the mask is the product and stays bit for bit; the scene around it is drawn anew. The picture has
+    the size of the photo.
+    """
+
+class EditKind(_EditKind, metaclass=_EditKindEnumTypeWrapper):
+    """What becomes of a photo."""
+
+EDIT_KIND_UNSPECIFIED: EditKind.ValueType  # 0
+"""Not given; not accepted in an edit."""
+EDIT_KIND_IMAGE_TO_IMAGE: EditKind.ValueType  # 1
+"""The whole picture is drawn anew, beginning from the photo with noise (Meng et al., 2021). The picture has the size
+of the request; the photo is scaled to cover it.
+"""
+EDIT_KIND_INPAINT: EditKind.ValueType  # 2
+"""What is white in the mask is drawn anew. The picture has the size of the photo; what is black stays bit for bit."""
+EDIT_KIND_KEEP_PRODUCT: EditKind.ValueType  # 3
+"""What is white in the mask is the product and stays bit for bit; the scene around it is drawn anew. The picture has
+the size of the photo.
+"""
+Global___EditKind: _TypeAlias = EditKind  # noqa: Y015
+
 @_typing.final
 class GenerateRequest(_message.Message):
     """Asks for pictures.
@@ -120,6 +180,9 @@ class GenerateRequest(_message.Message):
     PREVIEW_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     CONCEPT_VERSIONS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    REGION_MODE_FIELD_NUMBER: _builtins.int
+    EDIT_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """What to draw; 1 to 10,000 characters and no more tokens than the base model reads."""
     negative_prompt: _builtins.str
@@ -144,9 +207,19 @@ class GenerateRequest(_message.Message):
     """A preview every so many steps; 0 means none."""
     priority: Global___Priority.ValueType
     """Which requests go first."""
+    region_mode: Global___RegionMode.ValueType
+    """How the prompt is read where there are regions."""
     @_builtins.property
     def concept_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of concepts in the prompt, by name; a concept that is not listed takes its newest."""
+
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Region]:
+        """Places of subjects in the picture, at most 8; none lets them stand where they like. Regions may overlap."""
+
+    @_builtins.property
+    def edit(self) -> Global___Edit:
+        """A photo to begin from or to keep a part of; absent draws from nothing."""
 
     def __init__(
         self,
@@ -164,10 +237,13 @@ class GenerateRequest(_message.Message):
         preview_interval_steps: _builtins.int = ...,
         concept_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         priority: Global___Priority.ValueType = ...,
+        regions: _abc.Iterable[Global___Region] | None = ...,
+        region_mode: Global___RegionMode.ValueType = ...,
+        edit: Global___Edit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "guidance_scale", b"guidance_scale", "seed", b"seed", "steps", b"steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "edit", b"edit", "guidance_scale", b"guidance_scale", "seed", b"seed", "steps", b"steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "base_model", b"base_model", "concept_versions", b"concept_versions", "count", b"count", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "priority", b"priority", "prompt", b"prompt", "seed", b"seed", "solver", b"solver", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "base_model", b"base_model", "concept_versions", b"concept_versions", "count", b"count", "edit", b"edit", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "priority", b"priority", "prompt", b"prompt", "region_mode", b"region_mode", "regions", b"regions", "seed", b"seed", "solver", b"solver", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
@@ -183,6 +259,136 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class Region(_message.Message):
+    """The place of a subject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    concept: _builtins.str
+    """Concept whose subject word stands in the prompt; may be empty where the region has a prompt of its own."""
+    mask: _builtins.bytes
+    """White on black; PNG, JPEG or WebP of any size, scaled to the picture. Greys are soft edges."""
+    weight: _builtins.float
+    """How much the subject counts against the rest of the prompt inside its region, above 0 and at most 10; 1 where
+    absent.
+    """
+    prompt: _builtins.str
+    """What the region reads with REGION_MODE_BLEND; empty takes the prompt without what speaks of other subjects."""
+    @_builtins.property
+    def box(self) -> Global___Box:
+        """A rectangle."""
+
+    def __init__(
+        self,
+        *,
+        concept: _builtins.str = ...,
+        box: Global___Box | None = ...,
+        mask: _builtins.bytes = ...,
+        weight: _builtins.float | None = ...,
+        prompt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "box", b"box", "mask", b"mask", "place", b"place", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "box", b"box", "concept", b"concept", "mask", b"mask", "place", b"place", "prompt", b"prompt", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    _WhichOneofReturnType_place: _TypeAlias = _typing.Literal["box", "mask"]  # noqa: Y015
+    _WhichOneofArgType_place: _TypeAlias = _typing.Literal["place", b"place"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_place) -> _WhichOneofReturnType_place | None: ...
+
+Global___Region: _TypeAlias = Region  # noqa: Y015
+
+@_typing.final
+class Box(_message.Message):
+    """A rectangle in shares of the picture's sides: 0 <= left < right <= 1, 0 <= top < bottom <= 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    RIGHT_FIELD_NUMBER: _builtins.int
+    BOTTOM_FIELD_NUMBER: _builtins.int
+    left: _builtins.float
+    """Left edge."""
+    top: _builtins.float
+    """Upper edge."""
+    right: _builtins.float
+    """Right edge."""
+    bottom: _builtins.float
+    """Lower edge."""
+    def __init__(
+        self,
+        *,
+        left: _builtins.float = ...,
+        top: _builtins.float = ...,
+        right: _builtins.float = ...,
+        bottom: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottom", b"bottom", "left", b"left", "right", b"right", "top", b"top"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Box: _TypeAlias = Box  # noqa: Y015
+
+@_typing.final
+class Edit(_message.Message):
+    """A photo as part of the request. Where width and height of the request are 0, it is drawn in the shape of the photo
+    with about as many pixels as the base model was made for; else in that size, which must have the photo's shape within
+    a tenth unless the kind is EDIT_KIND_IMAGE_TO_IMAGE.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    kind: Global___EditKind.ValueType
+    """What becomes of it."""
+    image: _builtins.bytes
+    """PNG, JPEG or WebP; upright by its EXIF orientation, in sRGB."""
+    mask: _builtins.bytes
+    """PNG, JPEG or WebP of the photo's size; greys are soft edges. Needed by EDIT_KIND_INPAINT, and by
+    EDIT_KIND_KEEP_PRODUCT unless the photo has transparent pixels, which are never kept; not accepted otherwise.
+    """
+    strength: _builtins.float
+    """How far the picture may leave the photo where it is drawn anew, above 0 and at most 1: this share of the denoising
+    steps is done. Absent takes 0.8 for EDIT_KIND_IMAGE_TO_IMAGE and 1 otherwise.
+    """
+    shadow: _builtins.float
+    """Opacity of a contact shadow below the product, 0 to 1, EDIT_KIND_KEEP_PRODUCT only."""
+    def __init__(
+        self,
+        *,
+        kind: Global___EditKind.ValueType = ...,
+        image: _builtins.bytes = ...,
+        mask: _builtins.bytes = ...,
+        strength: _builtins.float | None = ...,
+        shadow: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_strength", b"_strength", "strength", b"strength"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strength", b"_strength", "image", b"image", "kind", b"kind", "mask", b"mask", "shadow", b"shadow", "strength", b"strength"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
+    _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strength) -> _WhichOneofReturnType__strength | None: ...
+
+Global___Edit: _TypeAlias = Edit  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):
@@ -368,6 +574,9 @@ class Provenance(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     GENERATOR_VERSION_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    REGION_MODE_FIELD_NUMBER: _builtins.int
+    EDIT_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """Prompt as sent."""
     negative_prompt: _builtins.str
@@ -390,9 +599,19 @@ class Provenance(_message.Message):
     """Height in pixels."""
     generator_version: _builtins.str
     """Version of the generator."""
+    region_mode: Global___RegionMode.ValueType
+    """How the prompt was read; unspecified where there are no regions."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptProvenance]:
         """Concepts with the versions used."""
+
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionProvenance]:
+        """Places of subjects."""
+
+    @_builtins.property
+    def edit(self) -> Global___EditProvenance:
+        """What became of a photo; absent where the picture was drawn from nothing."""
 
     def __init__(
         self,
@@ -409,14 +628,95 @@ class Provenance(_message.Message):
         width: _builtins.int = ...,
         height: _builtins.int = ...,
         generator_version: _builtins.str = ...,
+        regions: _abc.Iterable[Global___RegionProvenance] | None = ...,
+        region_mode: Global___RegionMode.ValueType = ...,
+        edit: Global___EditProvenance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["edit", b"edit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_model_fingerprint", b"base_model_fingerprint", "concepts", b"concepts", "generator_version", b"generator_version", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "seed", b"seed", "solver", b"solver", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_model_fingerprint", b"base_model_fingerprint", "concepts", b"concepts", "edit", b"edit", "generator_version", b"generator_version", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "region_mode", b"region_mode", "regions", b"regions", "seed", b"seed", "solver", b"solver", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+@_typing.final
+class RegionProvenance(_message.Message):
+    """The place of a subject that a picture was drawn with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    MASK_SHA256_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    concept: _builtins.str
+    """Concept; empty for a region of plain words."""
+    mask_sha256: _builtins.str
+    """SHA-256 (hex) of the mask as sent, where it was given as one."""
+    weight: _builtins.float
+    """Weight."""
+    prompt: _builtins.str
+    """What the region read; empty with REGION_MODE_JOINT."""
+    @_builtins.property
+    def box(self) -> Global___Box:
+        """Where it was given as a rectangle."""
+
+    def __init__(
+        self,
+        *,
+        concept: _builtins.str = ...,
+        box: Global___Box | None = ...,
+        mask_sha256: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        prompt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "concept", b"concept", "mask_sha256", b"mask_sha256", "prompt", b"prompt", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegionProvenance: _TypeAlias = RegionProvenance  # noqa: Y015
+
+@_typing.final
+class EditProvenance(_message.Message):
+    """What became of a photo."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    IMAGE_SHA256_FIELD_NUMBER: _builtins.int
+    MASK_SHA256_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    kind: Global___EditKind.ValueType
+    """What became of it."""
+    image_sha256: _builtins.str
+    """SHA-256 (hex) of the photo as sent."""
+    mask_sha256: _builtins.str
+    """SHA-256 (hex) of the mask as sent; empty without one."""
+    strength: _builtins.float
+    """Strength."""
+    shadow: _builtins.float
+    """Opacity of the contact shadow."""
+    def __init__(
+        self,
+        *,
+        kind: Global___EditKind.ValueType = ...,
+        image_sha256: _builtins.str = ...,
+        mask_sha256: _builtins.str = ...,
+        strength: _builtins.float = ...,
+        shadow: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_sha256", b"image_sha256", "kind", b"kind", "mask_sha256", b"mask_sha256", "shadow", b"shadow", "strength", b"strength"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EditProvenance: _TypeAlias = EditProvenance  # noqa: Y015
 
 @_typing.final
 class ConceptProvenance(_message.Message):
