@@ -65,7 +65,23 @@ def decode_photo(data: bytes, *, field: str) -> Image.Image:
     return image if lowest < 255 else image.convert("RGB")
 
 
-def decode_mask(data: bytes, *, field: str, size: tuple[int, int]) -> Image.Image:
+def read_size(data: bytes, *, field: str) -> tuple[int, int]:
+    """Width and height in pixels of a photo or mask after EXIF rotation, from its header; decodes no pixel.
+
+    Args:
+        data: The file, at most 64 MiB.
+        field: Name of the field in errors.
+
+    Raises:
+        InvalidInputError: As for `decode_photo`, but for damage that only shows when pixels are decoded.
+    """
+    image = _opened(data, field)
+    # Orientations from 5 on lie on their side.
+    turned = _orientation(image) in (5, 6, 7, 8)
+    return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def decode_mask(data: bytes, *, field: str, size: tuple[int, int] | None) -> Image.Image:
     """Decode the mask of a photo: the subject in white on black, greys for soft edges.
 
     Accepts the same files as `decode_photo`. Colours are taken by their luminance; where the file has an alpha channel,
@@ -74,7 +90,7 @@ def decode_mask(data: bytes, *, field: str, size: tuple[int, int]) -> Image.Imag
     Args:
         data: The file, at most 64 MiB.
         field: Name of the field in errors.
-        size: Width and height of its photo in pixels, after EXIF rotation.
+        size: Width and height of its photo in pixels, after EXIF rotation; None for a mask that has no photo.
 
     Returns:
         A grey image (mode L) of that size.
@@ -83,7 +99,7 @@ def decode_mask(data: bytes, *, field: str, size: tuple[int, int]) -> Image.Imag
         InvalidInputError: As for `decode_photo`; or the size differs, or no pixel is nearer to white than to black.
     """
     image = _upright(_opened(data, field), field)
-    if image.size != size:
+    if size is not None and image.size != size:
         raise invalid_input(field, _written(image.size), f"the size of its photo, {_written(size)}")
     if "A" in image.getbands():
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from detex_core.images import decode_photo
+from detex_core.images import decode_photo, read_size
 from tests.core.pictures import HEIGHT, WIDTH, chunk, close, encoded, gradient, png
 
 
@@ -107,7 +107,9 @@ def test_exif_rotation_is_applied(orientation: int, file_format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if file_format == "WEBP" else {"quality": 95} if file_format == "JPEG" else {}
-    decoded = decode_photo(encoded(gradient(), file_format, exif=exif, **options), field="photo")
+    file = encoded(gradient(), file_format, exif=exif, **options)
+    decoded = decode_photo(file, field="photo")
+    assert read_size(file, field="photo") == decoded.size
     expected = upright[orientation](np.asarray(gradient()))
     assert close(decoded, Image.fromarray(np.ascontiguousarray(expected)), 3)
 

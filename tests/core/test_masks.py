@@ -50,6 +50,10 @@ def test_a_mask_of_another_size_is_refused() -> None:
     assert "60 x 40 pixels" in sentence
 
 
+def test_a_mask_without_a_photo_may_have_any_size() -> None:
+    assert decode_mask(encoded(disc(size=(50, 40))), field="mask", size=None).size == (50, 40)
+
+
 def test_a_mask_is_rotated_like_its_photo() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
