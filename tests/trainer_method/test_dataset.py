@@ -7,7 +7,7 @@ from detex_core.errors import InvalidInputError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import encode_images, to_pixels
 from detex_trainer.crops import Augmentation
-from detex_trainer.dataset import MaskedPhoto, PhotoSet, photo_batches, prepare_photos, training_side
+from detex_trainer.dataset import MaskedPhoto, PhotoBatches, PhotoSet, prepare_photos, training_side
 from detex_trainer.masks import mask_from_image
 from tests.trainer_method.conftest import draw_photo
 
@@ -63,7 +63,7 @@ def test_no_features_where_none_are_wanted(base_model: BaseModel) -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7])
 def test_every_photo_comes_once_before_any_comes_again(base_model: BaseModel, batch_size: int) -> None:
     photo_set = prepare(base_model, with_features=False)
-    batches = list(islice(photo_batches(photo_set, batch_size, torch.Generator().manual_seed(0)), 6))
+    batches = list(islice(PhotoBatches(photo_set, batch_size, torch.Generator().manual_seed(0)), 6))
     drawn = [index for batch in batches for index in batch.photo_indices]
     for start in range(0, len(drawn) - 2, 3):
         assert sorted(drawn[start : start + 3]) == [0, 1, 2]

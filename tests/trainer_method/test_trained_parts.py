@@ -8,10 +8,11 @@ import torch
 
 from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.dataset import photo_batches
+from detex_trainer.dataset import PhotoBatches
 from detex_trainer.hyperparameters import resolve_hyperparameters
 from detex_trainer.methods.photo_prompts import PhotoPrompt
-from detex_trainer.training.loop import draw_noise, train
+from detex_trainer.training.loop import train
+from detex_trainer.training.run import TrainingRun, draw_noise
 from detex_trainer.training_set import TrainingSet
 from tests.trainer_method.learners import make_learner
 
@@ -42,7 +43,7 @@ def test_training_leaves_every_tensor_of_the_base_model_as_it_was(
     start = [p.detach().clone() for group in learner.parameter_groups() for p in group.parameters]
     generator = torch.Generator().manual_seed(0)
     hyperparameters = resolve_hyperparameters(method, {"steps": 4})
-    train(learner, photo_set, base_model.noise_schedule, hyperparameters, generator, lambda *_: None, lambda: False)
+    train(TrainingRun(learner, photo_set, base_model.noise_schedule, hyperparameters, generator), (), lambda: False)
     end = [p for group in learner.parameter_groups() for p in group.parameters]
     assert all(not torch.equal(old, new) for old, new in zip(start, end, strict=True))
     assert fingerprints(base_model) == before
@@ -71,7 +72,7 @@ def test_gradients_reach_all_that_is_trained(
             for parameter in group.parameters:
                 parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     generator = torch.Generator().manual_seed(0)
-    batch = next(photo_batches(photo_set, 4, generator))
+    batch = next(PhotoBatches(photo_set, 4, generator))
     noise = draw_noise(batch.latents, base_model.noise_schedule, generator)
     learner.losses(batch, noise, generator)["total"].backward()
     assert {group.name for group in learner.parameter_groups()} == groups
@@ -86,7 +87,7 @@ def test_gradients_reach_all_that_is_trained(
 def test_attention_loss_alone_moves_words_and_keys(base_model: BaseModel, training_set: TrainingSet) -> None:
     learner, photo_set = make_learner(base_model, training_set, "detex", "background", attribute_keep_probability=1.0)
     generator = torch.Generator().manual_seed(0)
-    batch = next(photo_batches(photo_set, 4, generator))
+    batch = next(PhotoBatches(photo_set, 4, generator))
     noise = draw_noise(batch.latents, base_model.noise_schedule, generator)
     loss = learner.losses(batch, noise, generator)["attention"]
     (gradient,) = torch.autograd.grad(loss, [learner.words.subject], retain_graph=True)

@@ -1,6 +1,6 @@
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import safetensors.torch
@@ -20,9 +20,10 @@ from detex_trainer.methods import ParameterGroup, StepNoise
 from detex_trainer.progress import JobPhase
 from detex_trainer.segmenters import SubjectNotFoundError
 from detex_trainer.training import train_concept
-from detex_trainer.training.loop import draw_noise, train
+from detex_trainer.training.loop import train
 from detex_trainer.training.optimizer import learning_rate_share
 from detex_trainer.training.progress_meter import ProgressMeter
+from detex_trainer.training.run import TrainingRun, draw_noise
 from detex_trainer.training_set import TrainingPhoto, TrainingSet
 from tests.trainer_method.conftest import RecordingReporter, make_training_set
 
@@ -123,11 +124,11 @@ def test_stopping_is_heeded_at_the_next_step_and_publishes_nothing(
         train_concept(make_spec(steps=50), training_set, store, reporter, lambda: next(times) >= asked)
     assert next(times) == asked + 1
     assert all(news.step < 50 for news in reporter.news)
-    assert list(store.list()) == []
+    assert list(store.list("concepts/")) == []
 
 
 class FollowingLosses:
-    """A learner whose losses are given; it learns a number that nobody needs."""
+    """A learner whose losses are given, as many as there are steps in its life; it learns a number nobody needs."""
 
     def __init__(self, losses: list[float]) -> None:
         self.parameter = torch.nn.Parameter(torch.ones(()))
@@ -146,48 +147,66 @@ class FollowingLosses:
         return Concept("number", "mug", self.parameter.detach().view(1, 1))
 
 
+class StepRecorder:
+    """Keeps the steps that it is told of."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def after_step(self, run: TrainingRun, losses: Mapping[str, float]) -> None:
+        self.steps.append(run.step)
+
+    def before_stop(self, run: TrainingRun) -> None:
+        pass
+
+
+def following_run(base_model: BaseModel, losses: list[float], steps: int) -> TrainingRun:
+    photo_set = PhotoSet(*[torch.zeros(2, 1, 4, 8, 8)] * 3, torch.zeros(2, 1, 0), ("", ""), ())
+    hyperparameters = resolve_hyperparameters("detex", {"steps": steps})
+    generator = torch.Generator().manual_seed(0)
+    return TrainingRun(FollowingLosses(losses), photo_set, base_model.noise_schedule, hyperparameters, generator)
+
+
 @pytest.mark.parametrize(
     ("losses", "message", "steps"),
     [
         ([1.0, 1.0, math.nan], "The loss of step 3 is not a finite number", 2),
         ([1.0, math.inf], "The loss of step 2 is not a finite number", 1),
-        ([1.0] * 20 + [50.0] * 20, "The loss has grown from 1 to", 21),
+        ([1.0] * 20 + [50.0] * 2, "The loss has grown from 1 to", 21),
     ],
 )
-def test_divergence_ends_training_with_advice(
+def test_divergence_leads_back_twice_and_ends_training_with_advice(
     base_model: BaseModel, losses: list[float], message: str, steps: int
 ) -> None:
-    done: list[int] = []
-    hyperparameters = resolve_hyperparameters("detex", {"steps": len(losses)})
-    photo_set = PhotoSet(*[torch.zeros(2, 1, 4, 8, 8)] * 3, torch.zeros(2, 1, 0), ("", ""), ())
-    with pytest.raises(DivergedError, match=f"{message}.*lower the learning rates") as caught:
-        train(
-            FollowingLosses(losses),
-            photo_set,
-            base_model.noise_schedule,
-            hyperparameters,
-            torch.Generator().manual_seed(0),
-            lambda step, _: done.append(step),
-            lambda: False,
-        )
+    recorder = StepRecorder()
+    run = following_run(base_model, losses * 3, len(losses) + 1)
+    with pytest.raises(DivergedError, match=f"{message}.*lower the learning rates.*Going back 2 times") as caught:
+        train(run, [recorder], lambda: False)
     assert caught.value.reason == "DIVERGED"
-    assert done == list(range(1, steps + 1))
+    assert recorder.steps == list(range(1, steps + 1)) * 3
+
+
+def test_a_run_that_diverged_goes_on_from_its_last_good_state_with_lower_rates(base_model: BaseModel) -> None:
+    losses = [1.0] * 5 + [math.nan] + [1.0] * 4
+    run = following_run(base_model, losses, 7)
+    recorder = StepRecorder()
+
+    class KeepThird(StepRecorder):
+        def after_step(self, run: TrainingRun, losses: Mapping[str, float]) -> None:
+            if run.step == 3:
+                assert run.keep_as_good() is not None
+
+    train(run, [recorder, KeepThird()], lambda: False)
+    assert recorder.steps == [1, 2, 3, 4, 5, 4, 5, 6, 7]
+    assert run.returns == 1
+    assert run.state()["optimizer"].values["rate_scale"] == pytest.approx(0.3)
 
 
 def test_one_bad_step_is_no_divergence(base_model: BaseModel) -> None:
     losses = [1.0] * 25 + [30.0] + [1.0] * 25
-    photo_set = PhotoSet(*[torch.zeros(2, 1, 4, 8, 8)] * 3, torch.zeros(2, 1, 0), ("", ""), ())
-    done: list[int] = []
-    train(
-        FollowingLosses(losses),
-        photo_set,
-        base_model.noise_schedule,
-        resolve_hyperparameters("detex", {"steps": len(losses)}),
-        torch.Generator().manual_seed(0),
-        lambda step, _: done.append(step),
-        lambda: False,
-    )
-    assert done[-1] == len(losses)
+    recorder = StepRecorder()
+    train(following_run(base_model, losses, len(losses)), [recorder], lambda: False)
+    assert recorder.steps == list(range(1, len(losses) + 1))
 
 
 def test_photos_without_masks_are_segmented(make_spec: MakeSpec, store: FolderStore) -> None:

@@ -17,6 +17,7 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import encode_images, to_pixels
 from detex_trainer.crops import Augmentation, Crop, cut, subject_crop, varied_crop
 from detex_trainer.masks import Mask, downsample_masks, subject_box
+from detex_trainer.resumable import PartState
 
 _ENCODING_BATCH = 16
 
@@ -162,15 +163,33 @@ def prepare_photos(
     )
 
 
-def photo_batches(photo_set: PhotoSet, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+class PhotoBatches:
     """Batches without end: every photo comes once before any comes again, each time in a random version."""
-    pending: list[int] = []
-    while True:
-        while len(pending) < batch_size:
-            pending += torch.randperm(photo_set.photos, generator=generator).tolist()
-        chosen, pending = pending[:batch_size], pending[batch_size:]
-        versions = torch.randint(0, photo_set.versions, (batch_size,), generator=generator).tolist()
-        yield photo_set.batch(chosen, versions)
+
+    def __init__(self, photo_set: PhotoSet, batch_size: int, generator: torch.Generator) -> None:
+        """Draws from a CPU generator."""
+        self._photo_set = photo_set
+        self._batch_size = batch_size
+        self._generator = generator
+        self._pending: list[int] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        while len(self._pending) < self._batch_size:
+            self._pending += torch.randperm(self._photo_set.photos, generator=self._generator).tolist()
+        chosen, self._pending = self._pending[: self._batch_size], self._pending[self._batch_size :]
+        versions = torch.randint(0, self._photo_set.versions, (self._batch_size,), generator=self._generator).tolist()
+        return self._photo_set.batch(chosen, versions)
+
+    def state(self) -> PartState:
+        """The photos still to come before any comes again; the generator is somebody else's."""
+        return PartState(values={"pending": list(self._pending)})
+
+    def restore(self, state: PartState) -> None:
+        """Go back to a state."""
+        self._pending = [int(photo) for photo in state.values["pending"]]
 
 
 def _grey(images: Sequence[Image.Image]) -> Tensor:

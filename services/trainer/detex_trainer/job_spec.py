@@ -33,6 +33,7 @@ class JobSpec(BaseModel):
         work_folder: Where copies of base models that are not local are kept.
         object_store: Where photos are read from and the concept is published to; its secrets are left out of the JSON
             and come to the worker through its environment.
+        checkpoint_interval_seconds: Time between two checkpoints; 0 for none.
         niceness: Added to the worker's nice value, 0 to 19.
     """
 
@@ -53,6 +54,7 @@ class JobSpec(BaseModel):
     segmenter: str = "color_contrast"
     work_folder: Path
     object_store: ObjectStoreSettings
+    checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     niceness: int = Field(default=0, ge=0, le=19)
 
     @field_serializer("object_store")

@@ -1,32 +1,36 @@
 """A training job from photos to published concept."""
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 
 from detex_core.artifact import Manifest
-from detex_core.errors import FailedPreconditionError
+from detex_core.errors import DetexError, FailedPreconditionError
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_trainer.attributes import parse_attributes
+from detex_trainer.checkpoint_archive import CheckpointArchive
 from detex_trainer.dataset import MaskedPhoto, PhotoSet, prepare_photos, training_side
 from detex_trainer.failures import TrainingStopped
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.masks import mask_from_image, whole_picture
 from detex_trainer.methods import MethodRecipe, method_recipe
-from detex_trainer.methods.word_learner import WordLearner
-from detex_trainer.progress import JobPhase, JobPreview, JobProgress, ProgressReporter
+from detex_trainer.progress import JobPhase, JobProgress, ProgressReporter
 from detex_trainer.report import make_report
 from detex_trainer.segmenters import Segmenter, SubjectNotFoundError, open_segmenter
+from detex_trainer.training.checkpointing import Checkpointer, course_digest
 from detex_trainer.training.evaluation import measure
-from detex_trainer.training.loop import train
-from detex_trainer.training.pictures import draw_pictures, to_png
+from detex_trainer.training.loop import StepListener, train
 from detex_trainer.training.progress_meter import ProgressMeter
 from detex_trainer.training.publication import publish, write_concept
+from detex_trainer.training.run import TrainingRun
+from detex_trainer.training.step_observer import StepObserver
 from detex_trainer.training_set.training_set import TrainingPhoto, TrainingSet
 
-_REPORT_INTERVAL_SECONDS = 0.5
+_log = logging.getLogger(__name__)
+
 # Gradients underflow in float16; what is trained is float32 in any case.
 _DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -38,9 +42,10 @@ def train_concept(
     reporter: ProgressReporter,
     should_stop: Callable[[], bool],
 ) -> Manifest:
-    """Learn a concept and publish it.
+    """Learn a concept and publish it; goes on from the job's last checkpoint where there is one.
 
-    On one machine with one number of threads the same spec, photos and versions give the same tensors.
+    On one machine with one number of threads the same spec, photos and versions give the same tensors, also where the
+    job was interrupted.
 
     Args:
         spec: The job.
@@ -51,56 +56,129 @@ def train_concept(
 
     Raises:
         TrainingStopped: `should_stop` said so; nothing is published.
-        DivergedError: The loss or a weight is not finite, or the loss grew far beyond where it began.
+        DivergedError: The loss or a weight is not finite, or the loss grew far beyond where it began, and going back
+            with lower learning rates did not help.
         SubjectNotFoundError: A photo came without a mask, and the segmenter found no subject.
         DetexError: As loading the base model and publishing.
     """
-    hyperparameters = spec.hyperparameters
-    reporter.progress(JobProgress(JobPhase.PREPARING, 0, hyperparameters.steps))
-    base_model = _base_model(spec, store)
+    reporter.progress(JobProgress(JobPhase.PREPARING, 0, spec.hyperparameters.steps))
+    base_model = base_model_of(spec, store)
     _stop_if_asked(should_stop)
-    recipe = method_recipe(spec.method)
-    attributes = parse_attributes(spec.attributes) if recipe.learns_attributes else ()
-    generator = torch.Generator().manual_seed(hyperparameters.seed)
-    photo_set = prepare(
-        training_set,
-        base_model,
-        recipe,
-        hyperparameters.resolution,
-        generator,
-        with_features=bool(attributes),
-        segmenter=open_segmenter(spec.segmenter),
-    )
-    _stop_if_asked(should_stop)
-    learner = recipe.learner(
-        base_model,
-        spec.concept_name,
-        training_set.record.class_word,
-        attributes,
-        photo_set,
-        hyperparameters,
-        generator,
-    )
-    before = measure(learner, photo_set, base_model.noise_schedule)
-    started = time.monotonic()
-    observer = _StepObserver(spec, base_model, learner, reporter)
-    train(learner, photo_set, base_model.noise_schedule, hyperparameters, generator, observer.after_step, should_stop)
-    seconds = time.monotonic() - started
-    _stop_if_asked(should_stop)
-    reporter.progress(JobProgress(JobPhase.PUBLISHING, hyperparameters.steps, hyperparameters.steps, observer.losses()))
-    written = write_concept(learner.concept(), hyperparameters)
-    report = make_report(
-        before=before,
-        after=measure(learner, photo_set, base_model.noise_schedule),
-        losses=observer.losses(),
-        delta_share=learner.words.delta_share(),
-        energy_kept=written.energy_kept,
-        steps=hyperparameters.steps,
-        seconds=seconds,
-        photos=photo_set.photos,
-        class_word=training_set.record.class_word,
-    )
-    return publish(store, spec, training_set.record, base_model, written, report)
+    training = ConceptTraining(spec, training_set, store, reporter, base_model, should_stop)
+    try:
+        train(training.run, training.listeners, should_stop)
+        return training.publish()
+    finally:
+        training.close()
+
+
+class ConceptTraining:
+    """A job between its photos and its publication.
+
+    Attributes:
+        spec: The job.
+        run: What is trained; at the last checkpoint where there is one.
+        listeners: Who wants to know of its steps.
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        training_set: TrainingSet,
+        store: ObjectStore,
+        reporter: ProgressReporter,
+        base_model: BaseModel,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Prepare the photos, and find the job's last checkpoint; arguments and errors as of `train_concept`."""
+        hyperparameters = spec.hyperparameters
+        self.spec = spec
+        self._training_set = training_set
+        self._store = store
+        self._reporter = reporter
+        self._base_model = base_model
+        self._should_stop = should_stop
+        recipe = method_recipe(spec.method)
+        attributes = parse_attributes(spec.attributes) if recipe.learns_attributes else ()
+        generator = torch.Generator().manual_seed(hyperparameters.seed)
+        self._photo_set = prepare(
+            training_set,
+            base_model,
+            recipe,
+            hyperparameters.resolution,
+            generator,
+            with_features=bool(attributes),
+            segmenter=open_segmenter(spec.segmenter),
+        )
+        _stop_if_asked(should_stop)
+        learner = recipe.learner(
+            base_model,
+            spec.concept_name,
+            training_set.record.class_word,
+            attributes,
+            self._photo_set,
+            hyperparameters,
+            generator,
+        )
+        self._learner = learner
+        self._before = measure(learner, self._photo_set, base_model.noise_schedule)
+        meter = self._meter = ProgressMeter(hyperparameters.steps)
+        self.run = TrainingRun(
+            learner, self._photo_set, base_model.noise_schedule, hyperparameters, generator, {"progress": meter}
+        )
+        self.listeners: list[StepListener] = [StepObserver(spec, base_model, learner, reporter, meter)]
+        self._checkpointer: Checkpointer | None = None
+        if spec.checkpoint_interval_seconds:
+            archive = CheckpointArchive(store, spec.tenant, spec.job_id)
+            digest = course_digest(spec, base_model)
+            self._checkpointer = Checkpointer(archive, digest, interval_seconds=spec.checkpoint_interval_seconds)
+            self._checkpointer.resume(self.run)
+            self.listeners.append(self._checkpointer)
+        self._started = time.monotonic()
+
+    def publish(self) -> Manifest:
+        """Publish what was learned; checkpoints go once that is done.
+
+        Raises:
+            TrainingStopped: It was asked to stop.
+            DetexError: As ObjectStore.put.
+        """
+        seconds = time.monotonic() - self._started
+        if self._should_stop():
+            for listener in self.listeners:
+                listener.before_stop(self.run)
+            raise TrainingStopped
+        hyperparameters, losses = self.spec.hyperparameters, self._meter.losses()
+        steps = hyperparameters.steps
+        self._reporter.progress(JobProgress(JobPhase.PUBLISHING, steps, steps, losses))
+        written = write_concept(self._learner.concept(), hyperparameters)
+        report = make_report(
+            before=self._before,
+            after=measure(self._learner, self._photo_set, self._base_model.noise_schedule),
+            losses=losses,
+            delta_share=self._learner.words.delta_share(),
+            energy_kept=written.energy_kept,
+            steps=steps,
+            seconds=seconds,
+            photos=self._photo_set.photos,
+            class_word=self._training_set.record.class_word,
+        )
+        manifest = publish(self._store, self.spec, self._training_set.record, self._base_model, written, report)
+        self._forget_checkpoints()
+        return manifest
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
+        if self._checkpointer is not None:
+            self._checkpointer.close()
+
+    def _forget_checkpoints(self) -> None:
+        self.close()
+        try:
+            CheckpointArchive(self._store, self.spec.tenant, self.spec.job_id).delete()
+        except DetexError as error:
+            # The concept is published; whoever ends the job deletes what is left of it.
+            _log.warning("checkpoints not deleted: %s", error.message)
 
 
 def prepare(
@@ -137,38 +215,6 @@ def prepare(
     )
 
 
-class _StepObserver:
-    """Tells the reporter of steps and draws previews."""
-
-    def __init__(self, spec: JobSpec, base_model: BaseModel, learner: WordLearner, reporter: ProgressReporter) -> None:
-        self._spec = spec
-        self._base_model = base_model
-        self._learner = learner
-        self._reporter = reporter
-        self._meter = ProgressMeter(spec.hyperparameters.steps)
-        self._reported = -1.0
-
-    def after_step(self, step: int, losses: Mapping[str, float]) -> None:
-        self._meter.add(losses)
-        now = time.monotonic()
-        if now - self._reported >= _REPORT_INTERVAL_SECONDS or step == self._spec.hyperparameters.steps:
-            self._reported = now
-            self._reporter.progress(self._meter.progress())
-        interval = self._spec.hyperparameters.preview_interval_steps
-        if interval and step % interval == 0:
-            self._draw_preview(step)
-
-    def losses(self) -> dict[str, float]:
-        return self._meter.losses()
-
-    def _draw_preview(self, step: int) -> None:
-        name = self._spec.concept_name
-        prompt = f"a photo of a [{name}]"
-        concept = self._learner.concept().to(dtype=self._base_model.dtype)
-        picture = draw_pictures(self._base_model, [prompt], {name: concept}, seeds=[self._spec.hyperparameters.seed])
-        self._reporter.preview(JobPreview(step, prompt, to_png(picture[0])))
-
-
 def _masked(photo: TrainingPhoto, uses_masks: bool, segmenter: Segmenter) -> MaskedPhoto:
     caption = photo.record.caption
     if not uses_masks:
@@ -181,7 +227,8 @@ def _masked(photo: TrainingPhoto, uses_masks: bool, segmenter: Segmenter) -> Mas
         raise SubjectNotFoundError(f"Photo {photo.record.photo_index}: {error.message}") from error
 
 
-def _base_model(spec: JobSpec, store: ObjectStore) -> BaseModel:
+def base_model_of(spec: JobSpec, store: ObjectStore) -> BaseModel:
+    """The base model of a job on its device; raises as `load_base_model`."""
     if spec.dtype not in _DTYPES:
         raise FailedPreconditionError(
             f"The trainer is set to {spec.dtype}, in which gradients underflow; set auto, float32 or bfloat16."

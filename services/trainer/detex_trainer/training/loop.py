@@ -1,99 +1,135 @@
-"""The training loop: the same for every method.
+"""The training loop: the same for every method, and for one concept as for many that share their passes."""
 
-Legend: B photos of a step.
-"""
-
-import math
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from detex_diffusion.noise_schedule import NoiseSchedule
-from detex_trainer.dataset import PhotoSet, photo_batches
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.failures import DivergedError, TrainingStopped
-from detex_trainer.hyperparameters import Hyperparameters
-from detex_trainer.methods.learner import Learner, StepNoise
-from detex_trainer.training.optimizer import ConceptOptimizer
+from detex_trainer.methods.learner import PackableLearner
+from detex_trainer.methods.unet_pass import run_pass
+from detex_trainer.training.run import TrainingRun
 
-_DIVERGENCE_FACTOR = 4.0
-_DIVERGENCE_STEPS = 20
+_log = logging.getLogger(__name__)
 
 
-def train(
-    learner: Learner,
-    photo_set: PhotoSet,
-    noise_schedule: NoiseSchedule,
-    hyperparameters: Hyperparameters,
-    generator: torch.Generator,
-    after_step: Callable[[int, Mapping[str, float]], None],
-    should_stop: Callable[[], bool],
-) -> None:
-    """Train for all steps.
+class StepListener(Protocol):
+    """Is told of the steps of a run, and may keep its state."""
+
+    def after_step(self, run: TrainingRun, losses: Mapping[str, float]) -> None:
+        """A step is done."""
+
+    def before_stop(self, run: TrainingRun) -> None:
+        """The run is about to be left as it is, because it was asked to stop."""
+
+
+def train(run: TrainingRun, listeners: Sequence[StepListener], should_stop: Callable[[], bool]) -> None:
+    """Train a concept for the steps that are left.
 
     Args:
-        learner: What is trained.
-        photo_set: What it is trained on.
-        noise_schedule: Of the base model.
-        hyperparameters: Steps and batch size.
-        generator: CPU generator, source of everything random here.
-        after_step: Called after each step with the steps done and the losses.
+        run: What is trained.
+        listeners: Told of each step, in their order.
         should_stop: Asked before each step.
 
     Raises:
         TrainingStopped: `should_stop` said so.
-        DivergedError: A loss is not finite, or stays far above where it began.
+        DivergedError: A loss or a weight is not finite, or the loss stays far above where it began, also after going
+            back with lower learning rates.
     """
-    optimizer = ConceptOptimizer(learner.parameter_groups(), hyperparameters.steps)
-    batches = photo_batches(photo_set, hyperparameters.batch_size, generator)
-    watch = _DivergenceWatch()
-    for step in range(1, hyperparameters.steps + 1):
+    pack = TrainingPack()
+    pack.add(run, listeners)
+    while not run.is_finished:
         if should_stop():
+            pack.leave(run)
             raise TrainingStopped
-        batch = next(batches)
-        noise = draw_noise(batch.latents, noise_schedule, generator)
-        losses = learner.losses(batch, noise, generator)
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        watch.check(step, values["total"])
-        optimizer.step(losses["total"])
-        after_step(step, values)
-    if not all(bool(torch.isfinite(p).all()) for group in learner.parameter_groups() for p in group.parameters):
-        raise DivergedError(_ADVICE.format(what="A trained weight is no longer a finite number"))
+        failures = pack.advance()
+        if run in failures:
+            raise failures[run]
 
 
-def draw_noise(latents: torch.Tensor, noise_schedule: NoiseSchedule, generator: torch.Generator) -> StepNoise:
-    """Noise and denoising steps for latents (B, C, h, w).
+class TrainingPack:
+    """Runs that advance together.
 
-    The denoising steps are spread evenly over the schedule, one in each of B equal parts, which makes the loss of a
-    small batch far steadier than independent draws.
+    Those whose learners are packable share one pass of the base model, forward and backward; each keeps its own words,
+    deltas, optimiser, chance and step count, so what comes of one does not depend on the others (but for the rounding
+    of sums whose order depends on the size of a batch).
     """
-    rows = latents.shape[0]
-    noise = torch.randn(latents.shape, generator=generator).to(latents.device)
-    parts = torch.randperm(rows, generator=generator)
-    places = (parts + torch.rand(rows, generator=generator)) / rows
-    last = noise_schedule.training_timesteps - 1
-    timesteps = (places * noise_schedule.training_timesteps).long().clamp_max(last)
-    return StepNoise(noise, timesteps.to(latents.device))
 
+    def __init__(self, base_model: BaseModel | None = None) -> None:
+        """Without runs; the base model is needed for more than one, and is that of all."""
+        self._base_model = base_model
+        self._unet = None if base_model is None else KeyValueUNet(base_model.unet)
+        self._runs: dict[TrainingRun, Sequence[StepListener]] = {}
 
-_ADVICE = "{what}; lower the learning rates or raise the batch size, and submit the job again."
+    @property
+    def runs(self) -> tuple[TrainingRun, ...]:
+        """Those that are not finished."""
+        return tuple(self._runs)
 
+    def add(self, run: TrainingRun, listeners: Sequence[StepListener]) -> None:
+        """Let a run take part from the next step on; one that is finished already does not."""
+        if not run.is_finished:
+            self._runs[run] = listeners
 
-class _DivergenceWatch:
-    """Compares the smoothed loss with that of the first steps."""
+    def leave(self, run: TrainingRun) -> None:
+        """Take out a run that was asked to stop."""
+        for listener in self._runs.pop(run):
+            listener.before_stop(run)
 
-    def __init__(self) -> None:
-        self._first: list[float] = []
-        self._smoothed = 0.0
+    def advance(self) -> dict[TrainingRun, DivergedError]:
+        """Do one step of every run; those that are finished leave, and those that failed, which are returned."""
+        runs = list(self._runs)
+        drawn = self._losses(runs)
+        values = [_values(losses) for losses in drawn]
+        failures: dict[TrainingRun, DivergedError] = {}
+        good: list[tuple[TrainingRun, dict[str, float], Tensor]] = []
+        for run, losses, value in zip(runs, drawn, values, strict=True):
+            try:
+                run.check(value["total"])
+                good.append((run, value, losses["total"]))
+            except DivergedError as error:
+                self._go_back(run, error, failures)
+        if good:
+            torch.autograd.backward([total for _, _, total in good])
+        for run, value, _ in good:
+            try:
+                run.update()
+            except DivergedError as error:
+                self._go_back(run, error, failures)
+                continue
+            for listener in self._runs[run]:
+                listener.after_step(run, value)
+            if run.is_finished:
+                del self._runs[run]
+        return failures
 
-    def check(self, step: int, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(_ADVICE.format(what=f"The loss of step {step} is not a finite number"))
-        if len(self._first) < _DIVERGENCE_STEPS:
-            self._first.append(loss)
-            self._smoothed = sum(self._first) / len(self._first)
+    def _losses(self, runs: Sequence[TrainingRun]) -> list[Mapping[str, Tensor]]:
+        """The losses of the next step of each run."""
+        learners = [run.learner for run in runs]
+        packable = [learner for learner in learners if isinstance(learner, PackableLearner)]
+        if self._base_model is None or self._unet is None or len(runs) == 1 or len(packable) < len(learners):
+            return [run.learner.losses(*run.draw(), run.generator) for run in runs]
+        steps = [learner.draw_step(*run.draw(), run.generator) for learner, run in zip(packable, runs, strict=True)]
+        outputs = run_pass(self._base_model, self._unet, [step.rows for step in steps])
+        return [
+            learner.step_losses(step, output) for learner, step, output in zip(packable, steps, outputs, strict=True)
+        ]
+
+    def _go_back(self, run: TrainingRun, error: DivergedError, failures: dict[TrainingRun, DivergedError]) -> None:
+        step = run.step
+        try:
+            run.go_back(error)
+        except DivergedError as final:
+            failures[run] = final
+            del self._runs[run]
             return
-        self._smoothed += (loss - self._smoothed) / _DIVERGENCE_STEPS
-        beginning = sum(self._first) / len(self._first)
-        if self._smoothed > _DIVERGENCE_FACTOR * beginning:
-            what = f"The loss has grown from {beginning:.3g} to {self._smoothed:.3g} by step {step}"
-            raise DivergedError(_ADVICE.format(what=what))
+        _log.warning("%s; going back from step %d to %d with lower learning rates", error.message, step, run.step)
+
+
+def _values(losses: Mapping[str, Tensor]) -> dict[str, float]:
+    # One transfer: on a GPU each would wait for all that was asked of it.
+    return dict(zip(losses, torch.stack([loss.detach().float() for loss in losses.values()]).tolist(), strict=True))

@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detex_trainer.methods.learner import ParameterGroup
+from detex_trainer.resumable import PartState, kept
 
 WARM_UP_SHARE = 0.05
 FINAL_SHARE = 0.1
@@ -23,25 +24,63 @@ def learning_rate_share(step: int, total_steps: int) -> float:
 
 
 class ConceptOptimizer:
-    """Updates the parameters of a learner; nothing decays, so what gets no gradient stays bit for bit as it is."""
+    """Updates the parameters of a learner; nothing decays, so what gets no gradient stays bit for bit as it is.
+
+    Attributes:
+        rate_scale: Factor of all learning rates, at most 1; below 1 after a divergence.
+    """
 
     def __init__(self, groups: Sequence[ParameterGroup], total_steps: int) -> None:
         self._groups = tuple(groups)
         self._total_steps = total_steps
         self._step = 0
+        self.rate_scale = 1.0
         self._optimizer = torch.optim.AdamW(
             [{"params": list(group.parameters), "lr": group.learning_rate} for group in groups],
             betas=(0.9, 0.99),
             weight_decay=0.0,
+            fused=True,
         )
 
-    def step(self, loss: torch.Tensor) -> None:
-        """Backpropagate a scalar loss and update; gradients are clipped per group, whose scales differ widely."""
+    def zero_grad(self) -> None:
+        """Forget the gradients of the step before."""
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        share = learning_rate_share(self._step, self._total_steps)
+
+    def update(self) -> None:
+        """Update by the gradients that there are; they are clipped per group, whose scales differ widely."""
+        share = self.rate_scale * learning_rate_share(self._step, self._total_steps)
         for group, options in zip(self._groups, self._optimizer.param_groups, strict=True):
             nn.utils.clip_grad_norm_(group.parameters, LARGEST_GRADIENT_NORM)
             options["lr"] = group.learning_rate * share
         self._optimizer.step()
         self._step += 1
+
+    def state(self) -> PartState:
+        """See `Resumable`; moments are there for the parameters that have had a gradient."""
+        tensors = {
+            f"{name}.{key}": kept(tensor)
+            for name, parameter in self._named()
+            for key, tensor in self._optimizer.state.get(parameter, {}).items()
+        }
+        return PartState(tensors, {"step": self._step, "rate_scale": self.rate_scale})
+
+    def restore(self, state: PartState) -> None:
+        """See `Resumable`."""
+        self._step, self.rate_scale = int(state.values["step"]), float(state.values["rate_scale"])
+        self._optimizer.state.clear()
+        for name, parameter in self._named():
+            found: dict[str, Tensor] = {
+                key.removeprefix(f"{name}."): tensor
+                for key, tensor in state.tensors.items()
+                if key.startswith(f"{name}.")
+            }
+            if found:
+                # The count of steps lies where the optimiser wants it for the fused update.
+                self._optimizer.state[parameter] = {key: kept(t).to(parameter.device) for key, t in found.items()}
+
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        return [
+            (f"{group.name}.{index}", parameter)
+            for group in self._groups
+            for index, parameter in enumerate(group.parameters)
+        ]

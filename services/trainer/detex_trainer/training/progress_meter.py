@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from detex_trainer.progress import JobPhase, JobProgress
+from detex_trainer.resumable import PartState
 
 _SMOOTHING = 0.95
 _WINDOW_STEPS = 40
@@ -32,6 +33,16 @@ class ProgressMeter:
     def losses(self) -> dict[str, float]:
         """Exponential means over the last steps, without the usual bias towards 0 at the beginning."""
         return {name: self._sums[name] / self._weights[name] for name in self._sums}
+
+    def state(self) -> PartState:
+        """Steps and smoothed losses; what was measured of time is of no use elsewhere."""
+        return PartState(values={"step": self._step, "sums": dict(self._sums), "weights": dict(self._weights)})
+
+    def restore(self, state: PartState) -> None:
+        """Go back to a state; speed is measured anew."""
+        self._step = int(state.values["step"])
+        self._sums, self._weights = dict(state.values["sums"]), dict(state.values["weights"])
+        self._times = deque([self._clock()], maxlen=_WINDOW_STEPS + 1)
 
     def progress(self) -> JobProgress:
         """The progress of the training phase."""
