@@ -17,6 +17,7 @@ from PIL import Image
 from detex_core.artifact import Attribute, ConceptDraft, KeyValueForm, Manifest, publish_concept
 from detex_core.object_store import ObjectStore
 from detex_trainer.failures import DivergedError, TrainingStopped
+from detex_trainer.job_files import outcome_key
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.progress import JobPhase, JobPreview, JobProgress, ProgressReporter
 from detex_trainer.training_set import TrainingSet
@@ -87,7 +88,8 @@ def train(
     )
     masks = b"".join(photo.mask.tobytes() for photo in training_set.photos if photo.mask)
     assert all(isinstance(photo.picture, Image.Image) for photo in training_set.photos)
-    return publish_concept(store, draft, {"concept.safetensors": masks or b"no masks"}).manifest
+    files = {"concept.safetensors": masks or b"no masks"}
+    return publish_concept(store, draft, files, outcome_key=outcome_key(spec.tenant, spec.job_id)).manifest
 
 
 def give_train() -> TrainFunction:

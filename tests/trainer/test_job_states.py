@@ -50,6 +50,9 @@ class JobStates(RuleBasedStateMachine):
         self.servers = JobClaims(self.database, lease_seconds=LEASE_SECONDS, now=lambda: self.now)
         self.states: dict[str, JobState] = {}
         self.live: dict[str, JobClaim] = {}
+        self.cancelled: set[str] = set()
+        self.begun: set[str] = set()
+        self.expires: dict[str, datetime] = {}
 
     def teardown(self) -> None:
         if hasattr(self, "database"):
@@ -65,19 +68,42 @@ class JobStates(RuleBasedStateMachine):
     @rule(target=claims, owner=OWNERS)
     def claim(self, owner: str) -> object:
         claim = self.servers.claim(owner)
-        queued = {job_id for job_id, state in self.states.items() if state is JobState.QUEUED}
+        queued = {job_id for job_id, state in self.states.items() if state is JobState.QUEUED} - self.cancelled
         assert (claim is None) == (not queued)
         if claim is None:
             return multiple()
         assert claim.job.job_id in queued
         self.live[claim.job.job_id] = claim
+        self.begun.add(claim.job.job_id)
+        self.expires[claim.job.job_id] = self.now + timedelta(seconds=LEASE_SECONDS)
+        return claim
+
+    @rule(target=claims, owner=OWNERS)
+    def claim_to_end(self, owner: str) -> object:
+        claim = self.servers.claim_to_end(owner, max_attempts=MAX_ATTEMPTS)
+        unwanted = {job_id for job_id in self.cancelled if self.states[job_id] is JobState.QUEUED}
+        if claim is None:
+            assert not unwanted
+            return multiple()
+        assert claim.to_end is not None
+        left = self.live.get(claim.job.job_id)
+        if left is not None:
+            assert self.expires[left.job.job_id] < self.now
+            assert claim.job.job_id in self.cancelled or claim.job.attempts >= MAX_ATTEMPTS
+        else:
+            assert claim.job.job_id in unwanted
+        self.live[claim.job.job_id] = claim
+        self.expires[claim.job.job_id] = self.now + timedelta(seconds=LEASE_SECONDS)
         return claim
 
     @rule(job=job_ids)
     def request_cancel(self, job: tuple[str, str]) -> None:
         before = self.states[job[1]]
         after = self.jobs.request_cancel(*job).state
-        assert after is (JobState.CANCELLED if before is JobState.QUEUED else before)
+        never_ran = before is JobState.QUEUED and job[1] not in self.begun
+        assert after is (JobState.CANCELLED if never_ran else before)
+        if before not in ENDED:
+            self.cancelled.add(job[1])
 
     @rule(claim=claims)
     def progress(self, claim: JobClaim) -> None:
@@ -94,7 +120,8 @@ class JobStates(RuleBasedStateMachine):
             case "cancel":
                 done = self.servers.cancel(claim)
             case _:
-                done = self.servers.requeue(claim, counts_as_attempt=ending == "requeue_attempt")
+                cause = JobFailure("WORKER_DIED", "It died.") if ending == "requeue_attempt" else None
+                done = self.servers.requeue(claim, cause=cause)
         assert done == held, "only the holder of a claim may end it"
         self.live.pop(claim.job.job_id, None) if done else None
 
@@ -108,9 +135,11 @@ class JobStates(RuleBasedStateMachine):
         held = {(job.job_id, job.number) for job in self.servers.renew(owner, list(self.states))}
         expected = {(claim.job.job_id, claim.number) for claim in self.live.values() if claim.owner == owner}
         assert held == expected
+        self.expires |= {job_id: self.now + timedelta(seconds=LEASE_SECONDS) for job_id, _ in held}
         for job in self.servers.release_expired(max_attempts=MAX_ATTEMPTS):
             claim = self.live.pop(job.job_id)
             assert claim.owner != owner, "just renewed"
+            assert job.job_id not in self.cancelled
 
     @invariant()
     def transitions_are_allowed(self) -> None:
@@ -126,11 +155,12 @@ class JobStates(RuleBasedStateMachine):
                 assert (job.concept_version is not None) == (job.state is JobState.SUCCEEDED)
                 assert (job.job_id in self.live) == (job.state is JobState.RUNNING)
                 assert job.attempts >= 0
+                assert job.state is not JobState.CANCELLED or job.job_id in self.cancelled or job.job_id in self.begun
 
     def holds(self, claim: JobClaim) -> bool:
         live = self.live.get(claim.job.job_id)
         return live is not None and (live.owner, live.number) == (claim.owner, claim.number)
 
 
-JobStates.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+JobStates.TestCase.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
 TestJobStates = JobStates.TestCase

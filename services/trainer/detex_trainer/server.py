@@ -65,18 +65,24 @@ class Trainer:
         training_sets = TrainingSetArchive(self._store)
         self._supervisor = Supervisor(
             f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}",
-            JobClaims(self._database, lease_seconds=settings.lease_seconds),
+            JobClaims(
+                self._database,
+                lease_seconds=settings.lease_seconds,
+                max_running_per_tenant=settings.max_running_jobs_per_tenant,
+            ),
             ProcessExecutor(
                 worker_command,
                 threads=settings.threads_per_worker(),
                 stop_grace_seconds=settings.worker_stop_grace_seconds,
             ),
+            self._store,
             functools.partial(job_spec, settings=settings),
             feed,
             metrics,
             SupervisorPolicy(
                 worker_count=settings.worker_count,
                 max_attempts=settings.max_attempts,
+                max_outages=settings.max_outages,
                 lease_seconds=settings.lease_seconds,
                 reconcile_interval_seconds=settings.reconcile_interval_seconds,
                 stop_grace_seconds=settings.worker_stop_grace_seconds,

@@ -26,10 +26,15 @@ class TrainerSettings(ServiceSettings):
         worker_niceness: Nice value of the workers, so that calls are answered while they train.
         worker_stop_grace_seconds: Wait between asking a worker to stop and killing it.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure.
+        max_outages: How often a job is tried again, after growing pauses, because something that it needs does not
+            answer.
         lease_seconds: How long a job stays with a trainer that no longer says it lives.
         reconcile_interval_seconds: Time between two looks at what should run and what runs.
         watch_interval_seconds: Longest time until a watcher learns of a change that another trainer made.
         max_queued_jobs_per_tenant: Jobs of one tenant that may wait.
+        max_running_jobs_per_tenant: Jobs of one tenant that run at a time, over all trainers; 0 sets no limit.
+        max_training_set_bytes_per_tenant: Photos and masks that are kept of one tenant, in all; 0 sets no limit.
+        unused_training_set_seconds: How long a training set waits for its first job before it is deleted.
         max_photos: Photos per training set.
         max_file_bytes: Size of one photo or mask.
         max_training_set_bytes: Size of all files of a training set.
@@ -44,10 +49,14 @@ class TrainerSettings(ServiceSettings):
     worker_niceness: int = Field(default=5, ge=0, le=19)
     worker_stop_grace_seconds: float = Field(default=10.0, gt=0, le=600)
     max_attempts: int = Field(default=2, ge=1, le=10)
+    max_outages: int = Field(default=12, ge=0, le=1_000)
     lease_seconds: float = Field(default=20.0, ge=1, le=3_600)
     reconcile_interval_seconds: float = Field(default=1.0, gt=0, le=60)
     watch_interval_seconds: float = Field(default=1.0, gt=0, le=60)
     max_queued_jobs_per_tenant: int = Field(default=100, ge=1, le=100_000)
+    max_running_jobs_per_tenant: int = Field(default=0, ge=0, le=100_000)
+    max_training_set_bytes_per_tenant: int = Field(default=0, ge=0)
+    unused_training_set_seconds: float = Field(default=86_400.0, ge=60, le=31_536_000)
     max_photos: int = Field(default=MAX_PHOTOS, ge=1, le=MAX_PHOTOS)
     max_file_bytes: int = Field(default=32 * _MIB, ge=1024, le=MAX_IMAGE_BYTES)
     max_training_set_bytes: int = Field(default=512 * _MIB, ge=1024, le=16 * 1024 * _MIB)

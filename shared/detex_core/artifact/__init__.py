@@ -2,12 +2,19 @@
 
 from detex_core.artifact.archive import ConceptArchive, ConceptPage, DeletedConcepts, StoredManifest
 from detex_core.artifact.layout import ConceptReference
-from detex_core.artifact.manifest import Attribute, ConceptDraft, FileRecord, KeyValueForm, Manifest
+from detex_core.artifact.manifest import Attribute, ConceptDraft, FileRecord, KeyValueForm, Manifest, UNetForm
+from detex_core.artifact.publication import (
+    Closing,
+    PublicationClosedError,
+    close_publication,
+    find_publication,
+)
 from detex_core.artifact.publish import CONCEPT_FILE, publish_concept
 
 __all__ = [
     "CONCEPT_FILE",
     "Attribute",
+    "Closing",
     "ConceptArchive",
     "ConceptDraft",
     "ConceptPage",
@@ -16,6 +23,10 @@ __all__ = [
     "FileRecord",
     "KeyValueForm",
     "Manifest",
+    "PublicationClosedError",
     "StoredManifest",
+    "UNetForm",
+    "close_publication",
+    "find_publication",
     "publish_concept",
 ]

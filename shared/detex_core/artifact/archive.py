@@ -83,6 +83,11 @@ class DeletedConcepts:
     deleted_keys: tuple[str, ...]
 
 
+def stored_manifest(manifest: Manifest, data: bytes) -> StoredManifest:
+    """A manifest with what its bytes say about themselves."""
+    return StoredManifest(manifest, hashlib.sha256(data).hexdigest(), len(data))
+
+
 class ConceptArchive:
     """The published concepts of an object store; safe to use from several threads.
 
@@ -204,6 +209,9 @@ class ConceptArchive:
             abandoned = not version and folder not in alive and each.modified < abandoned_before
             if (folder in complete or abandoned) and self._store.delete(each.key):
                 deleted_keys.append(each.key)
+        for reference in doomed:
+            # An interrupted publication may have been completed while its files were still there.
+            self._store.delete(file_key(tenant, reference, MANIFEST_FILE))
         if not deleted:
             raise self._not_found(tenant, name, version)
         return DeletedConcepts(tuple(reference for reference, _ in deleted), tuple(deleted_keys))
@@ -219,7 +227,7 @@ class ConceptArchive:
             raise DataLossError(f"{_called(tenant, reference)}: its manifest is damaged at {where}.") from error
         if (manifest.tenant, manifest.name, manifest.version) != (tenant, reference.name, reference.version):
             raise DataLossError(f"{_called(tenant, reference)}: its manifest is the manifest of another concept.")
-        return StoredManifest(manifest, hashlib.sha256(data).hexdigest(), len(data))
+        return stored_manifest(manifest, data)
 
     def _versions(self, tenant: str, name: str) -> Sequence[ConceptReference]:
         """Published versions of a concept, the newest first."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from detex_core.artifact.archive import StoredManifest
+from detex_core.artifact.archive import StoredManifest, stored_manifest
 from detex_core.artifact.layout import (
     MANIFEST_FILE,
     ConceptReference,
@@ -15,6 +15,7 @@ from detex_core.artifact.layout import (
     manifest_reference,
 )
 from detex_core.artifact.manifest import ConceptDraft, FileRecord, Manifest, concept_version
+from detex_core.artifact.publication import Outcome, complete, decide, manifest_bytes
 from detex_core.errors import AbortedError, AlreadyExistsError
 from detex_core.object_store import ObjectStore
 
@@ -25,7 +26,12 @@ _CONTENT_TYPES = {".json": "application/json", ".png": "image/png", ".safetensor
 
 
 def publish_concept(
-    store: ObjectStore, draft: ConceptDraft, files: Mapping[str, bytes | Path], *, create_time: datetime | None = None
+    store: ObjectStore,
+    draft: ConceptDraft,
+    files: Mapping[str, bytes | Path],
+    *,
+    create_time: datetime | None = None,
+    outcome_key: str = "",
 ) -> StoredManifest:
     """Publish a new version of a concept.
 
@@ -38,17 +44,22 @@ def publish_concept(
         draft: All that the manifest says but version, files and time.
         files: Content by file name, `concept.safetensors` among them; a path stands for the content of that file.
         create_time: Time of publication; now where absent.
+        outcome_key: Key of the object that decides what is published (see `detex_core.artifact.publication`): for one
+            key there is one publication at most, and all later calls return that. Empty publishes each time.
 
     Raises:
         ValueError: `concept.safetensors` is missing.
         pydantic.ValidationError: A file name is not of the form that manifests take.
+        PublicationClosedError: It was decided under `outcome_key` that nothing is published.
         AbortedError: Others publish the same concept faster than this call finds a free version.
         DetexError: As ObjectStore.put.
     """
     if CONCEPT_FILE not in files:
         raise ValueError(f"a concept needs {CONCEPT_FILE}; given are {sorted(files)}")
     records = {name: _record(content) for name, content in sorted(files.items())}
-    content_sha256 = hashlib.sha256(json.dumps({n: r.sha256 for n, r in records.items()}).encode()).hexdigest()
+    content = {"outcome": outcome_key} if outcome_key else {}
+    content |= {name: record.sha256 for name, record in records.items()}
+    content_sha256 = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     wanted = (create_time or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
     for _ in range(_ATTEMPTS):
         time = max(wanted, _first_free_time(store, draft, wanted))
@@ -56,7 +67,10 @@ def publish_concept(
             **dict(draft), version=concept_version(time, content_sha256), files=records, create_time=time
         )
         try:
-            return _write(store, manifest, files)
+            _write_files(store, manifest, files)
+            if outcome_key:
+                return _decided(store, manifest, outcome_key)
+            return _write_manifest(store, manifest)
         except AlreadyExistsError:
             wanted = time + timedelta(seconds=1)
     raise AbortedError(f"Concept {draft.name!r} is being published by many at once.", retry_delay_seconds=1)
@@ -79,8 +93,8 @@ def _first_free_time(store: ObjectStore, draft: ConceptDraft, wanted: datetime) 
     return newest + timedelta(seconds=1)
 
 
-def _write(store: ObjectStore, manifest: Manifest, files: Mapping[str, bytes | Path]) -> StoredManifest:
-    """Write files and manifest; raises AlreadyExistsError where another has taken this version."""
+def _write_files(store: ObjectStore, manifest: Manifest, files: Mapping[str, bytes | Path]) -> None:
+    """Write all but the manifest; raises AlreadyExistsError where another has taken this version."""
     reference = ConceptReference(manifest.name, manifest.version)
     for name, content in files.items():
         key = file_key(manifest.tenant, reference, name)
@@ -94,7 +108,20 @@ def _write(store: ObjectStore, manifest: Manifest, files: Mapping[str, bytes | P
             written = store.stat(key)  # of an interrupted publication with the same content, or of another
         if written.sha256 != manifest.files[name].sha256:
             raise AlreadyExistsError(f"There is an object {key} with other content.")
-    data = manifest.model_dump_json(indent=2).encode()
-    key = file_key(manifest.tenant, reference, MANIFEST_FILE)
-    written = store.put(key, data, if_absent=True, content_type=_CONTENT_TYPES[".json"])
-    return StoredManifest(manifest, written.sha256, len(data))
+
+
+def _write_manifest(store: ObjectStore, manifest: Manifest) -> StoredManifest:
+    data = manifest_bytes(manifest)
+    key = file_key(manifest.tenant, ConceptReference(manifest.name, manifest.version), MANIFEST_FILE)
+    store.put(key, data, if_absent=True, content_type=_CONTENT_TYPES[".json"])
+    return stored_manifest(manifest, data)
+
+
+def _decided(store: ObjectStore, manifest: Manifest, outcome_key: str) -> StoredManifest:
+    """Publish this manifest if nothing else was decided; what was written for it in vain is deleted."""
+    outcome = decide(store, outcome_key, Outcome(manifest=manifest))
+    if outcome.manifest is None or outcome.manifest.version != manifest.version:
+        reference = ConceptReference(manifest.name, manifest.version)
+        for name in manifest.files:
+            store.delete(file_key(manifest.tenant, reference, name))
+    return complete(store, outcome)

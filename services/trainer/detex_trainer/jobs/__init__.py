@@ -1,12 +1,14 @@
 """Training jobs in a SQL table: states, submission, claims by servers, queries."""
 
-from detex_trainer.jobs.claims import JobClaim, JobClaims
+from detex_trainer.jobs.claims import CANCELLED, JobClaim, JobClaims, deadline_passed
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.record import Job, JobFailure, JobOrder, JobPage, PreviewRecord
 from detex_trainer.jobs.repository import JobRepository
 from detex_trainer.jobs.state import ENDED, TRANSITIONS, JobState
+from detex_trainer.jobs.training_sets import NewTrainingSet, TrainingSetKey, TrainingSetLedger
 
 __all__ = [
+    "CANCELLED",
     "ENDED",
     "TRANSITIONS",
     "Database",
@@ -18,5 +20,9 @@ __all__ = [
     "JobPage",
     "JobRepository",
     "JobState",
+    "NewTrainingSet",
     "PreviewRecord",
+    "TrainingSetKey",
+    "TrainingSetLedger",
+    "deadline_passed",
 ]

@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session
 
+from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
+from detex_trainer.jobs.queue_order import next_queued
 from detex_trainer.jobs.record import Job, JobFailure, PreviewRecord
-from detex_trainer.jobs.repository import utc_now
 from detex_trainer.jobs.state import JobState
 from detex_trainer.jobs.tables import PROGRESS, JobRow, PreviewRow
 from detex_trainer.progress import JobProgress
 
+CANCELLED = "CANCELLED"
+
 _UNHELD: dict[str, Any] = {"lease_owner": None, "lease_expire_time": None}
+_TRAINER_DIED = JobFailure("TRAINER_DIED", "The trainer stopped while this job ran.")
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,13 @@ class JobClaim:
         job: The job as it stood when it was claimed.
         owner: The server.
         number: How often the job was claimed before and with this claim.
+        to_end: Why the job is to be ended and not to be run; None where it is to be run.
     """
 
     job: Job
     owner: str
     number: int
+    to_end: JobFailure | None = None
 
 
 @dataclass(frozen=True)
@@ -45,50 +52,80 @@ class HeldJob:
         job_id: Id of the job.
         number: Number of the claim.
         cancel_requested: True once the caller asked the job to stop.
+        deadline_passed: True once its caller has no more use for it.
     """
 
     job_id: str
     number: int
     cancel_requested: bool
+    deadline_passed: bool
 
 
 class JobClaims:
     """The jobs that servers hold; each method is one transaction."""
 
-    def __init__(self, database: Database, *, lease_seconds: float, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease_seconds: float,
+        max_running_per_tenant: int = 0,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Nothing is claimed yet.
+
+        Args:
+            database: The jobs.
+            lease_seconds: How long a job stays with a server that does not renew its lease.
+            max_running_per_tenant: Jobs of one tenant that run at a time, over all servers; 0 sets no limit.
+            now: The clock.
+        """
         self._database = database
+        self._max_running = max_running_per_tenant
         self._lease = timedelta(seconds=lease_seconds)
         self._now = now
 
     def claim(self, owner: str) -> JobClaim | None:
         """Take the job that is next: of the tenant with the fewest running jobs, then of the one served longest ago.
 
+        Of one tenant the job of the highest priority is next, then the oldest. Tenants at their limit wait, and so do
+        jobs that pause before they are tried again.
+
         Args:
             owner: The server, by a name that no other server and no earlier life of it has.
 
         Returns:
-            The claim, or None where no job waits.
+            The claim, or None where no job can be run.
         """
         now = self._now()
         with self._database.writing() as session:
-            for row in session.scalars(_next_queued()):
-                claimed = session.execute(
-                    update(JobRow)
-                    .where(JobRow.sequence == row.sequence, JobRow.state == JobState.QUEUED)
-                    .values(
-                        state=JobState.RUNNING,
-                        claim_time=now,
-                        start_time=func.coalesce(JobRow.start_time, now),
-                        attempts=JobRow.attempts + 1,
-                        claims=JobRow.claims + 1,
-                        progress=None,
-                        lease_owner=owner,
-                        lease_expire_time=now + self._lease,
-                    )
-                )
-                if _changed(claimed):
-                    session.refresh(row)
+            if self._max_running:
+                self._database.wait_for_turn(session, "claim")
+            for row in session.scalars(next_queued(now, self._max_running)):
+                values = {"start_time": func.coalesce(JobRow.start_time, now), "attempts": JobRow.attempts + 1}
+                if self._take(session, row, JobRow.state == JobState.QUEUED, owner, now, values):
                     return JobClaim(row.to_job(), owner, row.claims)
+        return None
+
+    def claim_to_end(self, owner: str, *, max_attempts: int) -> JobClaim | None:
+        """Take a job that no server works on and that is not to be run (again).
+
+        These are jobs that were to be cancelled, whose deadline has passed, or whose servers have died as often as a
+        job is tried. Whoever takes one must find out whether an earlier attempt has published, and end it.
+
+        Args:
+            owner: The server.
+            max_attempts: How often a job is tried.
+        """
+        now = self._now()
+        queued = JobRow.state == JobState.QUEUED
+        left = _expired(now)
+        unwanted = JobRow.cancel_requested | (JobRow.deadline_time < now)
+        guard = (queued & unwanted) | (left & (unwanted | (JobRow.attempts >= max_attempts)))
+        with self._database.writing() as session:
+            for row in session.scalars(select(JobRow).where(guard).order_by(JobRow.sequence).limit(8)):
+                if self._take(session, row, guard, owner, now, {}):
+                    return JobClaim(row.to_job(), owner, row.claims, _cause(row, now))
         return None
 
     def renew(self, owner: str, job_ids: Collection[str]) -> tuple[HeldJob, ...]:
@@ -97,16 +134,18 @@ class JobClaims:
         Returns:
             Those of the jobs that the server still holds.
         """
+        now = self._now()
         held = (JobRow.state == JobState.RUNNING) & (JobRow.lease_owner == owner) & JobRow.job_id.in_(sorted(job_ids))
         with self._database.writing() as session:
-            session.execute(update(JobRow).where(held).values(lease_expire_time=self._now() + self._lease))
-            rows = session.execute(select(JobRow.job_id, JobRow.claims, JobRow.cancel_requested).where(held))
-            return tuple(HeldJob(job_id, number, cancelled) for job_id, number, cancelled in rows)
+            session.execute(update(JobRow).where(held).values(lease_expire_time=now + self._lease))
+            columns = (JobRow.job_id, JobRow.claims, JobRow.cancel_requested, JobRow.deadline_time)
+            return tuple(
+                HeldJob(job_id, number, cancelled, deadline is not None and deadline < now)
+                for job_id, number, cancelled, deadline in session.execute(select(*columns).where(held))
+            )
 
     def release_expired(self, *, max_attempts: int) -> tuple[Job, ...]:
-        """Take jobs from servers that no longer renew them.
-
-        They go back to the queue; those that were to be cancelled or have been tried often enough end.
+        """Put jobs of servers that no longer renew them back into the queue; those to be ended are left where they are.
 
         Args:
             max_attempts: How often a job is tried.
@@ -115,17 +154,18 @@ class JobClaims:
             The jobs as they stand now.
         """
         now = self._now()
-        expired = (JobRow.state == JobState.RUNNING) & (JobRow.lease_expire_time < now)
+        wanted = ~JobRow.cancel_requested & (JobRow.deadline_time.is_(None) | (JobRow.deadline_time >= now))
+        expired = _expired(now) & wanted & (JobRow.attempts < max_attempts)
+        values = {
+            "state": JobState.QUEUED,
+            "queue_time": now,
+            "progress": None,
+            **_UNHELD,
+            **_interrupted(_TRAINER_DIED),
+        }
         released = []
         with self._database.writing() as session:
             for row in session.scalars(select(JobRow).where(expired)):
-                if row.cancel_requested:
-                    values = _ended(JobState.CANCELLED, now)
-                elif row.attempts >= max_attempts:
-                    message = f"The trainer stopped {row.attempts} times while this job ran; submit it again."
-                    values = _ended(JobState.FAILED, now, JobFailure("TRAINER_DIED", message))
-                else:
-                    values = {"state": JobState.QUEUED, "queue_time": now, "progress": None, **_UNHELD}
                 guard = (JobRow.sequence == row.sequence) & (JobRow.claims == row.claims) & expired
                 if _changed(session.execute(update(JobRow).where(guard).values(**values))):
                     session.refresh(row)
@@ -160,20 +200,84 @@ class JobClaims:
         """End a job whose worker has stopped because its caller asked for it; False where the claim is lost."""
         return self._change(claim, _ended(JobState.CANCELLED, self._now()))
 
-    def requeue(self, claim: JobClaim, *, counts_as_attempt: bool) -> bool:
+    def requeue(
+        self,
+        claim: JobClaim,
+        *,
+        cause: JobFailure | None = None,
+        is_outage: bool = False,
+        pause_seconds: float = 0.0,
+    ) -> bool:
         """Put a job back where it was in the queue; False where the claim is lost.
 
         Args:
             claim: The claim.
-            counts_as_attempt: False where the job was stopped on purpose and is not to blame.
+            cause: What went wrong, which counts as an attempt; None where the job was stopped on purpose.
+            is_outage: Whether something that jobs need did not answer: that counts as an outage, not as an attempt.
+            pause_seconds: How long it waits before it may be taken again.
         """
-        attempts = JobRow.attempts if counts_as_attempt else JobRow.attempts - 1
-        values = {"state": JobState.QUEUED, "queue_time": self._now(), "progress": None, "attempts": attempts}
+        now = self._now()
+        values: dict[str, Any] = {"state": JobState.QUEUED, "queue_time": now, "progress": None}
+        if cause is None or is_outage:
+            values["attempts"] = JobRow.attempts - 1
+        if is_outage:
+            values["outages"] = JobRow.outages + 1
+        if cause is not None:
+            values |= _interrupted(cause)
+        if pause_seconds:
+            values["ready_time"] = now + timedelta(seconds=pause_seconds)
         return self._change(claim, values | _UNHELD)
+
+    def _take(
+        self,
+        session: Session,
+        row: JobRow,
+        guard: ColumnElement[bool],
+        owner: str,
+        now: datetime,
+        values: dict[str, Any],
+    ) -> bool:
+        taken = session.execute(
+            update(JobRow)
+            .where(JobRow.sequence == row.sequence, guard)
+            .values(
+                state=JobState.RUNNING,
+                claim_time=now,
+                claims=JobRow.claims + 1,
+                progress=None,
+                ready_time=None,
+                lease_owner=owner,
+                lease_expire_time=now + self._lease,
+                **values,
+            )
+        )
+        if _changed(taken):
+            session.refresh(row)
+            return True
+        return False
 
     def _change(self, claim: JobClaim, values: dict[str, Any]) -> bool:
         with self._database.writing() as session:
             return _changed(session.execute(update(JobRow).where(_held(claim)).values(**values)))
+
+
+def _cause(row: JobRow, now: datetime) -> JobFailure:
+    if row.cancel_requested:
+        return JobFailure(CANCELLED, "Its caller asked it to stop.")
+    if row.deadline_time is not None and row.deadline_time < now:
+        return deadline_passed(row.deadline_time)
+    return JobFailure("TRAINER_DIED", f"The trainer stopped {row.attempts} times while this job ran; submit it again.")
+
+
+def deadline_passed(deadline: datetime) -> JobFailure:
+    """Why a job ends at its deadline."""
+    return JobFailure(
+        "DEADLINE_PASSED", f"The job was not done by its deadline, {deadline:%Y-%m-%d %H:%M:%S} UTC; submit it again."
+    )
+
+
+def _expired(now: datetime) -> ColumnElement[bool]:
+    return (JobRow.state == JobState.RUNNING) & (JobRow.lease_expire_time < now)
 
 
 def _held(claim: JobClaim) -> ColumnElement[bool]:
@@ -192,24 +296,8 @@ def _ended(state: JobState, now: datetime, failure: JobFailure | None = None) ->
     return values
 
 
-def _next_queued() -> Select[JobRow]:
-    """The oldest queued job of each tenant, in the order in which tenants are served."""
-    queued = JobRow.state == JobState.QUEUED
-    oldest = select(func.min(JobRow.sequence).label("sequence")).where(queued).group_by(JobRow.tenant).subquery()
-    running = (
-        select(JobRow.tenant, func.count().label("jobs"))
-        .where(JobRow.state == JobState.RUNNING)
-        .group_by(JobRow.tenant)
-        .subquery()
-    )
-    served = select(JobRow.tenant, func.max(JobRow.claim_time).label("claim_time")).group_by(JobRow.tenant).subquery()
-    return (
-        select(JobRow)
-        .join(oldest, oldest.c.sequence == JobRow.sequence)
-        .outerjoin(running, running.c.tenant == JobRow.tenant)
-        .outerjoin(served, served.c.tenant == JobRow.tenant)
-        .order_by(func.coalesce(running.c.jobs, 0), served.c.claim_time.nulls_first(), JobRow.sequence)
-    )
+def _interrupted(cause: JobFailure) -> dict[str, Any]:
+    return {"retry_reason": cause.reason[:64], "retry_message": cause.message[:2_000]}
 
 
 def _changed(result: Any) -> bool:

@@ -6,32 +6,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from detex_core.errors import DetexError, FailedPreconditionError, ResourceExhaustedError, UnavailableError
+from detex_core.errors import DetexError, ResourceExhaustedError, UnavailableError
 from detex_core.object_store.disk import disk_errors
-from detex_trainer.jobs.tables import SCHEMA_VERSION, SchemaVersionRow, Table
+from detex_trainer.jobs.schema import upgrade_schema
 
 _BUSY_TIMEOUT_SECONDS = 10
-_TABLES_LOCK = int.from_bytes(b"detex")  # any number that nobody else in this database locks by
 
 
 class Database:
     """A SQLite file or a PostgreSQL server; safe to use from several threads."""
 
     def __init__(self, url: str) -> None:
-        """Open the database and create its tables where they are missing.
+        """Open the database and bring its tables up to date.
 
         Args:
             url: SQLAlchemy URL, for example `sqlite:////var/lib/detex/jobs.db`; the folder of the file is created.
 
         Raises:
-            FailedPreconditionError: Its tables are of another version of detex.
+            FailedPreconditionError: Its tables are of a later version of detex.
             UnavailableError: It does not answer.
             ResourceExhaustedError: Its disk is full.
         """
@@ -39,7 +38,7 @@ class Database:
         # Readers must not wait for the write lock that writers take at once, see _begin.
         self._reading_engine = self._engine.execution_options(read_only=True)
         with domain_errors(), self._engine.begin() as connection:
-            _create_tables(connection)
+            upgrade_schema(connection)
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -58,10 +57,21 @@ class Database:
         with domain_errors(), Session(self._reading_engine) as session, session.begin():
             yield session
 
+    def wait_for_turn(self, session: Session, what: str) -> None:
+        """Let one writing transaction at a time do something that depends on what others write, such as counting.
+
+        Args:
+            session: Of the transaction, whose end lets the next one in.
+            what: Names what is done.
+        """
+        # SQLite has one writer at a time anyway.
+        if session.connection().dialect.name == "postgresql":
+            session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(what, 0))))
+
     def check(self) -> None:
         """Raise what a read would raise now; for readiness probes."""
         with self.reading() as session:
-            session.execute(select(SchemaVersionRow.version))
+            session.execute(text("SELECT version_num FROM alembic_version"))
 
     def close(self) -> None:
         """Close all connections."""
@@ -94,20 +104,6 @@ def _begin(connection: Connection) -> None:
     # A transaction that reads first and writes later could fail to get the write lock half way: writers take it first.
     read_only = connection.get_execution_options().get("read_only", False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-
-def _create_tables(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        # Trainers start side by side, and there CREATE TABLE IF NOT EXISTS collides; SQLite has one writer anyway.
-        connection.execute(select(func.pg_advisory_xact_lock(_TABLES_LOCK)))
-    Table.metadata.create_all(connection)
-    version = connection.scalar(select(SchemaVersionRow.version))
-    if version is None:
-        connection.execute(insert(SchemaVersionRow).values(version=SCHEMA_VERSION))
-    elif version != SCHEMA_VERSION:
-        raise FailedPreconditionError(
-            f"The job database has tables of version {version}; this trainer works with version {SCHEMA_VERSION}."
-        )
 
 
 @contextmanager

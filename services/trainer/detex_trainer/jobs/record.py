@@ -81,6 +81,10 @@ class Job:
         concept_version: Version that was published; set where the state is succeeded.
         cancel_requested: True once its caller asked it to stop.
         attempts: How often a worker was started for it and not stopped on purpose.
+        outages: How often it was put back because something that it needs did not answer.
+        priority: Higher ones come first among the jobs of a tenant.
+        deadline_time: When it is given up; None for never.
+        interruption: Why the last attempt that is to be repeated ended; None where there was none.
     """
 
     sequence: int
@@ -97,6 +101,10 @@ class Job:
     concept_version: str | None
     cancel_requested: bool
     attempts: int
+    outages: int = 0
+    priority: int = 0
+    deadline_time: datetime | None = None
+    interruption: JobFailure | None = None
 
     @property
     def has_ended(self) -> bool:

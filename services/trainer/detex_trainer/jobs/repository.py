@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -11,18 +11,15 @@ from sqlalchemy.orm import Session
 
 from detex_core.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError, invalid_input
 from detex_trainer.hyperparameters import Method
+from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.page_token import read_page_token, write_page_token
 from detex_trainer.jobs.record import Job, JobOrder, JobPage, PreviewRecord
-from detex_trainer.jobs.state import JobState
+from detex_trainer.jobs.state import ENDED, JobState
 from detex_trainer.jobs.tables import JobRow, PreviewRow
+from detex_trainer.jobs.training_sets import TrainingSetLedger
 
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 128
-
-
-def utc_now() -> datetime:
-    """The time now, in UTC."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,16 @@ class Submission:
         order: What the job is to do.
         request_sha256: SHA-256 (hex) over what the caller asked for, to tell a repeated request from another one.
         idempotency_key: Chosen by the caller; empty for none.
+        priority: Higher ones come first among the jobs of a tenant.
+        deadline_time: When the job is given up; None for never.
     """
 
     tenant: str
     order: JobOrder
     request_sha256: str
     idempotency_key: str = ""
+    priority: int = 0
+    deadline_time: datetime | None = None
 
 
 class JobRepository:
@@ -48,6 +49,7 @@ class JobRepository:
     def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
         self._database = database
         self._now = now
+        self._training_sets = TrainingSetLedger(database, now)
 
     def submit(self, submission: Submission, *, max_queued: int, retry_delay_seconds: float = 30) -> Job:
         """Queue a job.
@@ -63,6 +65,7 @@ class JobRepository:
         Raises:
             InvalidInputError: The idempotency key is too long.
             AlreadyExistsError: The idempotency key came with another request before.
+            NotFoundError: The training set is being deleted.
             ResourceExhaustedError: The tenant has `max_queued` jobs waiting (reason `QUEUE_FULL`).
         """
         try:
@@ -132,7 +135,9 @@ class JobRepository:
         return JobPage(jobs, write_page_token(str(jobs[-1].sequence), *query))
 
     def request_cancel(self, tenant: str, job_id: str) -> Job:
-        """Ask a job to stop: a queued one is cancelled at once, a running one when its worker has stopped.
+        """Ask a job to stop: one that never ran is cancelled at once, another when its worker has stopped.
+
+        One that waits to be tried again is ended by the next server that looks: an earlier attempt may have published.
 
         Returns:
             The job as it stands now; one that has ended stays as it is.
@@ -144,12 +149,12 @@ class JobRepository:
             row = _row(session, tenant, job_id)
             session.execute(
                 update(JobRow)
-                .where(JobRow.sequence == row.sequence, JobRow.state == JobState.QUEUED)
+                .where(JobRow.sequence == row.sequence, JobRow.state == JobState.QUEUED, JobRow.claims == 0)
                 .values(state=JobState.CANCELLED, end_time=self._now(), cancel_requested=True)
             )
             session.execute(
                 update(JobRow)
-                .where(JobRow.sequence == row.sequence, JobRow.state == JobState.RUNNING)
+                .where(JobRow.sequence == row.sequence, JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]))
                 .values(cancel_requested=True)
             )
             session.refresh(row)
@@ -165,6 +170,31 @@ class JobRepository:
         with self._database.reading() as session:
             return tuple(PreviewRecord(row.step, row.prompt, row.key) for row in session.scalars(statement))
 
+    def published_by(self, tenant: str, concept_name: str, versions: Collection[str]) -> tuple[str, ...]:
+        """Ids of the jobs that published these versions of a concept."""
+        statement = select(JobRow.job_id).where(
+            JobRow.tenant == tenant, JobRow.concept_name == concept_name, JobRow.concept_version.in_(sorted(versions))
+        )
+        with self._database.reading() as session:
+            return tuple(session.scalars(statement))
+
+    def to_clear(self, *, ended_seconds: float, limit: int = 32) -> tuple[Job, ...]:
+        """Jobs that ended so long ago and whose working files were not deleted yet, the oldest first."""
+        before = self._now() - timedelta(seconds=ended_seconds)
+        statement = (
+            select(JobRow)
+            .where(~JobRow.cleared, JobRow.state.in_(sorted(ENDED)), JobRow.end_time < before)
+            .order_by(JobRow.sequence)
+            .limit(limit)
+        )
+        with self._database.reading() as session:
+            return tuple(row.to_job() for row in session.scalars(statement))
+
+    def mark_cleared(self, job: Job) -> None:
+        """Note that the working files of an ended job are deleted."""
+        with self._database.writing() as session:
+            session.execute(update(JobRow).where(JobRow.sequence == job.sequence).values(cleared=True))
+
     def counts(self) -> dict[tuple[JobState, Method], int]:
         """How many jobs there are by state and method, over all tenants; for metrics."""
         statement = select(JobRow.state, JobRow.method, func.count()).group_by(JobRow.state, JobRow.method)
@@ -179,6 +209,7 @@ class JobRepository:
                 found = _find_submitted(session, submission.tenant, key, submission.request_sha256)
                 if found is not None:
                     return found
+            self._database.wait_for_turn(session, f"submit {submission.tenant}")
             waiting = session.scalar(
                 select(func.count()).where(JobRow.tenant == submission.tenant, JobRow.state == JobState.QUEUED)
             )
@@ -188,6 +219,7 @@ class JobRepository:
                     reason="QUEUE_FULL",
                     retry_delay_seconds=retry_delay_seconds,
                 )
+            self._training_sets.use(session, submission.tenant, submission.order.training_set_id)
             row = JobRow(
                 job_id=f"job-{secrets.token_hex(8)}",
                 tenant=submission.tenant,
@@ -199,6 +231,9 @@ class JobRepository:
                 request_sha256=submission.request_sha256,
                 create_time=now,
                 queue_time=now,
+                training_set_id=submission.order.training_set_id,
+                priority=submission.priority,
+                deadline_time=submission.deadline_time,
             )
             session.add(row)
             session.flush()

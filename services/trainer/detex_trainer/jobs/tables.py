@@ -1,18 +1,28 @@
-"""The tables behind the jobs, for SQLite and PostgreSQL."""
+"""The tables behind jobs and training sets, for SQLite and PostgreSQL; a change here needs a migration."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from detex_trainer.jobs.record import Job, JobFailure, JobOrder
 from detex_trainer.jobs.state import JobState
 from detex_trainer.progress import JobProgress
-
-SCHEMA_VERSION = 1
 
 PROGRESS = TypeAdapter(JobProgress)
 
@@ -44,19 +54,12 @@ class Table(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON}  # noqa: RUF012 - as SQLAlchemy reads it
 
 
-class SchemaVersionRow(Table):
-    """One row: the version of the tables."""
-
-    __tablename__ = "schema_version"
-
-    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-
-
 class JobRow(Table):
     """A job.
 
     A running job is held by one server (`lease_owner`) until `lease_expire_time`, which that server moves on as long
-    as it lives; `attempts` tells two claims of the same server apart.
+    as it lives; `claims` tells two claims of the same server apart. `cleared` says that nothing is left to delete of
+    what an ended job does not need any more.
     """
 
     __tablename__ = "jobs"
@@ -65,6 +68,8 @@ class JobRow(Table):
         Index("jobs_state", "state", "tenant", "sequence"),
         Index("jobs_tenant", "tenant", "sequence"),
         Index("jobs_claim_time", "tenant", "claim_time"),
+        Index("jobs_training_set", "tenant", "training_set_id"),
+        Index("jobs_cleared", "cleared", "state"),
     )
 
     sequence: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
@@ -90,12 +95,17 @@ class JobRow(Table):
     claims: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     lease_expire_time: Mapped[datetime | None]
+    training_set_id: Mapped[str] = mapped_column(String(64), server_default="")
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    deadline_time: Mapped[datetime | None]
+    ready_time: Mapped[datetime | None]
+    outages: Mapped[int] = mapped_column(default=0, server_default="0")
+    retry_reason: Mapped[str | None] = mapped_column(String(64))
+    retry_message: Mapped[str | None] = mapped_column(Text)
+    cleared: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     def to_job(self) -> Job:
         """The row as a record."""
-        failure = None
-        if self.failure_reason is not None:
-            failure = JobFailure(self.failure_reason, self.failure_message or "")
         return Job(
             sequence=self.sequence,
             job_id=self.job_id,
@@ -107,10 +117,14 @@ class JobRow(Table):
             start_time=self.start_time,
             end_time=self.end_time,
             progress=None if self.progress is None else PROGRESS.validate_python(self.progress),
-            failure=failure,
+            failure=_failure(self.failure_reason, self.failure_message),
             concept_version=self.concept_version,
             cancel_requested=self.cancel_requested,
             attempts=self.attempts,
+            outages=self.outages,
+            priority=self.priority,
+            deadline_time=self.deadline_time,
+            interruption=_failure(self.retry_reason, self.retry_message),
         )
 
 
@@ -123,3 +137,31 @@ class PreviewRow(Table):
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     prompt: Mapped[str] = mapped_column(Text)
     key: Mapped[str] = mapped_column(String(512))
+
+
+class TrainingSetRow(Table):
+    """A training set: its pictures lie in the object store, what becomes of them is decided here.
+
+    `delete_time` is when its deletion was decided, after which no job may use it; `deleted` says that it is done. The
+    row stays, so that a set that is gone is not taken for one that was never listed.
+    """
+
+    __tablename__ = "training_sets"
+    __table_args__ = (
+        UniqueConstraint("tenant", "upload_id", name="training_sets_upload_id"),
+        Index("training_sets_create_time", "deleted", "create_time"),
+    )
+
+    tenant: Mapped[str] = mapped_column(String(63), primary_key=True)
+    training_set_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    upload_id: Mapped[str | None] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    keep_photos: Mapped[bool]
+    create_time: Mapped[datetime]
+    use_time: Mapped[datetime | None]
+    delete_time: Mapped[datetime | None]
+    deleted: Mapped[bool] = mapped_column(default=False)
+
+
+def _failure(reason: str | None, message: str | None) -> JobFailure | None:
+    return None if reason is None else JobFailure(reason, message or "")

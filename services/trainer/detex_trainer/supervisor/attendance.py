@@ -9,10 +9,11 @@ from enum import Enum
 from detex_core.errors import DetexError
 from detex_trainer.executors import Executor, WorkerExit, WorkerRun
 from detex_trainer.job_spec import JobSpec
-from detex_trainer.jobs import Job, JobClaim, JobClaims, JobFailure, JobState, PreviewRecord
+from detex_trainer.jobs import CANCELLED, Job, JobClaim, JobClaims, JobFailure, PreviewRecord, deadline_passed
 from detex_trainer.metrics import TrainerMetrics
 from detex_trainer.progress import JobProgress
 from detex_trainer.supervisor.claim_threads import ClaimThreads
+from detex_trainer.supervisor.ending import JobEndings
 from detex_trainer.supervisor.feed import JobFeed
 from detex_trainer.worker.events import (
     ExitCode,
@@ -24,7 +25,8 @@ from detex_trainer.worker.events import (
     WorkerEvent,
 )
 
-_RETRY_SECONDS = 1.0
+_CANCELLED = JobFailure(CANCELLED, "Its caller asked it to stop.")
+_LONGEST_PAUSE_SECONDS = 60.0
 _LAST_WORD_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class Intention(Enum):
     """Why a worker is stopped."""
 
     CANCEL = "its caller asked for it"
+    DEADLINE = "its deadline has passed"
     REQUEUE = "this trainer stops"
     ABANDON = "the job is no longer held by this trainer"
 
@@ -49,8 +52,10 @@ class Attendance:
         executor: Executor,
         feed: JobFeed,
         metrics: TrainerMetrics,
+        endings: JobEndings,
         *,
         max_attempts: int,
+        max_outages: int,
     ) -> None:
         self._claim = claim
         self._claims = claims
@@ -58,7 +63,9 @@ class Attendance:
         self._executor = executor
         self._feed = feed
         self._metrics = metrics
+        self._endings = endings
         self._max_attempts = max_attempts
+        self._max_outages = max_outages
         self._run: WorkerRun | None = None
         self._intention: Intention | None = None
         self._final: FinalEvent | None = None
@@ -79,6 +86,10 @@ class Attendance:
     async def see_through(self, write_spec: Callable[[Job], JobSpec]) -> None:
         """Run the job to its end; raises nothing that the job could bring about."""
         self._feed.publish(self._claim.job.job_id)
+        if self._claim.to_end is not None:
+            self._over = True
+            await self._endings.end(self._claim, self._claim.to_end)
+            return
         ended = WorkerExit(ExitCode.REPORTED, "")
         if self._intention is None:
             try:
@@ -162,68 +173,51 @@ class Attendance:
 
     async def _conclude_unstarted(self, error: DetexError) -> None:
         if self._intention is Intention.CANCEL:
-            await self._write(JobState.CANCELLED, lambda: self._claims.cancel(self._claim))
-        elif error.retry_delay_seconds is not None and self._claim.job.attempts < self._max_attempts:
-            await self._requeue("not_started", counts_as_attempt=True)
+            await self._endings.end(self._claim, _CANCELLED)
         else:
-            await self._fail(JobFailure(error.reason, error.message))
+            await self._try_again_or_fail(
+                JobFailure(error.reason, error.message), "not_started", error.retry_delay_seconds
+            )
 
     async def _conclude(self, ended: WorkerExit) -> None:
         job = self._claim.job
         match self._final, self._intention:
             case SucceededEvent(concept_version=version), _:
-                await self._write(JobState.SUCCEEDED, lambda: self._claims.succeed(self._claim, version))
-            case FailedEvent(reason=reason, message=message), _:
-                _log.warning("job %s failed: %s %s\n%s", job.job_id, reason, message, ended.log_tail)
-                await self._fail(JobFailure(reason, message))
+                await self._endings.succeed(self._claim, version)
             case _, Intention.CANCEL:
-                await self._write(JobState.CANCELLED, lambda: self._claims.cancel(self._claim))
+                await self._endings.end(self._claim, _CANCELLED)
+            case _, Intention.DEADLINE:
+                deadline = job.deadline_time
+                assert deadline is not None  # noqa: S101 - the reason for the intention
+                await self._endings.end(self._claim, deadline_passed(deadline))
+            case FailedEvent(reason=reason, message=message, retry_delay_seconds=delay), _:
+                _log.warning("job %s failed: %s %s\n%s", job.job_id, reason, message, ended.log_tail)
+                await self._try_again_or_fail(JobFailure(reason, message), "unavailable", delay)
             case _, Intention.REQUEUE:
-                await self._requeue("trainer_stops", counts_as_attempt=False)
+                await self._endings.requeue(self._claim, "trainer_stops", None)
             case _, Intention.ABANDON:
                 return
             case _:
                 _log.error("worker of %s %s\n%s", job.job_id, ended.describe(), ended.log_tail)
                 await self._conclude_dead(ended)
 
-    async def _conclude_dead(self, ended: WorkerExit) -> None:
-        if ended.code != ExitCode.BAD_SPEC and self._claim.job.attempts < self._max_attempts:
-            await self._requeue("worker_died", counts_as_attempt=True)
+    async def _try_again_or_fail(self, failure: JobFailure, label: str, retry_delay_seconds: float | None) -> None:
+        job = self._claim.job
+        if retry_delay_seconds is None or job.outages >= self._max_outages:
+            await self._endings.end(self._claim, failure)
             return
+        pause = min(_LONGEST_PAUSE_SECONDS, max(retry_delay_seconds, 2.0**job.outages))
+        await self._endings.requeue(self._claim, label, failure, is_outage=True, pause_seconds=pause)
+
+    async def _conclude_dead(self, ended: WorkerExit) -> None:
         attempts = self._claim.job.attempts
+        if ended.code != ExitCode.BAD_SPEC and attempts < self._max_attempts:
+            message = f"The worker {ended.describe()} in attempt {attempts}, and the job is tried again."
+            await self._endings.requeue(self._claim, "worker_died", JobFailure("WORKER_DIED", message))
+            return
         message = (
             f"The worker {ended.describe()} before it had published a concept"
             f"{f', in the last of {attempts} attempts' if attempts > 1 else ''}. Often that means that memory ran out: "
             "submit the job again with a smaller batch_size or resolution."
         )
-        await self._fail(JobFailure("WORKER_DIED", message))
-
-    async def _fail(self, failure: JobFailure) -> None:
-        if await self._write(JobState.FAILED, lambda: self._claims.fail(self._claim, failure)):
-            self._metrics.failed(failure.reason)
-
-    async def _requeue(self, cause: str, *, counts_as_attempt: bool) -> None:
-        def requeue() -> bool:
-            return self._claims.requeue(self._claim, counts_as_attempt=counts_as_attempt)
-
-        if await self._write(JobState.QUEUED, requeue):
-            self._metrics.requeued.labels(cause).inc()
-
-    async def _write(self, state: JobState, transition: Callable[[], bool]) -> bool:
-        """Write how the job ended, however long the database does not answer; False where the claim is lost."""
-        job = self._claim.job
-        while True:
-            try:
-                written = await self._threads.run(transition)
-                break
-            except DetexError as error:
-                _log.warning("job %s not yet recorded as %s: %s", job.job_id, state, error.message)
-                await asyncio.sleep(_RETRY_SECONDS)
-        if written:
-            _log.info("job %s is %s", job.job_id, state)
-            if state is not JobState.QUEUED:
-                self._metrics.ended.labels(job.order.method, state).inc()
-        else:
-            _log.warning("job %s was no longer held by this trainer when it was to be %s", job.job_id, state)
-        self._feed.publish(job.job_id)
-        return written
+        await self._endings.end(self._claim, JobFailure("WORKER_DIED", message))

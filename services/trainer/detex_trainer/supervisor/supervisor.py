@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from detex_core.errors import DetexError
+from detex_core.object_store import ObjectStore
 from detex_trainer.executors import Executor
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.jobs import Job, JobClaim, JobClaims
 from detex_trainer.metrics import TrainerMetrics
 from detex_trainer.supervisor.attendance import Attendance, Intention
 from detex_trainer.supervisor.claim_threads import ClaimThreads
+from detex_trainer.supervisor.ending import JobEndings
 from detex_trainer.supervisor.feed import JobFeed
+
+_MAX_ENDINGS = 8
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +30,7 @@ class SupervisorPolicy:
     Attributes:
         worker_count: Jobs that run at a time.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure.
+        max_outages: How often a job is tried again because something that it needs does not answer.
         lease_seconds: How long other trainers leave a job to this one without hearing from it.
         reconcile_interval_seconds: Longest time between two looks.
         stop_grace_seconds: How long a worker may take to stop.
@@ -33,6 +38,7 @@ class SupervisorPolicy:
 
     worker_count: int
     max_attempts: int
+    max_outages: int
     lease_seconds: float
     reconcile_interval_seconds: float
     stop_grace_seconds: float
@@ -46,6 +52,7 @@ class Supervisor:
         owner: str,
         claims: JobClaims,
         executor: Executor,
+        store: ObjectStore,
         write_spec: Callable[[Job], JobSpec],
         feed: JobFeed,
         metrics: TrainerMetrics,
@@ -57,6 +64,7 @@ class Supervisor:
             owner: Name of this trainer's life, unlike any other's.
             claims: The jobs that trainers hold.
             executor: Where workers run.
+            store: Where jobs publish.
             write_spec: Makes a job spec of a job; raises DetexError where the job can no longer run.
             feed: Told of each change.
             metrics: Counts and times.
@@ -75,6 +83,7 @@ class Supervisor:
         self._finished = asyncio.Event()
         self._renewed = time.monotonic()
         self._threads = ClaimThreads(1 + policy.worker_count)
+        self._endings = JobEndings(claims, self._threads, store, feed, metrics)
 
     def wake(self) -> None:
         """Look at once: a job was submitted."""
@@ -128,11 +137,25 @@ class Supervisor:
     async def _reconcile(self) -> None:
         await self._renew()
         await self._release_expired()
-        while not self._draining and len(self._attendances) < self._policy.worker_count:
+        await self._end_unwanted()
+        while not self._draining and self._workers() < self._policy.worker_count:
             claim = await self._threads.run(self._claims.claim, self._owner)
             if claim is None:
                 return
             self._attend(claim)
+
+    async def _end_unwanted(self) -> None:
+        # They take no worker, so they need not wait for one; few at a time, for each waits for the object store.
+        while not self._draining and len(self._attendances) - self._workers() < _MAX_ENDINGS:
+            claim = await self._threads.run(
+                self._claims.claim_to_end, self._owner, max_attempts=self._policy.max_attempts
+            )
+            if claim is None:
+                return
+            self._attend(claim)
+
+    def _workers(self) -> int:
+        return sum(attendance.claim.to_end is None for attendance in self._attendances.values())
 
     async def _renew(self) -> None:
         # Jobs that begin while the table answers are left for the next look.
@@ -147,6 +170,8 @@ class Supervisor:
                 attendance.stop(Intention.ABANDON)
             elif job.cancel_requested:
                 attendance.stop(Intention.CANCEL)
+            elif job.deadline_passed:
+                attendance.stop(Intention.DEADLINE)
 
     async def _release_expired(self) -> None:
         released = await self._threads.run(self._claims.release_expired, max_attempts=self._policy.max_attempts)
@@ -157,9 +182,12 @@ class Supervisor:
 
     def _attend(self, claim: JobClaim) -> None:
         job = claim.job
-        _log.info("job %s of %s begins, attempt %d", job.job_id, job.tenant, job.attempts)
-        waited = (datetime.now(UTC) - job.queue_time).total_seconds()
-        self._metrics.queue_wait.labels(job.order.method).observe(max(0.0, waited))
+        if claim.to_end is None:
+            _log.info("job %s of %s begins, attempt %d", job.job_id, job.tenant, job.attempts)
+            waited = (datetime.now(UTC) - job.queue_time).total_seconds()
+            self._metrics.queue_wait.labels(job.order.method).observe(max(0.0, waited))
+        else:
+            _log.info("job %s of %s is ended: %s", job.job_id, job.tenant, claim.to_end.message)
         attendance = Attendance(
             claim,
             self._claims,
@@ -167,18 +195,20 @@ class Supervisor:
             self._executor,
             self._feed,
             self._metrics,
+            self._endings,
             max_attempts=self._policy.max_attempts,
+            max_outages=self._policy.max_outages,
         )
         if self._draining:
             attendance.stop(Intention.REQUEUE)
         task = asyncio.create_task(attendance.see_through(self._write_spec), name=f"attendance of {job.job_id}")
         self._attendances[task] = attendance
-        self._metrics.workers.set(len(self._attendances))
+        self._metrics.workers.set(self._workers())
         task.add_done_callback(self._attended)
 
     def _attended(self, task: asyncio.Task[None]) -> None:
         attendance = self._attendances.pop(task)
-        self._metrics.workers.set(len(self._attendances))
+        self._metrics.workers.set(self._workers())
         if not task.cancelled() and task.exception() is not None:
             _log.error("attendance of %s failed", attendance.claim.job.job_id, exc_info=task.exception())
         self.wake()

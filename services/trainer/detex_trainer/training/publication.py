@@ -8,10 +8,11 @@ from detex_core import __version__
 from detex_core.artifact import Attribute, ConceptDraft, Manifest, publish_concept
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel
-from detex_diffusion.concept import Concept, compress, key_value_form
+from detex_diffusion.concept import Concept, compress, key_value_form, unet_form
 from detex_diffusion.concept_file import FILE_NAME, save_concept
 from detex_trainer.failures import DivergedError
 from detex_trainer.hyperparameters import DeltaForm, Hyperparameters
+from detex_trainer.job_files import outcome_key
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.report import Report
 from detex_trainer.training_set.record import TrainingSetRecord
@@ -39,7 +40,7 @@ class WrittenConcept:
 def write_concept(concept: Concept, hyperparameters: Hyperparameters) -> WrittenConcept:
     """Bring a concept into the form asked for; raises DivergedError where a number is too large for its type."""
     energy_kept = 1.0
-    if hyperparameters.delta_form is DeltaForm.LOW_RANK and concept.key_value:
+    if hyperparameters.delta_form is DeltaForm.LOW_RANK and (concept.key_value or concept.unet_delta):
         concept, energy_kept = compress(concept, hyperparameters.low_rank_energy)
     dtype = _DTYPES[hyperparameters.delta_form]
     largest = max(float(tensor.abs().max()) for tensor in concept.tensors().values())
@@ -59,7 +60,7 @@ def publish(
     written: WrittenConcept,
     report: Report,
 ) -> Manifest:
-    """Publish a concept with its report; raises as `publish_concept`."""
+    """Publish a concept with its report, once for each job; raises as `publish_concept`."""
     concept, hyperparameters = written.concept, spec.hyperparameters
     metrics = {
         **{f"loss_{name}": loss for name, loss in report.losses.items()},
@@ -79,6 +80,7 @@ def publish(
         embedding_width=base_model.embedding_width,
         attributes=tuple(Attribute(name=name, count=count) for name, count in concept.attribute_counts.items()),
         key_value=key_value_form(concept, written.energy_kept),
+        unet=unet_form(concept, written.energy_kept),
         dtype="float32" if hyperparameters.delta_form is DeltaForm.FULL else "float16",
         training_set_digest=training_set.digest,
         hyperparameters=hyperparameters.model_dump(mode="json"),
@@ -86,4 +88,4 @@ def publish(
         trainer_version=__version__,
     )
     files = {FILE_NAME: written.data, REPORT_FILE: report.model_dump_json(indent=2).encode()}
-    return publish_concept(store, draft, files).manifest
+    return publish_concept(store, draft, files, outcome_key=outcome_key(spec.tenant, spec.job_id)).manifest

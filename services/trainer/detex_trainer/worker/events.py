@@ -51,11 +51,12 @@ class SucceededEvent(_Event):
 
 
 class FailedEvent(_Event):
-    """There will be no concept; ends the job."""
+    """This attempt has failed; a later one can succeed where `retry_delay_seconds` is set."""
 
     type: Literal["failed"] = "failed"
     reason: str
     message: str
+    retry_delay_seconds: float | None = Field(default=None, ge=0)
 
 
 class StoppedEvent(_Event):

@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from detex_core.artifact import Manifest
+from detex_core.artifact import Manifest, find_publication
 from detex_core.errors import DetexError
 from detex_core.grpc_server import as_domain_error
 from detex_core.object_store import ObjectStore, open_object_store
 from detex_trainer.failures import TrainingStopped
+from detex_trainer.job_files import outcome_key
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.progress import ProgressReporter
 from detex_trainer.training_set.archive import TrainingSetArchive
@@ -60,6 +61,10 @@ def _run_job(
 ) -> FinalEvent:
     try:
         store = open_object_store(spec.object_store)
+        # An attempt before this one may have published and died before it could say so.
+        published = find_publication(store, outcome_key(spec.tenant, spec.job_id))
+        if published is not None:
+            return SucceededEvent(concept_version=published.manifest.version)
         reporter = EventReporter(events, store, spec.tenant, spec.job_id)
         training_set = TrainingSetArchive(store).load(spec.tenant, spec.training_set_id)
         manifest = train()(spec, training_set, store, reporter, should_stop)
@@ -67,7 +72,7 @@ def _run_job(
         return StoppedEvent()
     except DetexError as error:
         _log.warning("job failed", exc_info=True)
-        return FailedEvent(reason=error.reason, message=error.message)
+        return _failed(error)
     except Exception as error:
         if _is_out_of_memory(error):
             _log.warning("job failed", exc_info=True)
@@ -75,9 +80,12 @@ def _run_job(
                 reason="OUT_OF_MEMORY",
                 message="The memory did not suffice; submit the job again with a smaller batch_size or resolution.",
             )
-        defect = as_domain_error(error)
-        return FailedEvent(reason=defect.reason, message=defect.message)
+        return _failed(as_domain_error(error))
     return SucceededEvent(concept_version=manifest.version)
+
+
+def _failed(error: DetexError) -> FailedEvent:
+    return FailedEvent(reason=error.reason, message=error.message, retry_delay_seconds=error.retry_delay_seconds)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

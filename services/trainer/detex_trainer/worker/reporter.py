@@ -8,22 +8,13 @@ import time
 
 from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
+from detex_trainer.job_files import preview_key
 from detex_trainer.progress import JobPreview, JobProgress
 from detex_trainer.worker.events import PreviewEvent, ProgressEvent, WorkerEvent, write_event
 
 _PROGRESS_INTERVAL_SECONDS = 0.2
 
 _log = logging.getLogger(__name__)
-
-
-def preview_key(tenant: str, job_id: str, step: int) -> str:
-    """Key of a preview picture in the object store."""
-    return f"{preview_prefix(tenant, job_id)}preview_{step}.png"
-
-
-def preview_prefix(tenant: str, job_id: str) -> str:
-    """What the keys of all previews of a job begin with."""
-    return f"jobs/{tenant}/{job_id}/"
 
 
 class EventWriter:

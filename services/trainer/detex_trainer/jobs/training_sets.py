@@ -1,0 +1,208 @@
+"""Which training sets there are and what becomes of them; their pictures lie in the object store."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from detex_core.errors import FailedPreconditionError, NotFoundError, ResourceExhaustedError
+from detex_trainer.jobs.clock import utc_now
+from detex_trainer.jobs.database import Database
+from detex_trainer.jobs.state import JobState
+from detex_trainer.jobs.tables import JobRow, TrainingSetRow
+
+
+@dataclass(frozen=True)
+class NewTrainingSet:
+    """A training set that is about to be stored.
+
+    Attributes:
+        tenant: Owner.
+        training_set_id: Its id.
+        upload_id: Chosen by the caller for its upload; empty for none.
+        size_bytes: Size of its photos and masks as sent.
+        keep_photos: Whether it stays when its jobs have ended.
+    """
+
+    tenant: str
+    training_set_id: str
+    upload_id: str
+    size_bytes: int
+    keep_photos: bool
+
+
+@dataclass(frozen=True)
+class TrainingSetKey:
+    """Names a training set."""
+
+    tenant: str
+    training_set_id: str
+
+
+class TrainingSetLedger:
+    """Lists training sets before they are stored and until they are deleted; each method is one transaction.
+
+    Jobs begin to use a set, and sets are chosen for deletion, in transactions that exclude each other: no job is queued
+    for photos that are going.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._now = now
+
+    def add(self, new: NewTrainingSet, *, max_tenant_bytes: int = 0) -> None:
+        """List a set.
+
+        Args:
+            new: The set.
+            max_tenant_bytes: Bytes that all sets of the tenant may have together; 0 sets no limit.
+
+        Raises:
+            ResourceExhaustedError: They would have more (reason `STORAGE_QUOTA`).
+            sqlalchemy.exc.IntegrityError: A set of the same upload is listed.
+        """
+        with self._database.writing() as session:
+            if max_tenant_bytes:
+                self._database.wait_for_turn(session, f"upload {new.tenant}")
+                self._check_quota(session, new, max_tenant_bytes)
+            session.add(
+                TrainingSetRow(
+                    tenant=new.tenant,
+                    training_set_id=new.training_set_id,
+                    upload_id=new.upload_id or None,
+                    size_bytes=new.size_bytes,
+                    keep_photos=new.keep_photos,
+                    create_time=self._now(),
+                )
+            )
+
+    def remove(self, tenant: str, training_set_id: str) -> None:
+        """Forget a set whose upload failed."""
+        with self._database.writing() as session:
+            session.execute(
+                delete(TrainingSetRow).where(
+                    TrainingSetRow.tenant == tenant, TrainingSetRow.training_set_id == training_set_id
+                )
+            )
+
+    def find_upload(self, tenant: str, upload_id: str) -> str | None:
+        """Id of the set that an upload has become, where that is not deleted; else None."""
+        with self._database.reading() as session:
+            return session.scalar(
+                select(TrainingSetRow.training_set_id).where(
+                    TrainingSetRow.tenant == tenant,
+                    TrainingSetRow.upload_id == upload_id,
+                    TrainingSetRow.delete_time.is_(None),
+                )
+            )
+
+    def use(self, session: Session, tenant: str, training_set_id: str) -> None:
+        """Begin to use a set, within the transaction that queues its job; raises NotFoundError where it is going."""
+        row = session.get(TrainingSetRow, (tenant, training_set_id), with_for_update=True)
+        now = self._now()
+        if row is None:  # stored before sets were listed: it stays, as was meant then
+            row = TrainingSetRow(
+                tenant=tenant, training_set_id=training_set_id, size_bytes=0, keep_photos=True, create_time=now
+            )
+            session.add(row)
+        if row.delete_time is not None:
+            raise not_found(training_set_id)
+        row.use_time = now
+
+    def request_deletion(self, tenant: str, training_set_id: str) -> None:
+        """Choose a set for deletion because its owner asks for it.
+
+        Raises:
+            NotFoundError: There is none of that id.
+            FailedPreconditionError: Jobs that have not ended use it (reason `TRAINING_SET_IN_USE`).
+        """
+        with self._database.writing() as session:
+            row = session.get(TrainingSetRow, (tenant, training_set_id), with_for_update=True)
+            if row is None or row.deleted:
+                raise not_found(training_set_id)
+            if session.scalar(select(func.count()).where(_uses(tenant, training_set_id))):
+                raise FailedPreconditionError(
+                    f"Jobs that have not ended use the training set {training_set_id}; cancel them first.",
+                    reason="TRAINING_SET_IN_USE",
+                )
+            row.delete_time = row.delete_time or self._now()
+
+    def choose_for_deletion(self, *, unused_seconds: float, limit: int = 64) -> tuple[TrainingSetKey, ...]:
+        """The sets that are to be deleted: their jobs have ended, or no job ever came; chosen now or before.
+
+        Args:
+            unused_seconds: How long a set waits for its first job.
+            limit: Most sets.
+        """
+        now = self._now()
+        in_use = exists().where(
+            JobRow.tenant == TrainingSetRow.tenant,
+            JobRow.training_set_id == TrainingSetRow.training_set_id,
+            JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]),
+        )
+        forgotten = TrainingSetRow.use_time.is_(None) & (
+            TrainingSetRow.create_time < now - timedelta(seconds=unused_seconds)
+        )
+        done = TrainingSetRow.use_time.is_not(None) & ~TrainingSetRow.keep_photos & ~in_use
+        chosen = TrainingSetRow.delete_time.is_not(None)
+        due = ~TrainingSetRow.deleted & or_(chosen, forgotten & ~TrainingSetRow.keep_photos, done)
+        with self._database.reading() as session:
+            found = session.execute(
+                select(TrainingSetRow.tenant, TrainingSetRow.training_set_id)
+                .where(due)
+                .order_by(TrainingSetRow.create_time)
+                .limit(limit)
+            ).all()
+        if not found:
+            return ()
+        keys = []
+        with self._database.writing() as session:
+            for tenant, training_set_id in found:
+                row = session.get(TrainingSetRow, (tenant, training_set_id), with_for_update=True)
+                # Looked at again, now that no job can begin to use it.
+                used = session.scalar(select(func.count()).where(_uses(tenant, training_set_id)))
+                if row is not None and not row.deleted and not used:
+                    row.delete_time = row.delete_time or now
+                    keys.append(TrainingSetKey(tenant, training_set_id))
+        return tuple(keys)
+
+    def mark_deleted(self, key: TrainingSetKey) -> None:
+        """Note that the pictures of a set are deleted."""
+        with self._database.writing() as session:
+            session.execute(
+                update(TrainingSetRow)
+                .where(TrainingSetRow.tenant == key.tenant, TrainingSetRow.training_set_id == key.training_set_id)
+                .values(deleted=True)
+            )
+
+    def _check_quota(self, session: Session, new: NewTrainingSet, max_tenant_bytes: int) -> None:
+        stored = session.scalar(
+            select(func.coalesce(func.sum(TrainingSetRow.size_bytes), 0)).where(
+                TrainingSetRow.tenant == new.tenant, ~TrainingSetRow.deleted
+            )
+        )
+        if int(stored or 0) + new.size_bytes > max_tenant_bytes:
+            raise ResourceExhaustedError(
+                f"This tenant keeps {int(stored or 0):,} bytes of photos, this upload has {new.size_bytes:,}, and "
+                f"{max_tenant_bytes:,} are allowed; delete training sets, or let running jobs end.",
+                reason="STORAGE_QUOTA",
+            )
+
+
+def not_found(training_set_id: str) -> NotFoundError:
+    """The error for a training set that there is not."""
+    return NotFoundError(
+        f"training_set_id: there is no training set {training_set_id[:80]!r}; UploadTrainingSet gives the id. Photos "
+        "are deleted when the jobs of their set have ended, unless keep_photos was asked for.",
+        reason="TRAINING_SET_NOT_FOUND",
+    )
+
+
+def _uses(tenant: str, training_set_id: str) -> ColumnElement[bool]:
+    return (
+        (JobRow.tenant == tenant)
+        & (JobRow.training_set_id == training_set_id)
+        & JobRow.state.in_([JobState.QUEUED, JobState.RUNNING])
+    )
