@@ -84,4 +84,7 @@ def _load_by_zipf(setting: Setting, engine: RunningEngine, concepts: int) -> Non
 
 
 def _lookups(engine: RunningEngine) -> tuple[float, float]:
-    return engine.metric("concept_cache_hits_total"), engine.metric("concept_cache_misses_total")
+    return (
+        engine.metric("concept_cache_hits_total", level="host"),
+        engine.metric("concept_cache_misses_total", level="host"),
+    )

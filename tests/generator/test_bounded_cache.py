@@ -2,8 +2,9 @@
 
 import gc
 import threading
-from collections import OrderedDict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -39,35 +40,96 @@ def cache_of(capacity_bytes: int) -> tuple[BoundedCache[int, Value], Counts]:
     return BoundedCache(capacity_bytes, lambda value: value.size, counts), counts
 
 
+@dataclass
+class Model:
+    """What eviction by least frequent use with dynamic aging keeps, by its definition."""
+
+    capacity: int
+    age: float = 0.0
+    uses: dict[int, int] = field(default_factory=dict)
+    worth: dict[int, float] = field(default_factory=dict)
+    last_use: dict[int, int] = field(default_factory=dict)
+    pinned: set[int] = field(default_factory=set)
+    evictions: int = 0
+
+    def size(self, keys: Iterable[int]) -> int:
+        return sum(key + 1 for key in keys)
+
+    def use(self, key: int, time: int) -> None:
+        if key not in self.uses:
+            if key + 1 > self.capacity - self.size(self.pinned):
+                return
+            while self.size(self.uses) + key + 1 > self.capacity:
+                least = min(self.uses.keys() - self.pinned, key=lambda each: (self.worth[each], self.last_use[each]))
+                self.age = self.worth[least]
+                del self.uses[least]
+                self.evictions += 1
+            self.uses[key] = 0
+        self.uses[key] += 1
+        self.worth[key] = self.age + self.uses[key]
+        self.last_use[key] = time
+
+    def pin(self, key: int, pinned: bool) -> bool:
+        if key not in self.uses:
+            return not pinned
+        after = self.pinned | {key} if pinned else self.pinned - {key}
+        if self.size(after) > self.capacity // 2 and pinned:
+            return key in self.pinned
+        self.pinned = after
+        return True
+
+
+ACTIONS = st.lists(st.tuples(st.sampled_from(["use", "use", "use", "pin", "unpin"]), st.integers(0, 7)), max_size=60)
+
+
 @settings(deadline=None)
-@given(st.integers(0, 20), st.lists(st.integers(0, 7), max_size=40))
-def test_the_least_recently_used_go_first_and_the_bound_holds(capacity: int, keys: list[int]) -> None:
+@given(st.integers(0, 20), ACTIONS)
+def test_the_least_worth_goes_first_and_the_bound_holds(capacity: int, actions: list[tuple[str, int]]) -> None:
     cache, counts = cache_of(capacity)
-    kept: OrderedDict[int, int] = OrderedDict()
-    loads = evictions = 0
-    for key in keys:
-        size = key + 1
+    model = Model(capacity)
+    loads = used = 0
+    for time, (action, key) in enumerate(actions):
+        if action == "use":
+            was_kept = key in model.uses
+            value = Value(key + 1)
+            found = cache.get(key, lambda value=value: value)
+            assert (found is value) == (not was_kept)
+            del value, found
+            model.use(key, time)
+            loads += not was_kept
+            used += 1
+        else:
+            assert cache.pin(key, action == "pin") == model.pin(key, action == "pin")
+        entries = cache.entries()
+        assert [entry.key for entry in entries] == sorted(model.uses, key=lambda each: -model.last_use[each])
+        assert {entry.key for entry in entries if entry.pinned} == model.pinned
+        assert sum(entry.size_bytes for entry in entries) == model.size(model.uses) <= capacity
+        assert cache.pinned_bytes == model.size(model.pinned) <= capacity // 2
+    assert (counts.misses, counts.hits, counts.evictions) == (loads, used - loads, model.evictions)
 
-        def load(size: int = size) -> Value:
-            nonlocal loads
-            loads += 1
-            return Value(size)
 
-        before = loads
-        assert cache.get(key, load).size == size
-        assert (loads > before) == (key not in kept)
-        if key in kept:
-            kept.move_to_end(key)
-        elif size <= capacity:
-            while sum(kept.values()) + size > capacity:
-                kept.popitem(last=False)
-                evictions += 1
-            kept[key] = size
-        assert [(entry.key, entry.size_bytes) for entry in cache.entries()] == list(reversed(kept.items()))
-        assert sum(entry.size_bytes for entry in cache.entries()) <= capacity
-    assert (counts.misses, counts.hits, counts.evictions) == (loads, len(keys) - loads, evictions)
-    if kept:
-        assert (counts.size_bytes, counts.entries) == (sum(kept.values()), len(kept))
+def test_what_is_used_often_outlives_much_that_is_used_once() -> None:
+    cache, _ = cache_of(10)
+    for _ in range(3):
+        cache.get(0, lambda: Value(1))
+    for key in range(1, 25):
+        cache.get(key, lambda: Value(1))
+    assert 0 in cache  # a cache that goes by the last use alone would have dropped it
+    for _ in range(3):
+        for key in range(25, 60):
+            cache.get(key, lambda: Value(1))
+    assert 0 not in cache  # nor does it stay for ever
+
+
+def test_clearing_leaves_what_is_pinned() -> None:
+    cache, counts = cache_of(10)
+    for key in range(4):
+        cache.get(key, lambda: Value(1))
+    assert cache.pin(2, True)
+    cache.clear()
+    assert [entry.key for entry in cache.entries()] == [2]
+    assert (counts.size_bytes, counts.entries) == (1, 1)
+    assert cache.get(3, lambda: Value(1)).size == 1
 
 
 def test_one_load_serves_all_who_wait() -> None:

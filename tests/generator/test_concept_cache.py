@@ -27,6 +27,8 @@ from tests.generator.published_concepts import publish, random_concept
 from tests.generator.running_generator import RunningGenerator, generator_settings, pixels, running
 from tests.generator.test_bad_requests import flip_a_bit
 
+HOST = {"level": "host"}
+
 
 class CountingStore(FolderStore):
     """A folder store that counts reads of tensors, and can be cut off."""
@@ -70,6 +72,7 @@ def make_cache(own_store: CountingStore) -> MakeCache:
             capacity_bytes=capacity_bytes,
             newest_version_seconds=newest_version_seconds,
             metrics=GeneratorMetrics(registry),
+            retry_seconds=1e-6,
         )
         return cache, registry
 
@@ -108,9 +111,9 @@ def test_threads_that_want_a_concept_at_once_share_one_load(
         found = list(pool.map(get, range(threads)))
     assert len(own_store.tensor_reads) == 3
     assert len({id(concept) for concept in found}) == 3
-    assert registry.get_sample_value("detex_generator_concept_cache_hits_total") == threads - 3
-    assert registry.get_sample_value("detex_generator_concept_cache_misses_total") == 3
-    assert registry.get_sample_value("detex_generator_concept_cache_loads_total", {"outcome": "loaded"}) == 3
+    assert registry.get_sample_value("detex_generator_concept_cache_hits_total", HOST) == threads - 3
+    assert registry.get_sample_value("detex_generator_concept_cache_misses_total", HOST) == 3
+    assert registry.get_sample_value("detex_generator_concept_cache_loads_total", HOST | {"outcome": "loaded"}) == 3
 
 
 def test_memory_is_bounded_and_the_least_recently_used_goes(
@@ -127,8 +130,8 @@ def test_memory_is_bounded_and_the_least_recently_used_goes(
     for name in ("c0", "c1", "c0", "c2"):
         use(name)
     assert [resident.key.name for resident in cache.residents("default")] == ["c2", "c0"]
-    assert registry.get_sample_value("detex_generator_concept_cache_bytes") == 2 * size_bytes
-    assert registry.get_sample_value("detex_generator_concept_cache_evictions_total") == 1
+    assert registry.get_sample_value("detex_generator_concept_cache_bytes", HOST) == 2 * size_bytes
+    assert registry.get_sample_value("detex_generator_concept_cache_evictions_total", HOST) == 1
     use("c1")
     assert len(own_store.tensor_reads) == 4
     assert cache.residents("acme") == []
@@ -154,7 +157,7 @@ def test_a_flipped_bit_is_refused_and_never_cached(
         with pytest.raises(DataLossError):
             cache.get(cache.resolve("default", "mug"), base_model)
     assert cache.residents("default") == []
-    assert registry.get_sample_value("detex_generator_concept_cache_loads_total", {"outcome": "failed"}) == 2
+    assert registry.get_sample_value("detex_generator_concept_cache_loads_total", HOST | {"outcome": "failed"}) == 2
     publish(own_store, base_model, "mug", random_concept(base_model, 1))
     assert cache.get(cache.resolve("default", "mug"), base_model).class_word == "mug"
 
@@ -239,4 +242,4 @@ def test_a_prefetched_concept_is_resident(
         assert (concept.reference.name, concept.reference.version) == ("mug", stored.manifest.version)
         assert (concept.base_model, concept.size_bytes) == ("tiny", random_concept(base_model, 0).size_bytes)
     own_generator.draw(prompt="[mug]", steps=1)
-    assert own_generator.metric("concept_cache_loads_total", outcome="loaded") == 1
+    assert own_generator.metric("concept_cache_loads_total", level="host", outcome="loaded") == 1

@@ -10,9 +10,10 @@ from detex_core.artifact import ConceptArchive, StoredManifest
 from detex_core.errors import FailedPreconditionError, ResourceExhaustedError, UnavailableError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
-from detex_diffusion.concept_file import load_concept
+from detex_diffusion.concept_file import FILE_NAME, load_concept
 from detex_generator.bounded_cache import BoundedCache
 from detex_generator.metrics import GeneratorMetrics
+from detex_generator.store_breaker import StoreBreaker
 
 _logger = logging.getLogger(__name__)
 _REMEMBERED_RESOLUTIONS = 4096
@@ -20,11 +21,15 @@ _REMEMBERED_RESOLUTIONS = 4096
 
 @dataclass(frozen=True)
 class ConceptKey:
-    """What a loaded concept is kept under: its identity and the base model it is loaded for."""
+    """What a loaded concept is kept under: its identity and the base model it is loaded for.
+
+    The SHA-256 of its manifest is part of it: nothing that was read under another manifest is ever taken for it.
+    """
 
     tenant: str
     name: str
     version: str
+    manifest_sha256: str
     base_model: str
 
 
@@ -36,33 +41,40 @@ class ResidentConcept:
         key: Which.
         size_bytes: Memory of its tensors.
         idle_seconds: Time since its last use.
+        pinned: Whether it stays whatever others need.
     """
 
     key: ConceptKey
     size_bytes: int
     idle_seconds: float
+    pinned: bool = False
 
 
 class _Observer:
-    def __init__(self, metrics: GeneratorMetrics) -> None:
+    def __init__(self, metrics: GeneratorMetrics, level: str) -> None:
         self._metrics = metrics
+        self._level = level
 
     def hit(self) -> None:
-        self._metrics.concept_hits.inc()
+        self._metrics.concept_hits.labels(self._level).inc()
 
     def miss(self) -> None:
-        self._metrics.concept_misses.inc()
+        self._metrics.concept_misses.labels(self._level).inc()
 
     def evicted(self) -> None:
-        self._metrics.concept_evictions.inc()
+        self._metrics.concept_evictions.labels(self._level).inc()
 
     def holds(self, size_bytes: int, entries: int) -> None:
-        self._metrics.concept_bytes.set(size_bytes)
-        self._metrics.concepts_resident.set(entries)
+        self._metrics.concept_bytes.labels(self._level).set(size_bytes)
+        self._metrics.concepts_resident.labels(self._level).set(entries)
 
 
 class ConceptCache:
-    """Resolves names to versions and versions to concepts; all calls block and are safe from several threads."""
+    """Resolves names to versions and versions to concepts; all calls block and are safe from several threads.
+
+    Two levels, each bounded in bytes: the host's memory, filled from the object store, and a GPU's, filled from the
+    host's. On a CPU the first is all there is.
+    """
 
     def __init__(
         self,
@@ -71,23 +83,33 @@ class ConceptCache:
         capacity_bytes: int,
         newest_version_seconds: float,
         metrics: GeneratorMetrics,
+        device_capacity_bytes: int = 0,
+        retry_seconds: float = 0.5,
+        retry_longest_seconds: float = 10.0,
     ) -> None:
         """Begin empty.
 
         Args:
             archive: Where concepts are published.
-            capacity_bytes: Most memory to keep concepts in.
+            capacity_bytes: Most memory of the host to keep concepts in.
             newest_version_seconds: How long an answer of the archive holds; a version published later than that before
                 a request is seen by it.
             metrics: Hears of hits, misses, loads and evictions.
+            device_capacity_bytes: Most memory of a GPU to keep concepts in.
+            retry_seconds: After the archive has not answered, it is left alone for so long.
+            retry_longest_seconds: Bound of that time, which doubles at each further failure.
         """
         self._archive = archive
         self._capacity_bytes = capacity_bytes
         self._newest_version_seconds = newest_version_seconds
         self._metrics = metrics
         self._cache: BoundedCache[ConceptKey, Concept] = BoundedCache(
-            capacity_bytes, lambda concept: concept.size_bytes, _Observer(metrics)
+            capacity_bytes, lambda concept: concept.size_bytes, _Observer(metrics, "host")
         )
+        self._device_cache: BoundedCache[tuple[ConceptKey, str], Concept] = BoundedCache(
+            device_capacity_bytes, lambda concept: concept.size_bytes, _Observer(metrics, "device")
+        )
+        self._breaker = StoreBreaker(retry_seconds, retry_longest_seconds, metrics)
         self._lock = threading.Lock()
         self._resolutions: OrderedDict[tuple[str, str, str], tuple[float, StoredManifest]] = OrderedDict()
 
@@ -109,12 +131,12 @@ class ConceptCache:
         if known is not None and now < known[0]:
             return known[1]
         try:
-            stored = self._archive.resolve(tenant, name, version)
+            stored = self._breaker.ask(lambda: self._archive.resolve(tenant, name, version))
         except UnavailableError:
             if known is None:
                 raise
             self._metrics.concept_stale.inc()
-            _logger.warning("The object store does not answer; %s stays at version %s", name, known[1].manifest.version)
+            _logger.debug("The object store does not answer; %s stays at version %s", name, known[1].manifest.version)
             return known[1]
         with self._lock:
             self._resolutions[question] = (now + self._newest_version_seconds, stored)
@@ -134,13 +156,47 @@ class ConceptCache:
         check_base_model(stored, base_model)
         return self._cache.get(_key(stored, base_model), lambda: self._load(stored, base_model))
 
-    def prefetch(self, tenant: str, name: str, version: str, base_model: BaseModel) -> ResidentConcept:
+    def on_device(self, stored: StoredManifest, base_model: BaseModel) -> Concept:
+        """The words, keys and values of a concept on the base model's device; raises as `get`.
+
+        What a concept adds to the UNet itself stays behind: `UNetCache` has that.
+        """
+        if base_model.device.type == "cpu":
+            return self.get(stored, base_model).without_unet_delta()
+
+        def move() -> Concept:
+            concept = self.get(stored, base_model)
+            start = time.monotonic()
+            moved = concept.without_unet_delta().to(base_model.device)
+            self._metrics.concept_loads.labels("device", "loaded").inc()
+            self._metrics.concept_load_seconds.labels("device").observe(time.monotonic() - start)
+            return moved
+
+        check_base_model(stored, base_model)
+        return self._device_cache.get((_key(stored, base_model), str(base_model.device)), move)
+
+    def holds(self, stored: StoredManifest, base_model: BaseModel) -> bool:
+        """Whether `get` and `on_device` need nothing from the object store now."""
+        return _key(stored, base_model) in self._cache
+
+    def prefetch(
+        self, tenant: str, name: str, version: str, base_model: BaseModel, *, pin: bool | None = None
+    ) -> ResidentConcept:
         """Load a concept ahead of its first request; raises as `resolve` and `get`.
 
+        Args:
+            tenant: Whose.
+            name: Which.
+            version: Which version; the newest where empty.
+            base_model: The base model to load it for.
+            pin: Whether this version is to stay in memory whatever others need; None leaves that as it is.
+
         Raises:
-            ResourceExhaustedError: The concept is larger than the whole cache, which will not keep it.
+            ResourceExhaustedError: The concept is larger than the whole cache, which will not keep it, or pins would
+                take more than half of the cache.
         """
         stored = self.resolve(tenant, name, version)
+        key = _key(stored, base_model)
         concept = self.get(stored, base_model)
         if concept.size_bytes > self._capacity_bytes:
             raise ResourceExhaustedError(
@@ -148,12 +204,27 @@ class ConceptCache:
                 f"({self._capacity_bytes:,} bytes).",
                 reason="CONCEPT_CACHE_TOO_SMALL",
             )
-        return ResidentConcept(_key(stored, base_model), concept.size_bytes, idle_seconds=0.0)
+        if pin is not None:
+            pinned = self._cache.pin(key, pin)
+            self._metrics.concepts_pinned.labels("host").set(self._cache.pinned_bytes)
+            if not pinned:
+                raise ResourceExhaustedError(
+                    f"Concept {name!r} takes {concept.size_bytes:,} bytes; pinned concepts take "
+                    f"{self._cache.pinned_bytes:,} bytes, and may take half of the concept cache at most "
+                    f"({self._capacity_bytes // 2:,} bytes).",
+                    reason="TOO_MANY_PINS",
+                )
+        resident = next((entry for entry in self._cache.entries() if entry.key == key), None)
+        return ResidentConcept(key, concept.size_bytes, 0.0, resident is not None and resident.pinned)
+
+    def free_device_memory(self) -> None:
+        """Forget what lies on a GPU; it comes again from the host's memory when it is needed."""
+        self._device_cache.clear()
 
     def residents(self, tenant: str) -> list[ResidentConcept]:
         """Concepts of a tenant that are kept in memory, the one used last first."""
         return [
-            ResidentConcept(entry.key, entry.size_bytes, entry.idle_seconds)
+            ResidentConcept(entry.key, entry.size_bytes, entry.idle_seconds, entry.pinned)
             for entry in self._cache.entries()
             if entry.key.tenant == tenant
         ]
@@ -161,13 +232,13 @@ class ConceptCache:
     def _load(self, stored: StoredManifest, base_model: BaseModel) -> Concept:
         start = time.monotonic()
         try:
-            data = self._archive.read(stored, "concept.safetensors")
+            data = self._breaker.ask(lambda: self._archive.read(stored, FILE_NAME))
             concept = load_concept(stored.manifest, data, base_model)
         except BaseException:
-            self._metrics.concept_loads.labels("failed").inc()
+            self._metrics.concept_loads.labels("host", "failed").inc()
             raise
-        self._metrics.concept_loads.labels("loaded").inc()
-        self._metrics.concept_load_seconds.observe(time.monotonic() - start)
+        self._metrics.concept_loads.labels("host", "loaded").inc()
+        self._metrics.concept_load_seconds.labels("host").observe(time.monotonic() - start)
         return concept
 
 
@@ -185,4 +256,4 @@ def check_base_model(stored: StoredManifest, base_model: BaseModel) -> None:
 
 def _key(stored: StoredManifest, base_model: BaseModel) -> ConceptKey:
     manifest = stored.manifest
-    return ConceptKey(manifest.tenant, manifest.name, manifest.version, base_model.name)
+    return ConceptKey(manifest.tenant, manifest.name, manifest.version, stored.sha256, base_model.name)

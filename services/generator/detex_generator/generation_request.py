@@ -2,9 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 
 from detex_core.prompt import Prompt
 from detex_diffusion.solver import Solver
+
+
+class Priority(IntEnum):
+    """Which requests go first when more are there than can be drawn at once; the greater first."""
+
+    LOW = 1
+    NORMAL = 2
+    HIGH = 3
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class GenerationRequest:
         height: Pixels.
         preview_interval_steps: A preview every so many steps; 0 for none.
         concept_versions: Version by name for concepts that are not to be taken in their newest.
+        priority: Which requests go first.
     """
 
     prompt: str
@@ -42,6 +52,7 @@ class GenerationRequest:
     height: int
     preview_interval_steps: int
     concept_versions: Mapping[str, str]
+    priority: Priority = Priority.NORMAL
 
     @property
     def guided(self) -> bool:

@@ -60,8 +60,12 @@ class Generator:
             capacity_bytes=settings.concept_cache_bytes,
             newest_version_seconds=settings.newest_version_seconds,
             metrics=metrics,
+            device_capacity_bytes=settings.device_concept_cache_bytes,
+            retry_seconds=settings.store_retry_seconds,
+            retry_longest_seconds=settings.store_retry_longest_seconds,
         )
         self.failure: BaseException | None = None
+        self._settings = settings
         self.base_models = BaseModels(settings, object_store)
         prompts = PromptCache(settings.prompt_cache_bytes, metrics)
         unets = UNetCache(settings.unet_cache_bytes, metrics)
@@ -120,6 +124,11 @@ class Generator:
         await self.server.draining.wait()
         self.engine.drain()
         self._draining.set()
+        # What is not done when the grace ends is told so by the engine, with a status that says what to do; gRPC would
+        # only cut it off.
+        grace_seconds = self._settings.drain_grace_seconds
+        await asyncio.sleep(self._settings.drain_delay_seconds + grace_seconds - min(1.0, 0.1 * grace_seconds))
+        self.engine.give_up()
 
     def _fail_from_thread(self, loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
         loop.call_soon_threadsafe(self._fail, error)

@@ -80,6 +80,7 @@ def resident_message(resident: ResidentConcept) -> generator_pb2.ResidentConcept
         base_model=resident.key.base_model,
         size_bytes=resident.size_bytes,
         idle_time=_duration(resident.idle_seconds),
+        pinned=resident.pinned,
     )
 
 

@@ -4,14 +4,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _PREFIX = "detex_generator_"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
+_LOADS = ("level", "outcome")
 _ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 
 
 class GeneratorMetrics:
     """The generator's own metrics; those of gRPC calls come with the server.
 
-    Labels take few values: outcomes are `OK` and names of gRPC statuses, stages are those of this class, base models
-    are the configured ones. No concept, tenant or request is ever a label.
+    Labels take few values: outcomes are `OK` and names of gRPC statuses, reasons are those of `DetexError`, stages and
+    levels (`host`, `device`) are the generator's own, base models are the configured ones. No concept, tenant or
+    request is ever a label.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -20,22 +22,24 @@ class GeneratorMetrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(_PREFIX + name, text, labels, registry=registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(_PREFIX + name, text, registry=registry)
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(_PREFIX + name, text, labels, registry=registry)
 
         def seconds(name: str, text: str, *labels: str) -> Histogram:
             return Histogram(_PREFIX + name, text, labels, buckets=_SECONDS, registry=registry)
 
         self.requests = counter("requests", "Requests by outcome; each of a stream of many counts.", "outcome")
+        self.refusals = counter("refused_requests", "Requests that were refused when they came, by reason.", "reason")
         self.request_seconds = seconds("request_seconds", "Time from acceptance to the last image of a request.")
         self.stage_seconds = seconds(
             "stage_seconds",
-            "Time of one stage: checking a request, encoding the prompts of an image, denoising an image, decoding it.",
+            "Time of one stage: checking a request, loading the concepts of an image, encoding its prompts, denoising "
+            "it, decoding it.",
             "stage",
         )
         self.waiting_images = gauge("waiting_images", "Images accepted that have no slot yet.")
         self.queue_wait_seconds = seconds(
-            "queue_wait_seconds", "Time from acceptance of a request to a slot, per image."
+            "queue_wait_seconds", "Time from acceptance of a request to a slot, per image, by priority.", "priority"
         )
         self.slots = gauge("slots", "Images that can be denoised at the same time.")
         self.slots_in_use = gauge("slots_in_use", "Images that are being denoised.")
@@ -45,15 +49,27 @@ class GeneratorMetrics:
         self.image_steps = counter("image_steps", "Denoising steps, each image counted by itself.")
         self.images = counter("images", "Images delivered.", "base_model")
         self.previews = counter("previews", "Previews delivered.")
+        self.out_of_memory = counter("out_of_memory", "Times that memory ran out, by stage.", "stage")
         self.failed_images = counter("failed_images", "Images that failed in a slot or in decoding.", "reason")
 
-        self.concept_hits = counter("concept_cache_hits", "Concepts found in memory.")
-        self.concept_misses = counter("concept_cache_misses", "Concepts not found in memory.")
-        self.concept_loads = counter("concept_cache_loads", "Concepts loaded from the object store.", "outcome")
-        self.concept_load_seconds = seconds("concept_cache_load_seconds", "Time to load one concept.")
-        self.concept_evictions = counter("concept_cache_evictions", "Concepts that made room for others.")
-        self.concept_bytes = gauge("concept_cache_bytes", "Memory that kept concepts take.")
-        self.concepts_resident = gauge("concept_cache_concepts", "Concepts that are kept in memory.")
+        self.concept_hits = counter("concept_cache_hits", "Concepts found in memory, by level.", "level")
+        self.concept_misses = counter("concept_cache_misses", "Concepts not found in memory, by level.", "level")
+        self.concept_loads = counter(
+            "concept_cache_loads", "Concepts brought into a level: from the object store, or to the device.", *_LOADS
+        )
+        self.concept_load_seconds = seconds(
+            "concept_cache_load_seconds", "Time to bring one concept into a level.", "level"
+        )
+        self.concept_evictions = counter("concept_cache_evictions", "Concepts that made room for others.", "level")
+        self.concept_bytes = gauge("concept_cache_bytes", "Memory that kept concepts take, by level.", "level")
+        self.concepts_resident = gauge("concept_cache_concepts", "Concepts that are kept, by level.", "level")
+        self.concepts_pinned = gauge("concept_cache_pinned_bytes", "Memory of concepts that are pinned.", "level")
+        self.store_up = gauge("object_store_up", "1 while the object store answers, 0 after it has not.")
+        self.store_up.set(1)
+        self.store_failures = counter("object_store_failures", "Questions that the object store did not answer.")
+        self.store_refusals = counter(
+            "object_store_refusals", "Questions not asked because the object store had not answered just before."
+        )
         self.concept_stale = counter(
             "concept_cache_stale_resolutions",
             "Requests served with the version last known because the object store did not answer.",

@@ -80,3 +80,11 @@ class PromptCache:
     def get(self, key: PromptKey, load: Callable[[], PromptKeyValues]) -> PromptKeyValues:
         """The keys and values of a prompt; computed by `load`, once for all who ask at the same time."""
         return self._cache.get(key, load)
+
+    def __contains__(self, key: PromptKey) -> bool:
+        """Whether the keys and values of a prompt are at hand now."""
+        return key in self._cache
+
+    def clear(self) -> None:
+        """Forget what no image is being drawn from."""
+        self._cache.clear()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -100,9 +101,15 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         """Load a concept ahead of its first request."""
         del context
         base_model = self._base_models.get(request.base_model).model
-        resident = await asyncio.to_thread(
-            self._concepts.prefetch, current_tenant(), request.reference.name, request.reference.version, base_model
+        prefetch = partial(
+            self._concepts.prefetch,
+            current_tenant(),
+            request.reference.name,
+            request.reference.version,
+            base_model,
+            pin=request.pin if request.HasField("pin") else None,
         )
+        resident = await asyncio.to_thread(prefetch)
         return generator_pb2.PrefetchConceptResponse(concept=resident_message(resident))
 
     def _begin(self, message: GenerateRequest, deadline: float | None) -> ActiveRequest:
@@ -119,6 +126,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             return self._engine.submit(request, current_tenant(), deadline=deadline)
         except DetexError as error:
             self._metrics.requests.labels(error.code.name).inc()
+            self._metrics.refusals.labels(error.reason).inc()
             raise
 
 

@@ -16,6 +16,7 @@ class GeneratorSettings(ServiceSettings):
     Attributes:
         slots: Images that are denoised at the same time; each takes up to two rows of a UNet pass.
         max_waiting_images: Images that may wait for a slot before requests are refused.
+        max_waiting_images_per_tenant: Images of one tenant that may wait for a slot; 0 leaves it to max_waiting_images.
         max_images_per_request: Largest `count` of a request.
         max_steps: Largest number of denoising steps of a request.
         max_image_pixels: Largest width times height of an image.
@@ -23,18 +24,24 @@ class GeneratorSettings(ServiceSettings):
         max_requests_in_flight_per_stream: Requests of one GenerateMany stream that are worked on at the same time; the
             stream is read no further until one is done.
         max_requests_per_stream: Requests that one GenerateMany stream may carry in all.
-        concept_cache_bytes: Memory for concepts. One that is larger than this still serves, but is not kept.
+        concept_cache_bytes: Host memory for concepts. One that is larger than this still serves, but is not kept.
+        device_concept_cache_bytes: GPU memory for concepts, beside that of the host; without effect on a CPU.
         prompt_cache_bytes: Memory for keys and values of prompts that no image is being drawn from.
         unet_cache_bytes: Memory for UNets of concepts that train the UNet itself (DreamBooth), beside those that images
             are being drawn with.
         newest_version_seconds: How long the answer to "which version is the newest" holds; 0 asks for each request.
-        admission_threads: Threads that resolve and load concepts and encode prompts.
+        store_retry_seconds: After the object store has not answered, nobody asks it for so long; doubled at each
+            further failure. What is in memory serves meanwhile.
+        store_retry_longest_seconds: Bound of that doubling.
+        loading_threads: Threads that ask the object store: to resolve versions, and to load concepts.
+        admission_threads: Threads that encode prompts.
         decoding_threads: Threads that decode latents and write PNGs.
         denoising_threads: Cores that one UNet pass uses on a CPU; 0 leaves it to torch.
     """
 
     slots: int = Field(default=8, ge=1, le=256)
     max_waiting_images: int = Field(default=256, ge=1, le=100_000)
+    max_waiting_images_per_tenant: int = Field(default=0, ge=0, le=100_000)
     max_images_per_request: int = Field(default=64, ge=1, le=64)
     max_steps: int = Field(default=500, ge=1, le=500)
     max_image_pixels: int = Field(default=1024 * 1024, ge=64, le=4096 * 4096)
@@ -42,9 +49,13 @@ class GeneratorSettings(ServiceSettings):
     max_requests_in_flight_per_stream: int = Field(default=32, ge=1, le=4096)
     max_requests_per_stream: int = Field(default=100_000, ge=1, le=10_000_000)
     concept_cache_bytes: int = Field(default=GIBIBYTE, ge=0)
+    device_concept_cache_bytes: int = Field(default=GIBIBYTE, ge=0)
     prompt_cache_bytes: int = Field(default=256 * MEBIBYTE, ge=0)
     unet_cache_bytes: int = Field(default=4 * GIBIBYTE, ge=0)
     newest_version_seconds: float = Field(default=0.5, ge=0, le=60, allow_inf_nan=False)
+    store_retry_seconds: float = Field(default=0.5, gt=0, le=600, allow_inf_nan=False)
+    store_retry_longest_seconds: float = Field(default=10.0, gt=0, le=600, allow_inf_nan=False)
+    loading_threads: int = Field(default=8, ge=1, le=256)
     admission_threads: int = Field(default=2, ge=1, le=64)
     decoding_threads: int = Field(default=1, ge=1, le=64)
     denoising_threads: int = Field(default=0, ge=0, le=1024)
@@ -55,5 +66,10 @@ class GeneratorSettings(ServiceSettings):
             raise ValueError(
                 f"max_images_per_request: given {self.max_images_per_request}; accepted is at most max_waiting_images "
                 f"({self.max_waiting_images}), for a larger request could never be taken"
+            )
+        if 0 < self.max_waiting_images_per_tenant < self.max_images_per_request:
+            raise ValueError(
+                f"max_waiting_images_per_tenant: given {self.max_waiting_images_per_tenant}; accepted is 0 or at least "
+                f"max_images_per_request ({self.max_images_per_request}), for a larger request could never be taken"
             )
         return self

@@ -75,6 +75,10 @@ class UNetCache:
 
         return self._cache.get((stored.sha256, base_model.name), make)
 
+    def clear(self) -> None:
+        """Forget those that no image is being drawn with."""
+        self._cache.clear()
+
 
 def unet_owner(concepts: dict[str, StoredManifest]) -> StoredManifest | None:
     """The concept whose UNet draws a request: the one that has a UNet of its own, or None where none has.

@@ -9,7 +9,7 @@ from detex_core.errors import InvalidInputError, Violation, invalid_input
 from detex_core.prompt import Prompt, parse_prompt
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.solver import Solver
-from detex_generator.generation_request import GenerationRequest
+from detex_generator.generation_request import GenerationRequest, Priority
 from detex_generator.settings import GeneratorSettings
 from detex_protos.v1 import generator_pb2
 
@@ -22,6 +22,13 @@ SOLVERS = {
     generator_pb2.SOLVER_DDIM: Solver.DDIM,
     generator_pb2.SOLVER_EULER: Solver.EULER,
     generator_pb2.SOLVER_DPM_SOLVER_PP_2M: Solver.DPM_SOLVER_PP_2M,
+}
+
+PRIORITIES = {
+    generator_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
+    generator_pb2.PRIORITY_LOW: Priority.LOW,
+    generator_pb2.PRIORITY_NORMAL: Priority.NORMAL,
+    generator_pb2.PRIORITY_HIGH: Priority.HIGH,
 }
 
 
@@ -89,6 +96,10 @@ def checked_request(
     if solver is None:
         accepted = ", ".join(generator_pb2.Solver.keys())
         violations.add("solver", f"the unknown value {int(message.solver)}", f"one of {accepted}")
+    priority = PRIORITIES.get(message.priority)
+    if priority is None:
+        accepted = ", ".join(generator_pb2.Priority.keys())
+        violations.add("priority", f"the unknown value {int(message.priority)}", f"one of {accepted}")
 
     width, height = message.width or width, message.height or height
     for field, given in (("width", width), ("height", height)):
@@ -101,7 +112,7 @@ def checked_request(
     # An interval longer than the request is no error: it asks for a preview that never comes due.
     violations.found.extend(_version_violations(message, parsed_prompt, parsed_negative_prompt))
 
-    if violations.found or solver is None:
+    if violations.found or solver is None or priority is None:
         raise InvalidInputError(*violations.found)
     request = GenerationRequest(
         prompt=message.prompt,
@@ -118,6 +129,7 @@ def checked_request(
         height=height,
         preview_interval_steps=message.preview_interval_steps,
         concept_versions=dict(message.concept_versions),
+        priority=priority,
     )
     if len(request.concepts()) > settings.max_concepts_per_request:
         raise invalid_input(

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from detex_core.errors import DetexError
+from detex_diffusion.concept import Concept
 from detex_generator.engine.admission import CheckedRequest, Conditioning
 from detex_generator.engine.events import Event, EventStream, FinishedImage
 from detex_generator.engine.failures import DeadlineExceededError
-from detex_generator.generation_request import GenerationRequest
+from detex_generator.generation_request import GenerationRequest, Priority
 
 
 class ActiveRequest:
@@ -113,6 +114,7 @@ class ImageTask:
         index: Which image of the request, from 0.
         checked: What the admission found out about the request.
         conditioning: Keys and values of its prompts; set before it is ready for a slot.
+        concepts: Its concepts between loading and encoding, so that no cache drops them in between.
         ready_time: When it became ready (of `time.monotonic`).
     """
 
@@ -120,7 +122,13 @@ class ImageTask:
     index: int
     checked: CheckedRequest
     conditioning: Conditioning | None = None
+    concepts: tuple[Concept, ...] = ()
     ready_time: float = field(default_factory=time.monotonic)
+
+    @property
+    def priority(self) -> Priority:
+        """Class of its request."""
+        return self.active.request.priority
 
     @property
     def seed(self) -> int:

@@ -5,6 +5,7 @@ queue: it resolves concepts to versions and counts tokens, from manifests alone.
 is free: it loads concepts, encodes prompts and computes keys and values, so that waiting requests hold no tensors.
 """
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from detex_generator.concept_cache import ConceptCache, check_base_model
 from detex_generator.generation_request import GenerationRequest
 from detex_generator.prompt_cache import PromptCache, PromptKey
 from detex_generator.unet_cache import ConceptUNet, UNetCache, unet_owner
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,48 @@ class Admission:
             negative_prompt = self._tokenize(request.parsed_negative_prompt, stored, base_model, "negative_prompt")
         return CheckedRequest(base_model, table, stored, prompt, negative_prompt, unet_owner(stored))
 
-    def encode(self, checked: CheckedRequest) -> Conditioning:
-        """Keys and values of the prompts of a checked request, from the cache where they are there.
+    def needs_loading(self, checked: CheckedRequest) -> bool:
+        """Whether encoding a checked request has to wait for the object store."""
+        prompts = [prompt for prompt in (checked.prompt, checked.negative_prompt) if prompt is not None]
+        if checked.unet_owner is None and all(self._key(checked, prompt) in self._prompts for prompt in prompts):
+            return False
+        return not all(self._concepts.holds(stored, checked.base_model) for stored in checked.concepts.values())
+
+    def load(self, checked: CheckedRequest) -> tuple[Concept, ...]:
+        """Bring the concepts of a checked request into memory, where they stay as long as the answer is held.
 
         Raises:
             DataLossError: A concept's file is broken.
             UnavailableError: The object store does not answer.
         """
+        return tuple(self._concepts.get(stored, checked.base_model) for stored in checked.concepts.values())
+
+    def encode(self, checked: CheckedRequest) -> Conditioning:
+        """Keys and values of the prompts of a checked request, from the cache where they are there.
+
+        Where memory runs out, caches make room and it is tried once more.
+
+        Raises:
+            DataLossError: A concept's file is broken.
+            UnavailableError: The object store does not answer.
+            MemoryError: There is no memory, on the host or (torch.OutOfMemoryError) on the GPU.
+        """
+        try:
+            return self._conditioning(checked)
+        except (MemoryError, torch.OutOfMemoryError):
+            self.free_memory()
+        return self._conditioning(checked)
+
+    def free_memory(self) -> None:
+        """Forget all that can be computed or copied again."""
+        _logger.warning("Memory has run out; the caches of prompts and of what lies on the device are emptied")
+        self._prompts.clear()
+        self._unets.clear()
+        self._concepts.free_device_memory()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _conditioning(self, checked: CheckedRequest) -> Conditioning:
         own_unet = None
         if checked.unet_owner is not None:
             concept = self._concepts.get(checked.unet_owner, checked.base_model)
@@ -138,8 +176,11 @@ class Admission:
     ) -> PromptKeyValues:
         stored = [checked.concepts[name] for name in prompt.concepts]
         unet = checked.base_model.unet if own_unet is None else own_unet.unet
-        key = PromptKey.of(checked.base_model, prompt, stored, "" if own_unet is None else own_unet.key)
+        key = self._key(checked, prompt, "" if own_unet is None else own_unet.key)
         return self._prompts.get(key, lambda: self._encode(checked.base_model, unet, prompt, stored))
+
+    def _key(self, checked: CheckedRequest, prompt: TokenizedPrompt, unet: str = "") -> PromptKey:
+        return PromptKey.of(checked.base_model, prompt, [checked.concepts[name] for name in prompt.concepts], unet)
 
     @torch.inference_mode()
     def _encode(
@@ -150,8 +191,7 @@ class Admission:
         stored: list[StoredManifest],
     ) -> PromptKeyValues:
         concepts: dict[str, Concept] = {
-            found.manifest.name: self._concepts.get(found, base_model).without_unet_delta().to(base_model.device)
-            for found in stored
+            found.manifest.name: self._concepts.on_device(found, base_model) for found in stored
         }
         hidden = encode(base_model, [prompt], [word_embeddings(prompt, concepts)])
         return key_values(unet, hidden[0], prompt.owners, [concepts[name] for name in prompt.concepts])

@@ -15,7 +15,7 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import decode_latents, to_images
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.events import FinishedImage, Preview
-from detex_generator.engine.failures import DrawingError
+from detex_generator.engine.failures import drawing_error, is_out_of_memory
 from detex_generator.metrics import GeneratorMetrics
 from detex_generator.provenance import ConceptProvenance, Provenance, write_png
 
@@ -63,11 +63,8 @@ class Decoding:
             self._metrics.stage_seconds.labels("decode").observe(time.monotonic() - start)
             self._metrics.images.labels(active.request.base_model).inc()
             active.deliver(FinishedImage(task.index, png, provenance))
-        except DetexError as error:
+        except BaseException as error:
             self._fail(task, error)
-        except Exception:
-            _logger.exception("Decoding image %d of request %s failed", task.index, active.request_id)
-            self._fail(task, DrawingError(task.index))
         finally:
             self._on_done()
 
@@ -82,9 +79,14 @@ class Decoding:
         finally:
             self._previewing.discard(task)
 
-    def _fail(self, task: ImageTask, error: DetexError) -> None:
-        self._metrics.failed_images.labels(error.reason).inc()
-        task.active.fail(error)
+    def _fail(self, task: ImageTask, error: BaseException) -> None:
+        if not isinstance(error, DetexError):
+            _logger.error("Decoding image %d of request %s failed", task.index, task.active.request_id, exc_info=error)
+        if is_out_of_memory(error):
+            self._metrics.out_of_memory.labels("decode").inc()
+        told = drawing_error(error, task.index)
+        self._metrics.failed_images.labels(told.reason).inc()
+        task.active.fail(told)
 
 
 def provenance_of(task: ImageTask) -> Provenance:

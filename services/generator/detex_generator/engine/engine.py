@@ -13,7 +13,7 @@ from detex_generator.engine.active_request import ActiveRequest, ImageTask
 from detex_generator.engine.admission import Admission
 from detex_generator.engine.decoding import Decoding
 from detex_generator.engine.events import EventStream, Queued
-from detex_generator.engine.failures import EngineStoppedError
+from detex_generator.engine.failures import EngineStoppedError, OutOfMemoryError, is_out_of_memory
 from detex_generator.engine.scheduler import Scheduler
 from detex_generator.engine.step_loop import StepLoop
 from detex_generator.generation_request import GenerationRequest
@@ -26,7 +26,10 @@ _logger = logging.getLogger(__name__)
 class Engine:
     """Continuous batching of diffusion.
 
-        submit -> check (threads) -> fair queue -> encode (threads) -> slot (step loop) -> decode (threads) -> caller
+        submit -> check (threads) -> queues -> load, encode (threads) -> slot (step loop) -> decode (threads) -> caller
+
+    What waits for the object store (checking, loading) has other threads than what computes (encoding, decoding), so
+    that a store that is slow or away holds up only requests that need it.
 
     Every image of a request is an item of its own. What an image looks like depends on its request and seed alone, not
     on what else is being drawn.
@@ -52,9 +55,14 @@ class Engine:
         self._metrics = metrics
         self._on_failure = on_failure
         self._scheduler = Scheduler(
-            slots=settings.slots, capacity=settings.max_waiting_images, lookahead=settings.slots
+            slots=settings.slots,
+            capacity=settings.max_waiting_images,
+            lookahead=settings.slots,
+            tenant_capacity=settings.max_waiting_images_per_tenant,
+            loading_limit=settings.loading_threads,
         )
-        self._checking = ThreadPoolExecutor(settings.admission_threads, thread_name_prefix="checking")
+        self._checking = ThreadPoolExecutor(settings.loading_threads, thread_name_prefix="checking")
+        self._loading = ThreadPoolExecutor(settings.loading_threads, thread_name_prefix="loading")
         self._encoding = ThreadPoolExecutor(settings.admission_threads, thread_name_prefix="encoding")
         self._decoding = Decoding(settings.decoding_threads, metrics, self._scheduler.end_decoding)
         self._step_loop = StepLoop(
@@ -98,6 +106,7 @@ class Engine:
 
         Raises:
             ResourceExhaustedError: The queue is full; tells when to try again.
+            HopelessDeadlineError: The deadline cannot be met.
             UnavailableError: The engine drains or has stopped.
         """
         if self._failed.is_set():
@@ -126,12 +135,17 @@ class Engine:
         """Refuse new requests from now on; accepted ones are finished."""
         self._scheduler.drain()
 
+    def give_up(self) -> None:
+        """End all requests that are not done, each with an error that tells its caller to try elsewhere."""
+        self._abandon(UnavailableError("The generator was shut down before the request was done.", reason="DRAINING"))
+
     def close(self, timeout_seconds: float = 10.0) -> None:
         """End. Requests that are not done are told so."""
         self._scheduler.stop()
         self._step_loop.join(timeout_seconds)
-        self._abandon(UnavailableError("The generator was shut down before the request was done.", reason="DRAINING"))
+        self.give_up()
         self._checking.shutdown(wait=False, cancel_futures=True)
+        self._loading.shutdown(wait=False, cancel_futures=True)
         self._encoding.shutdown(wait=False, cancel_futures=True)
         self._decoding.close()
 
@@ -142,7 +156,7 @@ class Engine:
         try:
             with self._metrics.stage_seconds.labels("check").time():
                 checked = self._admission.check(active.request, active.tenant)
-        except Exception as error:
+        except BaseException as error:
             active.fail(as_domain_error(error))
         else:
             self._scheduler.enqueue([ImageTask(active, index, checked) for index in range(active.request.count)])
@@ -151,23 +165,47 @@ class Engine:
     def _encode_more(self) -> None:
         while (task := self._scheduler.next_to_encode()) is not None:
             try:
-                self._encoding.submit(self._encode, task)
-            except RuntimeError:
-                self._scheduler.drop_encoding()
+                if self._admission.needs_loading(task.checked):
+                    self._scheduler.begin_loading(task)
+                    self._loading.submit(self._load, task)
+                else:
+                    self._encoding.submit(self._encode, task)
+            except RuntimeError:  # the threads have ended, and with them all requests
                 return
+
+    def _load(self, task: ImageTask) -> None:
+        """Bring the concepts of an image into memory; whether that succeeds or not, encoding finds out and tells."""
+        try:
+            if not task.active.over:
+                with self._metrics.stage_seconds.labels("load").time():
+                    task.concepts = self._admission.load(task.checked)
+        except BaseException as error:
+            task.active.fail(as_domain_error(error))
+        finally:
+            self._scheduler.end_loading(task)
+        try:
+            self._encoding.submit(self._encode, task)
+        except RuntimeError:
+            return
+        self._encode_more()
 
     def _encode(self, task: ImageTask) -> None:
         active = task.active
-        if active.over:
-            self._scheduler.drop_encoding()
-            active.expire()
-        else:
-            try:
+        try:
+            if active.over:
+                active.expire()
+            else:
                 with self._metrics.stage_seconds.labels("encode").time():
                     task.conditioning = self._admission.encode(task.checked)
-            except Exception as error:
-                self._scheduler.drop_encoding()
-                active.fail(as_domain_error(error))
+        except BaseException as error:
+            if is_out_of_memory(error):
+                self._metrics.out_of_memory.labels("encode").inc()
+                error = OutOfMemoryError(task.index)
+            active.fail(as_domain_error(error))
+        finally:
+            task.concepts = ()
+            if task.conditioning is None:
+                self._scheduler.drop_encoding(task)
             else:
                 self._scheduler.add_ready(task)
         self._encode_more()

@@ -1,8 +1,9 @@
 """Errors that only the engine raises."""
 
 import grpc
+import torch
 
-from detex_core.errors import DetexError, UnavailableError
+from detex_core.errors import DetexError, ResourceExhaustedError, UnavailableError
 
 
 class EngineStoppedError(UnavailableError):
@@ -24,6 +25,32 @@ class DeadlineExceededError(DetexError):
         super().__init__("The deadline passed before the request was done.")
 
 
+class HopelessDeadlineError(DeadlineExceededError):
+    """The caller's deadline has not passed, but cannot be met: no work is done for it."""
+
+    reason = "DEADLINE_CANNOT_BE_MET"
+
+    def __init__(self, least_seconds: float, left_seconds: float) -> None:
+        """Tell how long it takes at least, and how long the caller still waits."""
+        DetexError.__init__(
+            self,
+            f"The request takes {least_seconds:.2f} s at least, by the time of a denoising step as measured, and its "
+            f"deadline is {max(0.0, left_seconds):.2f} s away.",
+        )
+
+
+class OutOfMemoryError(ResourceExhaustedError):
+    """There was no memory for an image; caches have made room, and others are not touched."""
+
+    reason = "OUT_OF_MEMORY"
+
+    def __init__(self, image_index: int) -> None:
+        super().__init__(
+            f"There is no memory to draw image {image_index} now; a later try, or a smaller image, may succeed.",
+            retry_delay_seconds=1.0,
+        )
+
+
 class NonFiniteLatentsError(DetexError):
     """The latents of an image ceased to be numbers; other images are not touched."""
 
@@ -37,9 +64,21 @@ class NonFiniteLatentsError(DetexError):
 
 
 class DrawingError(DetexError):
-    """One image could not be computed, for example for lack of memory; other images are not touched."""
+    """One image could not be computed; other images are not touched."""
 
     reason = "DRAWING_FAILED"
 
     def __init__(self, image_index: int) -> None:
         super().__init__(f"Image {image_index} could not be computed; the log of the generator tells why.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory has run out, on the host or on a GPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def drawing_error(error: BaseException, image_index: int) -> DetexError:
+    """What the caller of an image hears of an exception that it caused."""
+    if isinstance(error, DetexError):
+        return error
+    return OutOfMemoryError(image_index) if is_out_of_memory(error) else DrawingError(image_index)

@@ -1,14 +1,17 @@
-"""Who waits and who is next: accepted, checked, encoding, ready, in a slot."""
+"""Who waits and who is next: accepted, checked, loading, encoding, ready, in a slot."""
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 
 from detex_core.errors import ResourceExhaustedError, UnavailableError
 from detex_generator.engine.active_request import ActiveRequest, ImageTask
+from detex_generator.engine.class_turns import ClassTurns
+from detex_generator.engine.failures import HopelessDeadlineError
 from detex_generator.engine.fair_queue import FairQueue
+from detex_generator.engine.pace import Pace
+from detex_generator.generation_request import Priority
 
-_SPEED_MEMORY = 0.9
 _DECODING_SLOTS = 2  # images that may wait for decoding, for each slot
 _SHORTEST_RETRY_SECONDS = 0.1
 _LONGEST_RETRY_SECONDS = 600.0
@@ -17,32 +20,47 @@ _LONGEST_RETRY_SECONDS = 600.0
 class Scheduler:
     """The waiting side of the engine; safe to use from several threads.
 
-    Images of a request wait in a queue that is fair between tenants. Only the next few are encoded ahead of a free
-    slot (`lookahead`), so that the memory of keys and values is bounded by slots and not by the length of the queue.
+    Slots go to priority classes by `ClassTurns`, within a class to tenants by equal shares of the work, and within a
+    tenant to the earliest deadline. Only the next few images of each class are encoded ahead of a free slot
+    (`lookahead`), so that the memory of keys and values is bounded by slots and not by the length of the queue.
+
+    Attributes:
+        pace: How fast the engine is.
     """
 
-    def __init__(self, *, slots: int, capacity: int, lookahead: int) -> None:
+    def __init__(
+        self, *, slots: int, capacity: int, lookahead: int, tenant_capacity: int = 0, loading_limit: int = 8
+    ) -> None:
         """Begin with nothing waiting.
 
         Args:
             slots: Images that are denoised at the same time.
             capacity: Images that may wait for a slot.
-            lookahead: Images that may be encoded or ready ahead of a free slot.
+            lookahead: Images of each class that may be encoded or ready ahead of a free slot.
+            tenant_capacity: Images of one tenant that may wait for a slot; 0 for no bound but `capacity`.
+            loading_limit: Images of each class whose concepts may be on their way from the object store, beyond the
+                lookahead.
         """
+        self.pace = Pace()
         self._slots = slots
         self._capacity = capacity
+        self._tenant_capacity = tenant_capacity or capacity
         self._lookahead = lookahead
+        self._loading_limit = loading_limit
         self._condition = threading.Condition()
         self._waiting: dict[ActiveRequest, int] = {}  # images of each request that have no slot yet
         self._waiting_images = 0
-        self._queue: FairQueue[ImageTask] = FairQueue()
-        self._encoding = 0
-        self._ready: deque[ImageTask] = deque()
+        self._tenant_images: Counter[str] = Counter()
+        self._class_images: Counter[Priority] = Counter()
+        self._queues: dict[Priority, FairQueue[ImageTask]] = {each: FairQueue() for each in Priority}
+        self._loading: Counter[Priority] = Counter()
+        self._encoding: Counter[Priority] = Counter()
+        self._ready: dict[Priority, deque[ImageTask]] = {each: deque() for each in Priority}
+        self._turns = ClassTurns()
         self._live = 0
         self._decoding = 0
         self._draining = False
         self._stopped = False
-        self._steps_per_second: float | None = None
 
     @property
     def waiting_images(self) -> int:
@@ -54,38 +72,53 @@ class Scheduler:
         """Images that are in slots."""
         return self._live
 
+    def waiting_images_of(self, priority: Priority) -> int:
+        """Images of a class that wait for a slot."""
+        return self._class_images[priority]
+
     def accept(self, active: ActiveRequest) -> int:
         """Take a request, or refuse it.
 
         Returns:
-            Images that must leave a slot before its first one gets one.
+            Images that must leave a slot before its first one gets one, as far as they are of its class or a higher.
 
         Raises:
             UnavailableError: The engine drains or has ended.
-            ResourceExhaustedError: Too many images wait; the retry delay follows from the present speed.
+            ResourceExhaustedError: Too many images wait, in all or of this tenant; the retry delay follows from the
+                present speed.
+            HopelessDeadlineError: It could not be done before its deadline if all slots were its own.
         """
-        count = active.request.count
+        request, count = active.request, active.request.count
         with self._condition:
             if self._draining:
                 raise UnavailableError("The generator is shutting down and takes no new requests.", reason="DRAINING")
-            if self._waiting_images + count > self._capacity:
-                raise ResourceExhaustedError(
-                    f"{self._waiting_images} images wait for a slot and {count} more would exceed the queue of "
-                    f"{self._capacity}.",
-                    reason="QUEUE_FULL",
-                    retry_delay_seconds=self._seconds_until_room(count),
-                )
-            position = max(0, self._live + self._waiting_images - self._slots + 1)
+            self._check_room(active.tenant, count)
+            self.check_deadline(active, images=count)
+            ahead = sum(images for each, images in self._class_images.items() if each >= request.priority)
+            position = max(0, self._live + ahead - self._slots + 1)
             self._waiting[active] = count
-            self._waiting_images += count
+            self._count(active, count)
             return position
+
+    def check_deadline(self, active: ActiveRequest, *, images: int) -> None:
+        """Raise HopelessDeadlineError where images that have no slot yet cannot be done before the deadline."""
+        if active.deadline is None:
+            return
+        request = active.request
+        size = request.base_model, request.height, request.width
+        least = self.pace.least_seconds(size, steps=request.steps, images=images, slots=self._slots)
+        left = active.deadline - time.monotonic()
+        if least > left:
+            raise HopelessDeadlineError(least, left)
 
     def enqueue(self, tasks: list[ImageTask]) -> None:
         """Queue the images of an accepted and checked request; dropped where the request has ended meanwhile."""
         with self._condition:
             for task in tasks:
-                if task.active in self._waiting:
-                    self._queue.append(task.active.tenant, task)
+                active, request = task.active, task.active.request
+                if active in self._waiting:
+                    cost = request.steps * (1 + request.guided) * request.width * request.height
+                    self._queues[request.priority].append(active.tenant, task, cost=cost, deadline=active.deadline)
 
     def next_to_encode(self) -> ImageTask | None:
         """The next image to encode; None where none waits or enough are encoded ahead of the slots.
@@ -93,26 +126,41 @@ class Scheduler:
         Each image returned must come back by `add_ready` or `drop_encoding`.
         """
         with self._condition:
-            if self._encoding + len(self._ready) >= self._lookahead:
-                return None
-            task = self._queue.take()
-            if task is not None:
-                self._encoding += 1
-            return task
+            for priority in sorted(Priority, reverse=True):
+                ahead = self._encoding[priority] + len(self._ready[priority])
+                if ahead >= self._lookahead or self._loading[priority] >= self._loading_limit:
+                    continue
+                task = self._queues[priority].take()
+                if task is not None:
+                    self._encoding[priority] += 1
+                    return task
+        return None
+
+    def begin_loading(self, task: ImageTask) -> None:
+        """An image to encode waits for the object store first, so that others may be encoded before it."""
+        with self._condition:
+            self._encoding[task.priority] -= 1
+            self._loading[task.priority] += 1
+
+    def end_loading(self, task: ImageTask) -> None:
+        """The object store has answered, or has failed."""
+        with self._condition:
+            self._loading[task.priority] -= 1
+            self._encoding[task.priority] += 1
 
     def add_ready(self, task: ImageTask) -> None:
         """An encoded image is ready for a slot; dropped where its request has ended meanwhile."""
         with self._condition:
-            self._encoding -= 1
+            self._encoding[task.priority] -= 1
             if task.active in self._waiting:
                 task.ready_time = time.monotonic()
-                self._ready.append(task)
+                self._ready[task.priority].append(task)
                 self._condition.notify_all()
 
-    def drop_encoding(self) -> None:
+    def drop_encoding(self, task: ImageTask) -> None:
         """An image could not be encoded."""
         with self._condition:
-            self._encoding -= 1
+            self._encoding[task.priority] -= 1
 
     def forget(self, active: ActiveRequest) -> None:
         """Take all waiting images of a request out; its images in slots leave at the next step boundary."""
@@ -120,9 +168,10 @@ class Scheduler:
             waiting = self._waiting.pop(active, 0)
             if not waiting:
                 return
-            self._waiting_images -= waiting
-            self._queue.remove(lambda task: task.active is active)
-            self._ready = deque(task for task in self._ready if task.active is not active)
+            priority = active.request.priority
+            self._count(active, -waiting)
+            self._queues[priority].remove(lambda task: task.active is active)
+            self._ready[priority] = deque(task for task in self._ready[priority] if task.active is not active)
             self._condition.notify_all()
 
     def take_ready(self, live: int) -> list[ImageTask] | None:
@@ -136,15 +185,16 @@ class Scheduler:
         """
         with self._condition:
             self._live = live
-            while not (live or self._stopped or (self._ready and self._room(live) > 0)):
+            while not (live or self._stopped or (any(self._ready.values()) and self._room(live) > 0)):
                 self._condition.wait()
             if self._stopped:
                 return None
             joining: list[ImageTask] = []
-            while self._ready and len(joining) < self._room(live):
-                task = self._ready.popleft()
+            room = self._room(live)
+            while len(joining) < room and (waiting := [each for each in Priority if self._ready[each]]):
+                task = self._ready[self._turns.choose(waiting)].popleft()
                 joining.append(task)
-                self._waiting_images -= 1
+                self._count(task.active, -1)
                 self._waiting[task.active] -= 1
                 if not self._waiting[task.active]:
                     del self._waiting[task.active]
@@ -162,14 +212,6 @@ class Scheduler:
             self._decoding -= 1
             self._condition.notify_all()
 
-    def report_speed(self, steps: int, seconds: float) -> None:
-        """Tell how many denoising steps, summed over images, were done in how many seconds."""
-        if seconds > 0:
-            speed = steps / seconds
-            with self._condition:
-                known = self._steps_per_second
-                self._steps_per_second = speed if known is None else _SPEED_MEMORY * known + (1 - _SPEED_MEMORY) * speed
-
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones go on."""
         with self._condition:
@@ -182,15 +224,40 @@ class Scheduler:
             self._stopped = True
             self._condition.notify_all()
 
+    def _count(self, active: ActiveRequest, images: int) -> None:
+        """So many more images of a request wait; called with the lock held."""
+        self._waiting_images += images
+        self._class_images[active.request.priority] += images
+        self._tenant_images[active.tenant] += images
+        if not self._tenant_images[active.tenant]:
+            del self._tenant_images[active.tenant]
+
+    def _check_room(self, tenant: str, count: int) -> None:
+        """Raise ResourceExhaustedError where the queue has no room; called with the lock held."""
+        of_tenant = self._tenant_images.get(tenant, 0)
+        if self._waiting_images + count > self._capacity:
+            raise ResourceExhaustedError(
+                f"{self._waiting_images} images wait for a slot and {count} more would exceed the queue of "
+                f"{self._capacity}.",
+                reason="QUEUE_FULL",
+                retry_delay_seconds=self._seconds_until(self._waiting_images + count - self._capacity),
+            )
+        if of_tenant + count > self._tenant_capacity:
+            raise ResourceExhaustedError(
+                f"{of_tenant} images of this tenant wait for a slot and {count} more would exceed its share of the "
+                f"queue, {self._tenant_capacity}.",
+                reason="TENANT_QUEUE_FULL",
+                retry_delay_seconds=self._seconds_until(of_tenant + count - self._tenant_capacity),
+            )
+
     def _room(self, live: int) -> int:
         """Images that may join. Where decoding lags behind, slots stay empty, so that latents do not pile up."""
         return min(self._slots - live, _DECODING_SLOTS * self._slots - self._decoding)
 
-    def _seconds_until_room(self, count: int) -> float:
-        """Time until `count` images fit into the queue at the present speed; called with the lock held."""
-        if self._steps_per_second is None or not self._waiting_images:
+    def _seconds_until(self, started: int) -> float:
+        """Time until so many waiting images have got a slot at the present speed; called with the lock held."""
+        speed = self.pace.steps_per_second
+        if speed is None or not self._waiting_images:
             return 1.0
-        must_start = self._waiting_images + count - self._capacity
         steps = sum(active.request.steps * images for active, images in self._waiting.items()) / self._waiting_images
-        seconds = must_start * steps / self._steps_per_second
-        return min(max(seconds, _SHORTEST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
+        return min(max(started * steps / speed, _SHORTEST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)

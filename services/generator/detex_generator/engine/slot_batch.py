@@ -19,7 +19,8 @@ from detex_diffusion.latents import initial_noise
 from detex_diffusion.solver import guide, scale_input, solver_step
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.active_request import ImageTask
-from detex_generator.engine.failures import DrawingError, NonFiniteLatentsError
+from detex_generator.engine.failures import NonFiniteLatentsError, drawing_error
+from detex_generator.engine.pace import Size
 from detex_generator.unet_cache import ConceptUNet
 
 _logger = logging.getLogger(__name__)
@@ -81,10 +82,15 @@ class _Step:
 
 
 class SlotBatch:
-    """Slots of one UNet and size; belongs to the thread of the step loop."""
+    """Slots of one UNet and size; belongs to the thread of the step loop.
+
+    Attributes:
+        size: What the time of a pass depends on.
+    """
 
     def __init__(self, base_model: BaseModel, height: int, width: int, own_unet: ConceptUNet | None = None) -> None:
         """No image is in a slot yet; height and width are in pixels; `own_unet` stands in for the base model's."""
+        self.size: Size = (base_model.name, height, width)
         self._base_model = base_model
         self._unet = KeyValueUNet(base_model.unet if own_unet is None else own_unet.unet)
         self._shape = base_model.latent_shape(height, width)  # (C, h, w)
@@ -166,12 +172,8 @@ class SlotBatch:
     def _evaluate_alone(self, slot: _Slot) -> _Step | DetexError:
         try:
             return self._evaluate([slot])[0]
-        except DetexError as error:
-            return error
-        except Exception:
-            task = slot.task
-            _logger.exception("Image %d of request %s failed", task.index, task.active.request_id)
-            return DrawingError(task.index)
+        except Exception as error:
+            return failed_image(slot.task, error)
 
     def _take(self, slot: _Slot, result: _Step | DetexError) -> StepOutcome:
         task, total = slot.task, slot.task.active.request.steps
@@ -205,3 +207,10 @@ class SlotBatch:
 
 def _guided(slot: _Slot) -> bool:
     return slot.task.active.request.guided
+
+
+def failed_image(task: ImageTask, error: Exception) -> DetexError:
+    """What the caller of an image hears of what went wrong with it; the log has the whole of it."""
+    if not isinstance(error, DetexError):
+        _logger.error("Image %d of request %s failed", task.index, task.active.request_id, exc_info=error)
+    return drawing_error(error, task.index)

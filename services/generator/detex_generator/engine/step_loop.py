@@ -9,8 +9,9 @@ import torch
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.decoding import Decoding
 from detex_generator.engine.events import Progress
+from detex_generator.engine.failures import HopelessDeadlineError, OutOfMemoryError
 from detex_generator.engine.scheduler import Scheduler
-from detex_generator.engine.slot_batch import SlotBatch, StepOutcome
+from detex_generator.engine.slot_batch import SlotBatch, StepOutcome, failed_image
 from detex_generator.metrics import GeneratorMetrics
 
 Bucket = tuple[str, int, int, str]
@@ -94,19 +95,29 @@ class StepLoop:
 
     def _join(self, task: ImageTask) -> None:
         request = task.active.request
-        self._metrics.queue_wait_seconds.observe(time.monotonic() - task.active.start_time)
+        try:
+            # Nothing is done for what nobody will be there to take.
+            self._scheduler.check_deadline(task.active, images=1)
+        except HopelessDeadlineError as error:
+            task.active.fail(error)
+            return
+        waited = time.monotonic() - task.active.start_time
+        self._metrics.queue_wait_seconds.labels(task.priority.name.lower()).observe(waited)
         own_unet = None if task.conditioning is None else task.conditioning.own_unet
         bucket = (request.base_model, request.height, request.width, "" if own_unet is None else own_unet.key)
-        if bucket not in self._batches:
-            self._batches[bucket] = SlotBatch(task.checked.base_model, request.height, request.width, own_unet)
-        self._batches[bucket].join(task)
+        try:
+            if bucket not in self._batches:
+                self._batches[bucket] = SlotBatch(task.checked.base_model, request.height, request.width, own_unet)
+            self._batches[bucket].join(task)
+        except Exception as error:
+            self._tell(StepOutcome(task, 0, error=failed_image(task, error)))
 
     def _pass(self, batch: SlotBatch) -> None:
         images, rows = len(batch), batch.rows
         start = time.monotonic()
         outcomes = batch.advance()
         seconds = time.monotonic() - start
-        self._scheduler.report_speed(images, seconds)
+        self._scheduler.pace.report(batch.size, images, seconds)
         self._metrics.passes.inc()
         self._metrics.pass_seconds.observe(seconds)
         self._metrics.batch_rows.observe(rows)
@@ -117,10 +128,12 @@ class StepLoop:
     def _tell(self, outcome: StepOutcome) -> None:
         task = outcome.task
         if outcome.error is not None:
+            if isinstance(outcome.error, OutOfMemoryError):
+                self._metrics.out_of_memory.labels("denoise").inc()
             self._metrics.failed_images.labels(outcome.error.reason).inc()
             task.active.fail(outcome.error)
             return
-        task.active.tell(Progress(task.index, outcome.step, task.active.request.steps))
+        task.active.tell(Progress(task.index, outcome.step, task.steps))
         if outcome.clean is not None:
             self._decoding.preview(task, outcome.step, outcome.clean)
         if outcome.latents is not None:
