@@ -87,14 +87,18 @@ class TrainingPack:
         values = [_values(losses) for losses in drawn]
         failures: dict[TrainingRun, DivergedError] = {}
         good: list[tuple[TrainingRun, dict[str, float], Tensor]] = []
+        bad: list[tuple[TrainingRun, DivergedError]] = []
         for run, losses, value in zip(runs, drawn, values, strict=True):
             try:
                 run.check(value["total"])
                 good.append((run, value, losses["total"]))
             except DivergedError as error:
-                self._go_back(run, error, failures)
+                bad.append((run, error))
         if good:
             torch.autograd.backward([total for _, _, total in good])
+        # Only now: going back changes weights that the shared pass still needs for its backward half.
+        for run, error in bad:
+            self._go_back(run, error, failures)
         for run, value, _ in good:
             try:
                 run.update()
