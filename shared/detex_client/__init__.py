@@ -25,7 +25,7 @@ from detex_client.trainer_client import TrainerClient, TrainingEvent
 from detex_client.training_photo import TrainingPhoto, find_training_photos
 from detex_client.training_set import StoredPhoto, TrainingSet
 from detex_client.upload import UploadProgress
-from detex_client.wire_enum import DeltaForm, JobPhase, JobState, MaskSource, Method, Solver
+from detex_client.wire_enum import DeltaForm, JobPhase, JobState, MaskSource, Method, PriorPreservation, Solver
 
 __all__ = [
     "BaseModel",
@@ -53,6 +53,7 @@ __all__ = [
     "Method",
     "PicturePreview",
     "PictureRequest",
+    "PriorPreservation",
     "Provenance",
     "Queued",
     "RequestDone",

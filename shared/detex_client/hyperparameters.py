@@ -3,7 +3,7 @@
 from typing import Any, TypedDict, cast
 
 from detex_client.errors import refused
-from detex_client.wire_enum import DeltaForm
+from detex_client.wire_enum import DeltaForm, PriorPreservation, WireEnum
 from detex_protos.v1 import trainer_pb2
 
 
@@ -25,6 +25,13 @@ class Hyperparameters(TypedDict, total=False):
     delta_form: DeltaForm
     low_rank_energy: float
     prior_loss_weight: float
+    prior_preservation: PriorPreservation
+    prior_images: int
+    unet_learning_rate: float
+    lora_rank: int
+
+
+_ENUMERATIONS: dict[str, type[WireEnum]] = {"delta_form": DeltaForm, "prior_preservation": PriorPreservation}
 
 
 def to_wire(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
@@ -39,7 +46,8 @@ def to_wire(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
             names = ", ".join(field.name for field in message.DESCRIPTOR.fields)
             raise refused("hyperparameters", name, f"one of {names}")
         try:
-            setattr(message, name, DeltaForm(value).number() if name == "delta_form" else value)
+            enumeration = _ENUMERATIONS.get(name)
+            setattr(message, name, value if enumeration is None else enumeration(value).number())
         except (TypeError, ValueError):
             raise refused(f"hyperparameters.{name}", repr(value), _accepted(name)) from None
     return message
@@ -48,8 +56,8 @@ def to_wire(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
 def from_wire(message: trainer_pb2.Hyperparameters) -> Hyperparameters:
     """The knobs that the message holds."""
     values: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
-    if "delta_form" in values:
-        values["delta_form"] = DeltaForm.from_number(values["delta_form"])
+    for name in _ENUMERATIONS.keys() & values.keys():
+        values[name] = _ENUMERATIONS[name].from_number(values[name])
     return cast("Hyperparameters", values)
 
 
@@ -73,6 +81,6 @@ def parse(name: str, text: str) -> Hyperparameters:
 
 def _accepted(name: str) -> str:
     kind = Hyperparameters.__annotations__[name]
-    if kind is DeltaForm:
-        return " or ".join(DeltaForm)
+    if name in _ENUMERATIONS:
+        return " or ".join(_ENUMERATIONS[name])
     return "a number" if kind is float else "a whole number that is not negative"

@@ -78,6 +78,19 @@ class DeltaForm(WireEnum):
         return trainer_pb2.DeltaForm, "DELTA_FORM_"
 
 
+class PriorPreservation(WireEnum):
+    """How a job keeps what the base model knows of the subject's class."""
+
+    NONE = "none"
+    IMAGES = "images"
+    PROMPT = "prompt"
+    KEY_VALUES = "key_values"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return trainer_pb2.PriorPreservation, "PRIOR_PRESERVATION_"
+
+
 class JobState(WireEnum):
     """Where a job stands."""
 

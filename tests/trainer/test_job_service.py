@@ -234,7 +234,6 @@ SUBMISSIONS = {
     "resolution": ({"hyperparameters": Knobs(resolution=100)}, "hyperparameters.resolution", "a multiple of 8"),
     "delta form": ({"hyperparameters": Knobs(delta_form=9)}, "hyperparameters.delta_form", "DELTA_FORM_LOW_RANK or"),
     "method": ({"method": 99}, "method", "method: given 99; accepted is METHOD_DETEX"),
-    "method to come": ({"method": common_pb2.METHOD_DREAMBOOTH}, "method", "given dreambooth; accepted is detex"),
     "attributes": (
         {"attributes": ["pose"], "method": common_pb2.METHOD_TEXTUAL_INVERSION},
         "attributes",

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from detex_trainer.crops import Augmentation, cut, subject_crop, varied_crop
+from detex_trainer.crops import Augmentation, View, cut, resized_crop, subject_crop, varied_crop
 from detex_trainer.masks import Box, downsample_masks, mask_from_image, mask_to_image, subject_box
 
 sides = st.integers(8, 200)
@@ -98,3 +98,20 @@ def test_downsampled_masks_keep_the_share_that_is_covered(size: tuple[int, int])
 def test_masks_go_through_images() -> None:
     mask = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     assert np.array_equal(mask_from_image(mask_to_image(mask)), mask)
+
+
+def test_resized_crops_say_how_they_show_the_photo() -> None:
+    crop, generator = Box(10, 20, 110, 120), torch.Generator().manual_seed(0)
+    sides: dict[View, list[int]] = {view: [] for view in View}
+    for _ in range(300):
+        box, view = resized_crop(crop, generator)
+        assert box.width == box.height
+        sides[view].append(box.width)
+        whole, part = (box, crop) if box.width >= crop.width else (crop, box)
+        assert holds(whole, part)
+    assert min(sides[View.SMALL]) > 100 / 0.61
+    assert max(sides[View.SMALL]) > 250
+    assert max(sides[View.AS_IT_IS]) <= 100 / 0.59
+    assert min(sides[View.AS_IT_IS]) >= 100
+    assert 70 <= min(sides[View.NEAR]) <= max(sides[View.NEAR]) <= 84
+    assert 0.2 < len(sides[View.NEAR]) / 300 < 0.47

@@ -8,6 +8,7 @@ from detex_trainer.hyperparameters import (
     DeltaForm,
     Hyperparameters,
     Method,
+    PriorPreservation,
     default_hyperparameters,
     resolve_hyperparameters,
     trainable_methods,
@@ -29,6 +30,10 @@ ACCEPTED = {
     "delta_form": [DeltaForm.FULL, "low_rank"],
     "low_rank_energy": [1e-6, 1],
     "prior_loss_weight": [0, 10],
+    "prior_preservation": [PriorPreservation.NONE, "images", "prompt", "key_values"],
+    "prior_images": [1, 1000],
+    "unet_learning_rate": [1e-9, 1.0],
+    "lora_rank": [1, 256],
 }
 REFUSED = {
     "steps": [0, 20_001, 1.5, "10", True, None],
@@ -46,6 +51,10 @@ REFUSED = {
     "delta_form": ["thin", 1],
     "low_rank_energy": [0, 1.01],
     "prior_loss_weight": [-1, 11],
+    "prior_preservation": ["photos", 1],
+    "prior_images": [0, 1001],
+    "unet_learning_rate": [0, 2],
+    "lora_rank": [0, 257],
 }
 
 
@@ -80,15 +89,33 @@ def test_all_wrong_knobs_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("method", list(Method))
-def test_every_method_has_defaults_or_a_list_of_those_that_have(method: Method) -> None:
-    if method in trainable_methods():
-        assert default_hyperparameters(method).steps > 0
-        return
+def test_every_method_has_defaults(method: Method) -> None:
+    assert method in trainable_methods()
+    assert default_hyperparameters(method).steps > 0
+
+
+def test_a_method_that_is_none_is_refused_with_those_that_are() -> None:
     with pytest.raises(InvalidInputError) as caught:
-        default_hyperparameters(method)
+        default_hyperparameters("magic")
     (violation,) = caught.value.violations
     assert violation.field == "method"
     assert all(trainable in violation.accepted for trainable in trainable_methods())
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("textual_inversion", "images"), ("dreambooth", "key_values"), ("dreambooth_lora", "key_values")],
+)
+def test_a_prior_that_a_method_cannot_lose_is_not_preserved(method: str, kind: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"prior_preservation.*given {kind}; accepted is none.*{method}"):
+        resolve_hyperparameters(method, {"prior_preservation": kind})
+
+
+def test_jobs_of_before_know_nothing_of_later_knobs() -> None:
+    knobs = default_hyperparameters("detex").model_dump(mode="json")
+    for later in ("prior_preservation", "prior_images", "unet_learning_rate", "lora_rank"):
+        del knobs[later]
+    assert Hyperparameters.model_validate(knobs) == default_hyperparameters("detex")
 
 
 def test_json_keeps_every_knob() -> None:

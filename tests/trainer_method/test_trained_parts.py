@@ -11,12 +11,13 @@ from detex_diffusion.base_model import BaseModel
 from detex_trainer.dataset import PhotoBatches
 from detex_trainer.hyperparameters import resolve_hyperparameters
 from detex_trainer.methods.photo_prompts import PhotoPrompt
+from detex_trainer.methods.word_learner import WordLearner
 from detex_trainer.training.loop import train
 from detex_trainer.training.run import TrainingRun, draw_noise
 from detex_trainer.training_set import TrainingSet
-from tests.trainer_method.learners import make_learner
+from tests.trainer_method.learners import make_learner, make_word_learner
 
-METHODS = ["detex", "textual_inversion", "custom_diffusion"]
+METHODS = ["detex", "textual_inversion", "custom_diffusion", "dreambooth", "dreambooth_lora"]
 
 
 def tensors(base_model: BaseModel) -> Iterator[tuple[str, torch.Tensor]]:
@@ -38,7 +39,14 @@ def test_training_leaves_every_tensor_of_the_base_model_as_it_was(
     assert any("attn2.to_k" in name for name in before)
     attributes = "pose background" if method == "detex" else ""
     learner, photo_set = make_learner(
-        base_model, training_set, method, attributes, steps=4, prior_loss_weight=0.1, key_value_learning_rate=0.1
+        base_model,
+        training_set,
+        method,
+        attributes,
+        steps=4,
+        prior_loss_weight=0.1,
+        key_value_learning_rate=0.1,
+        unet_learning_rate=0.1,
     )
     start = [p.detach().clone() for group in learner.parameter_groups() for p in group.parameters]
     generator = torch.Generator().manual_seed(0)
@@ -59,6 +67,8 @@ def test_training_leaves_every_tensor_of_the_base_model_as_it_was(
         ("detex", {"subject", "mappers", "key_value"}),
         ("textual_inversion", {"subject"}),
         ("custom_diffusion", {"subject", "key_value"}),
+        ("dreambooth", {"unet"}),
+        ("dreambooth_lora", {"unet"}),
     ],
 )
 def test_gradients_reach_all_that_is_trained(
@@ -80,12 +90,13 @@ def test_gradients_reach_all_that_is_trained(
         for index, parameter in enumerate(group.parameters):
             assert parameter.grad is not None, (group.name, index)
             assert parameter.grad.abs().max() > 0, (group.name, index)
-    trained = {id(p) for group in learner.parameter_groups() for p in group.parameters}
-    assert trained == {id(p) for p in learner.words.parameters()}
+    if isinstance(learner, WordLearner):
+        trained = {id(p) for group in learner.parameter_groups() for p in group.parameters}
+        assert trained == {id(p) for p in learner.words.parameters()}
 
 
 def test_attention_loss_alone_moves_words_and_keys(base_model: BaseModel, training_set: TrainingSet) -> None:
-    learner, photo_set = make_learner(base_model, training_set, "detex", "background", attribute_keep_probability=1.0)
+    learner, photo_set = make_word_learner(base_model, training_set, "background", attribute_keep_probability=1.0)
     generator = torch.Generator().manual_seed(0)
     batch = next(PhotoBatches(photo_set, 4, generator))
     noise = draw_noise(batch.latents, base_model.noise_schedule, generator)
@@ -103,9 +114,7 @@ def test_words_of_the_scope_words_leave_the_rest_of_the_prompt_alone(
     """With any deltas, a prompt without words of the concept is predicted as by the base model."""
     predictions = []
     for size in (0.0, 0.5):
-        learner, photo_set = make_learner(
-            base_model, training_set, "detex", "background", attribute_keep_probability=1.0
-        )
+        learner, photo_set = make_word_learner(base_model, training_set, "background", attribute_keep_probability=1.0)
         with torch.no_grad():
             for delta in learner.words.deltas:
                 delta.fill_(size)

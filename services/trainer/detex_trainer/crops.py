@@ -5,6 +5,7 @@ as not valid.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import torch
@@ -28,6 +29,17 @@ class Augmentation:
     largest_zoom: float = 1.15
     largest_shift: float = 0.08
     mirror: bool = False
+
+
+class View(StrEnum):
+    """How large a resized crop shows the photo."""
+
+    AS_IT_IS = "as it is"
+    SMALL = "small"
+    NEAR = "near"
+
+
+_SMALLEST_SCALE, _PLAIN_SCALE, _NEAR_SCALES, _NEAR_SHARE = 1 / 3, 0.6, (1.2, 1.4), 1 / 3
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,22 @@ def varied_crop(crop: Box, subject: Box, augmentation: Augmentation, generator: 
     left = _placed(left, side, subject.left, subject.right)
     top = _placed(top, side, subject.top, subject.bottom)
     return Box(left, top, left + side, top + side)
+
+
+def resized_crop(crop: Box, generator: torch.Generator) -> tuple[Box, View]:
+    """The crop as Custom Diffusion resizes it (Kumari et al. 2023, section 3.3), at a random place.
+
+    Two thirds show the crop at 1/3 to 1 of its size on a larger square, small where below 0.6; the others a part of it
+    at 1.2 to 1.4 of its size.
+    """
+    near, size, right, down = torch.rand(4, generator=generator).tolist()
+    smallest, largest = _NEAR_SCALES if near < _NEAR_SHARE else (_SMALLEST_SCALE, 1.0)
+    scale = smallest + (largest - smallest) * size
+    side = max(1, round(crop.width / scale))
+    room = side - crop.width  # negative where only a part is shown
+    left, top = crop.left - round(right * room), crop.top - round(down * room)
+    view = View.NEAR if scale > 1 else View.SMALL if scale < _PLAIN_SCALE else View.AS_IT_IS
+    return Box(left, top, left + side, top + side), view
 
 
 def cut(picture: Image.Image, mask: Mask, box: Box, side: int, *, mirrored: bool = False) -> Crop:

@@ -5,7 +5,7 @@ features.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from detex_core.errors import invalid_input
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import encode_images, to_pixels
-from detex_trainer.crops import Augmentation, Crop, cut, subject_crop, varied_crop
+from detex_trainer.crops import Augmentation, Crop, cut, resized_crop, subject_crop, varied_crop
 from detex_trainer.masks import Mask, downsample_masks, subject_box
+from detex_trainer.prompts import random_view
 from detex_trainer.resumable import PartState
 
 _ENCODING_BATCH = 16
@@ -30,11 +31,14 @@ class MaskedPhoto:
         picture: RGB, W x H.
         mask: (H, W) from 0 to 1.
         caption: What the user says of it; may be empty.
+        subject: (H, W) from 0 to 1, where the subject is, for reports on methods that take the whole photo as `mask`;
+            None where it is `mask`.
     """
 
     picture: Image.Image
     mask: Mask
     caption: str = ""
+    subject: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Batch:
         masks: (B, 1, h, h).
         valid: (B, 1, h, h).
         features: (B, P) of the same versions, or (B, 0) where none were wanted.
+        views: B, what is to be said of how they are shown, for example `far away`; empty for as they are.
     """
 
     photo_indices: tuple[int, ...]
@@ -54,6 +59,7 @@ class Batch:
     masks: Tensor
     valid: Tensor
     features: Tensor
+    views: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class PhotoSet:
         features: (N, V, P), or (N, V, 0) where none were wanted.
         captions: N, may be empty.
         pictures: N crops as they are, for reports.
+        subjects: N grey crops, white where the subject is, for reports; whether or not `masks` tell it.
+        views: N by V, what is to be said of how they are shown; empty where nothing ever is.
     """
 
     latents: Tensor
@@ -75,6 +83,8 @@ class PhotoSet:
     features: Tensor
     captions: tuple[str, ...]
     pictures: tuple[Image.Image, ...]
+    subjects: tuple[Image.Image, ...] = ()
+    views: tuple[tuple[str, ...], ...] = ()
 
     @property
     def photos(self) -> int:
@@ -89,7 +99,18 @@ class PhotoSet:
     def batch(self, photo_indices: Sequence[int], versions: Sequence[int]) -> Batch:
         """The given versions of the given photos."""
         at = (list(photo_indices), list(versions))
-        return Batch(tuple(photo_indices), self.latents[at], self.masks[at], self.valid[at], self.features[at])
+        views = [self.views[i][v] if self.views else "" for i, v in zip(photo_indices, versions, strict=True)]
+        return Batch(
+            tuple(photo_indices), self.latents[at], self.masks[at], self.valid[at], self.features[at], tuple(views)
+        )
+
+    def report_batch(self, photo_indices: Sequence[int]) -> Batch:
+        """Photos as they are with the masks of their subjects, whether or not the method looks at them."""
+        batch = self.batch(photo_indices, [0] * len(photo_indices))
+        if not self.subjects:
+            return batch
+        masks = downsample_masks(_grey([self.subjects[i] for i in photo_indices]), *batch.masks.shape[-2:])
+        return replace(batch, masks=masks.to(batch.masks.device))
 
 
 def training_side(base_model: BaseModel, resolution: int) -> int:
@@ -119,6 +140,7 @@ def prepare_photos(
     generator: torch.Generator,
     *,
     with_features: bool = True,
+    resizes: bool = False,
 ) -> PhotoSet:
     """Crop, vary and encode photos.
 
@@ -130,16 +152,28 @@ def prepare_photos(
         augmentation: How the others vary.
         generator: Source of the variation.
         with_features: Whether to run the image encoder; attribute mappers need it.
+        resizes: Whether the others show the photo small and from near, in place of `augmentation`.
 
     Raises:
         FailedPreconditionError: Features are wanted, and the base model has no image encoder.
     """
     crops: list[Crop] = []
+    subjects: list[Image.Image] = []
+    views: list[list[str]] = []
     for photo in photos:
         subject = subject_box(photo.mask)
         box = subject_crop(*photo.picture.size, subject)
         crops.append(cut(photo.picture, photo.mask, box, side))
+        whole = crops[-1].mask
+        subjects.append(whole if photo.subject is None else cut(photo.picture, photo.subject, box, side).mask)
+        views.append([""])
         for _ in range(versions - 1):
+            if resizes:
+                resized, view = resized_crop(box, generator)
+                crops.append(cut(photo.picture, photo.mask, resized, side))
+                views[-1].append(random_view(view, generator))
+                continue
+            views[-1].append("")
             varied = varied_crop(box, subject, augmentation, generator)
             mirrored = augmentation.mirror and bool(torch.rand((), generator=generator) < 0.5)
             crops.append(cut(photo.picture, photo.mask, varied, side, mirrored=mirrored))
@@ -160,6 +194,8 @@ def prepare_photos(
         features=torch.cat(features).view(*shape, -1).to(encoded.device),
         captions=tuple(photo.caption for photo in photos),
         pictures=tuple(crops[index * versions].picture for index in range(len(photos))),
+        subjects=tuple(subjects),
+        views=tuple(tuple(each) for each in views) if resizes else (),
     )
 
 

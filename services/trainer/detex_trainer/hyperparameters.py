@@ -26,6 +26,15 @@ class DeltaForm(StrEnum):
     FULL = "full"
 
 
+class PriorPreservation(StrEnum):
+    """What keeps the base model's idea of the class; values as in the manifest of a concept."""
+
+    NONE = "none"
+    IMAGES = "images"
+    PROMPT = "prompt"
+    KEY_VALUES = "key_values"
+
+
 _LEARNING_RATE = "a number above 0 and at most 1"
 
 
@@ -47,7 +56,12 @@ class Hyperparameters(BaseModel):
         preview_interval_steps: A preview picture every so many steps; 0 means none.
         delta_form: Form of the key and value deltas in the artifact.
         low_rank_energy: Share of the delta's energy that the low-rank form keeps.
-        prior_loss_weight: Weight of the prior-preservation loss.
+        prior_loss_weight: Weight of the prior-preservation loss; 0 switches it off.
+        prior_preservation: What that loss looks at: pictures of the class drawn by the base model, its prediction for
+            the class word at the same latents, or keys and values of text that has nothing to do with the concept.
+        prior_images: Pictures of the class, where they are looked at.
+        unet_learning_rate: Learning rate of the UNet's parameters, for methods that train them.
+        lora_rank: Rank of the low-rank adaptation, for the method that trains one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -69,6 +83,13 @@ class Hyperparameters(BaseModel):
     delta_form: DeltaForm = Field(strict=False, description="low_rank or full")
     low_rank_energy: float = Field(gt=0, le=1, description="a number above 0 and at most 1")
     prior_loss_weight: float = Field(ge=0, le=10, description="a number from 0 to 10")
+    # Jobs that were queued before these knobs were there know nothing of them.
+    prior_preservation: PriorPreservation = Field(
+        default=PriorPreservation.KEY_VALUES, strict=False, description="none, images, prompt or key_values"
+    )
+    prior_images: int = Field(default=64, ge=1, le=1000, description="a whole number from 1 to 1,000")
+    unet_learning_rate: float = Field(default=1e-4, gt=0, le=1, description=_LEARNING_RATE)
+    lora_rank: int = Field(default=4, ge=1, le=256, description="a whole number from 1 to 256")
 
     @field_validator("resolution")
     @classmethod
@@ -96,10 +117,22 @@ _DETEX = Hyperparameters(
     prior_loss_weight=0.0,
 )
 
+_PEER = {"attention_loss_weight": 0.0, "mask_floor": 1.0}
+_WITH_PRIOR_IMAGES = _PEER | {"prior_preservation": PriorPreservation.IMAGES, "prior_loss_weight": 1.0}
+
 _DEFAULTS: dict[Method, Hyperparameters] = {
     Method.DETEX: _DETEX,
-    Method.TEXTUAL_INVERSION: _DETEX.model_copy(update={"attention_loss_weight": 0.0, "mask_floor": 1.0}),
-    Method.CUSTOM_DIFFUSION: _DETEX.model_copy(update={"attention_loss_weight": 0.0, "mask_floor": 1.0}),
+    Method.TEXTUAL_INVERSION: _DETEX.model_copy(update=_PEER | {"prior_preservation": PriorPreservation.NONE}),
+    Method.DREAMBOOTH: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 5e-5}),
+    Method.DREAMBOOTH_LORA: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 1e-3}),
+    Method.CUSTOM_DIFFUSION: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES),
+}
+
+_PRIORS: dict[Method, tuple[PriorPreservation, ...]] = {
+    # A word embedding alone leaves the base model as it is: there is nothing to preserve.
+    Method.TEXTUAL_INVERSION: (PriorPreservation.NONE,),
+    Method.DREAMBOOTH: (PriorPreservation.NONE, PriorPreservation.IMAGES, PriorPreservation.PROMPT),
+    Method.DREAMBOOTH_LORA: (PriorPreservation.NONE, PriorPreservation.IMAGES, PriorPreservation.PROMPT),
 }
 
 
@@ -142,9 +175,16 @@ def resolve_hyperparameters(method: str, overrides: Mapping[str, object]) -> Hyp
     """
     values: dict[str, Any] = default_hyperparameters(method).model_dump()
     try:
-        return Hyperparameters.model_validate(values | dict(overrides))
+        resolved = Hyperparameters.model_validate(values | dict(overrides))
     except ValidationError as error:
         raise InvalidInputError(*(_violation(str(item["loc"][0]), item["input"]) for item in error.errors())) from error
+    accepted = _PRIORS.get(Method(method), tuple(PriorPreservation))
+    if resolved.prior_preservation not in accepted:
+        names = " or ".join(accepted)
+        raise invalid_input(
+            "hyperparameters.prior_preservation", resolved.prior_preservation, f"{names} for the method {method}"
+        )
+    return resolved
 
 
 def _violation(name: str, given: object) -> Violation:

@@ -9,9 +9,14 @@ import torch
 
 from detex_core.prompt import AttributeWord, Part, Prompt, SubjectWord, Text
 from detex_trainer.attributes import Attribute
+from detex_trainer.crops import View
 
 PREFIXES = ("a photo of a ", "a picture of a ", "an image of a ", "a close photo of a ", "a ")
 """Ways to begin; several of them, so that the words do not come to depend on one."""
+
+VIEWS = {View.AS_IT_IS: ("",), View.SMALL: ("far away", "very small"), View.NEAR: ("zoomed in", "close up")}
+"""What is said of a photo that is shown small or from near, so that size is not learned as part of the subject (Custom
+Diffusion, Kumari et al. 2023, section 3.3)."""
 
 REGULARISATION_PROMPTS = (
     "a photo of a {class_word}",
@@ -53,6 +58,16 @@ def training_prompt(
     return Prompt(tuple(_joined(parts + _attribute_parts(concept, photo_index, kept))))
 
 
+def class_prompt(class_word: str) -> str:
+    """What is said of any member of the class, in plain words."""
+    return f"{PREFIXES[0]}{class_word}"
+
+
+def view_prefix(view: str) -> str:
+    """What leads to the subject word of a photo that is shown in some view, for example `a far away photo of a `."""
+    return f"a {view} photo of a "
+
+
 def surroundings_prompt(
     concept: str, photo_index: int, kept: Sequence[Attribute], class_word: str, *, prefix: str = PREFIXES[0]
 ) -> Prompt:
@@ -68,6 +83,12 @@ def random_prefix(generator: torch.Generator) -> str:
     """One of the prefixes; the first, which people use most, half of the time."""
     draw = int(torch.randint(0, 2 * (len(PREFIXES) - 1), (), generator=generator))
     return PREFIXES[draw + 1] if draw < len(PREFIXES) - 1 else PREFIXES[0]
+
+
+def random_view(view: View, generator: torch.Generator) -> str:
+    """Words for how a photo is shown; empty where it is shown as it is."""
+    words = VIEWS[view]
+    return words[int(torch.randint(0, len(words), (), generator=generator))]
 
 
 def random_subset(

@@ -98,6 +98,38 @@ DELTA_FORM_FULL: DeltaForm.ValueType  # 2
 """The whole matrices."""
 Global___DeltaForm: _TypeAlias = DeltaForm  # noqa: Y015
 
+class _PriorPreservation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorPreservationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PriorPreservation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIOR_PRESERVATION_UNSPECIFIED: _PriorPreservation.ValueType  # 0
+    """Not given; the trainer takes the default of the method."""
+    PRIOR_PRESERVATION_NONE: _PriorPreservation.ValueType  # 1
+    """Nothing does."""
+    PRIOR_PRESERVATION_IMAGES: _PriorPreservation.ValueType  # 2
+    """Pictures of the class, which the base model draws once and all jobs share, are learned beside the photos."""
+    PRIOR_PRESERVATION_PROMPT: _PriorPreservation.ValueType  # 3
+    """For the class word, on the noisy photos of the step, the prediction stays that of the base model. Takes no pictures."""
+    PRIOR_PRESERVATION_KEY_VALUES: _PriorPreservation.ValueType  # 4
+    """Keys and values of text that has nothing to do with the concept stay as they are. Takes no UNet pass."""
+
+class PriorPreservation(_PriorPreservation, metaclass=_PriorPreservationEnumTypeWrapper):
+    """How a job keeps what the base model knows of the subject's class."""
+
+PRIOR_PRESERVATION_UNSPECIFIED: PriorPreservation.ValueType  # 0
+"""Not given; the trainer takes the default of the method."""
+PRIOR_PRESERVATION_NONE: PriorPreservation.ValueType  # 1
+"""Nothing does."""
+PRIOR_PRESERVATION_IMAGES: PriorPreservation.ValueType  # 2
+"""Pictures of the class, which the base model draws once and all jobs share, are learned beside the photos."""
+PRIOR_PRESERVATION_PROMPT: PriorPreservation.ValueType  # 3
+"""For the class word, on the noisy photos of the step, the prediction stays that of the base model. Takes no pictures."""
+PRIOR_PRESERVATION_KEY_VALUES: PriorPreservation.ValueType  # 4
+"""Keys and values of text that has nothing to do with the concept stay as they are. Takes no UNet pass."""
+Global___PriorPreservation: _TypeAlias = PriorPreservation  # noqa: Y015
+
 class _JobState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -397,6 +429,10 @@ class Hyperparameters(_message.Message):
     DELTA_FORM_FIELD_NUMBER: _builtins.int
     LOW_RANK_ENERGY_FIELD_NUMBER: _builtins.int
     PRIOR_LOSS_WEIGHT_FIELD_NUMBER: _builtins.int
+    PRIOR_PRESERVATION_FIELD_NUMBER: _builtins.int
+    PRIOR_IMAGES_FIELD_NUMBER: _builtins.int
+    UNET_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    LORA_RANK_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Optimisation steps, 1 to 20,000."""
     batch_size: _builtins.int
@@ -426,7 +462,15 @@ class Hyperparameters(_message.Message):
     low_rank_energy: _builtins.float
     """Share of the delta's energy that the low-rank form keeps, above 0 and at most 1."""
     prior_loss_weight: _builtins.float
-    """Weight of the prior-preservation loss, 0 to 10."""
+    """Weight of the prior-preservation loss, 0 to 10; 0 switches it off."""
+    prior_preservation: Global___PriorPreservation.ValueType
+    """What the prior-preservation loss looks at."""
+    prior_images: _builtins.int
+    """Pictures of the class for PRIOR_PRESERVATION_IMAGES, 1 to 1,000."""
+    unet_learning_rate: _builtins.float
+    """Learning rate of the UNet's parameters, METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA only, above 0 and at most 1."""
+    lora_rank: _builtins.int
+    """Rank of the low-rank adaptation, METHOD_DREAMBOOTH_LORA only, 1 to 256."""
     def __init__(
         self,
         *,
@@ -445,10 +489,14 @@ class Hyperparameters(_message.Message):
         delta_form: Global___DeltaForm.ValueType | None = ...,
         low_rank_energy: _builtins.float | None = ...,
         prior_loss_weight: _builtins.float | None = ...,
+        prior_preservation: Global___PriorPreservation.ValueType | None = ...,
+        prior_images: _builtins.int | None = ...,
+        unet_learning_rate: _builtins.float | None = ...,
+        lora_rank: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attribute_keep_probability", b"_attribute_keep_probability", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_low_rank_energy", b"_low_rank_energy", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_loss_weight", b"_prior_loss_weight", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "attention_loss_weight", b"attention_loss_weight", "attribute_keep_probability", b"attribute_keep_probability", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "low_rank_energy", b"low_rank_energy", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_loss_weight", b"prior_loss_weight", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attribute_keep_probability", b"_attribute_keep_probability", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attribute_keep_probability", b"attribute_keep_probability", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attribute_keep_probability", b"_attribute_keep_probability", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_low_rank_energy", b"_low_rank_energy", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_loss_weight", b"_prior_loss_weight", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "attention_loss_weight", b"attention_loss_weight", "attribute_keep_probability", b"attribute_keep_probability", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "low_rank_energy", b"low_rank_energy", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_loss_weight", b"prior_loss_weight", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attribute_keep_probability", b"_attribute_keep_probability", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attribute_keep_probability", b"attribute_keep_probability", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attention_loss_weight: _TypeAlias = _typing.Literal["attention_loss_weight"]  # noqa: Y015
     _WhichOneofArgType__attention_loss_weight: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight"]  # noqa: Y015
@@ -460,6 +508,8 @@ class Hyperparameters(_message.Message):
     _WhichOneofArgType__delta_form: _TypeAlias = _typing.Literal["_delta_form", b"_delta_form"]  # noqa: Y015
     _WhichOneofReturnType__key_value_learning_rate: _TypeAlias = _typing.Literal["key_value_learning_rate"]  # noqa: Y015
     _WhichOneofArgType__key_value_learning_rate: _TypeAlias = _typing.Literal["_key_value_learning_rate", b"_key_value_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__lora_rank: _TypeAlias = _typing.Literal["lora_rank"]  # noqa: Y015
+    _WhichOneofArgType__lora_rank: _TypeAlias = _typing.Literal["_lora_rank", b"_lora_rank"]  # noqa: Y015
     _WhichOneofReturnType__low_rank_energy: _TypeAlias = _typing.Literal["low_rank_energy"]  # noqa: Y015
     _WhichOneofArgType__low_rank_energy: _TypeAlias = _typing.Literal["_low_rank_energy", b"_low_rank_energy"]  # noqa: Y015
     _WhichOneofReturnType__mapper_learning_rate: _TypeAlias = _typing.Literal["mapper_learning_rate"]  # noqa: Y015
@@ -468,8 +518,12 @@ class Hyperparameters(_message.Message):
     _WhichOneofArgType__mask_floor: _TypeAlias = _typing.Literal["_mask_floor", b"_mask_floor"]  # noqa: Y015
     _WhichOneofReturnType__preview_interval_steps: _TypeAlias = _typing.Literal["preview_interval_steps"]  # noqa: Y015
     _WhichOneofArgType__preview_interval_steps: _TypeAlias = _typing.Literal["_preview_interval_steps", b"_preview_interval_steps"]  # noqa: Y015
+    _WhichOneofReturnType__prior_images: _TypeAlias = _typing.Literal["prior_images"]  # noqa: Y015
+    _WhichOneofArgType__prior_images: _TypeAlias = _typing.Literal["_prior_images", b"_prior_images"]  # noqa: Y015
     _WhichOneofReturnType__prior_loss_weight: _TypeAlias = _typing.Literal["prior_loss_weight"]  # noqa: Y015
     _WhichOneofArgType__prior_loss_weight: _TypeAlias = _typing.Literal["_prior_loss_weight", b"_prior_loss_weight"]  # noqa: Y015
+    _WhichOneofReturnType__prior_preservation: _TypeAlias = _typing.Literal["prior_preservation"]  # noqa: Y015
+    _WhichOneofArgType__prior_preservation: _TypeAlias = _typing.Literal["_prior_preservation", b"_prior_preservation"]  # noqa: Y015
     _WhichOneofReturnType__resolution: _TypeAlias = _typing.Literal["resolution"]  # noqa: Y015
     _WhichOneofArgType__resolution: _TypeAlias = _typing.Literal["_resolution", b"_resolution"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
@@ -480,6 +534,8 @@ class Hyperparameters(_message.Message):
     _WhichOneofArgType__subject_learning_rate: _TypeAlias = _typing.Literal["_subject_learning_rate", b"_subject_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__subject_tokens: _TypeAlias = _typing.Literal["subject_tokens"]  # noqa: Y015
     _WhichOneofArgType__subject_tokens: _TypeAlias = _typing.Literal["_subject_tokens", b"_subject_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__unet_learning_rate: _TypeAlias = _typing.Literal["unet_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__unet_learning_rate: _TypeAlias = _typing.Literal["_unet_learning_rate", b"_unet_learning_rate"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attention_loss_weight) -> _WhichOneofReturnType__attention_loss_weight | None: ...
     @_typing.overload
@@ -491,6 +547,8 @@ class Hyperparameters(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__key_value_learning_rate) -> _WhichOneofReturnType__key_value_learning_rate | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lora_rank) -> _WhichOneofReturnType__lora_rank | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__low_rank_energy) -> _WhichOneofReturnType__low_rank_energy | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mapper_learning_rate) -> _WhichOneofReturnType__mapper_learning_rate | None: ...
@@ -499,7 +557,11 @@ class Hyperparameters(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__preview_interval_steps) -> _WhichOneofReturnType__preview_interval_steps | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prior_images) -> _WhichOneofReturnType__prior_images | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prior_loss_weight) -> _WhichOneofReturnType__prior_loss_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prior_preservation) -> _WhichOneofReturnType__prior_preservation | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__resolution) -> _WhichOneofReturnType__resolution | None: ...
     @_typing.overload
@@ -510,6 +572,8 @@ class Hyperparameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__subject_learning_rate) -> _WhichOneofReturnType__subject_learning_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__subject_tokens) -> _WhichOneofReturnType__subject_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unet_learning_rate) -> _WhichOneofReturnType__unet_learning_rate | None: ...
 
 Global___Hyperparameters: _TypeAlias = Hyperparameters  # noqa: Y015
 

@@ -1,6 +1,14 @@
 """Methods of learning a concept. Each makes a `Learner`; the training loop is the same for all."""
 
-from detex_trainer.methods.learner import Learner, ParameterGroup, StepNoise
-from detex_trainer.methods.recipe import MethodRecipe, method_recipe
+from detex_trainer.methods.learner import ConceptLearner, Learner, ParameterGroup, StepNoise
+from detex_trainer.methods.recipe import MethodRecipe, method_recipe, needs_prior_images
 
-__all__ = ["Learner", "MethodRecipe", "ParameterGroup", "StepNoise", "method_recipe"]
+__all__ = [
+    "ConceptLearner",
+    "Learner",
+    "MethodRecipe",
+    "ParameterGroup",
+    "StepNoise",
+    "method_recipe",
+    "needs_prior_images",
+]

@@ -6,6 +6,7 @@ projection.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.key_value_delta import FullDelta, KeyValueDeltas, LayerDelta
 from detex_trainer.mappers import AttributeMapper, FeatureNormalization, MapperShape
 
+RARE_WORD = "sks"
+"""Stands for the subject where a word is wanted that means nothing yet (DreamBooth, Ruiz et al. 2023, section 3.1)."""
+
 _SUBJECT_SPREAD = 0.05  # of the class word's size: several subject tokens must not begin alike
 
 
@@ -24,7 +28,9 @@ class ConceptShape:
     """Which parts are trained, and their form.
 
     Attributes:
-        subject_tokens: S.
+        subject_tokens: S; 0 for as many tokens as the rare word has.
+        subject_start: Whether the subject begins at the class word or at a word that means nothing.
+        trains_subject: Whether the subject embedding is trained.
         attributes: Names of the attributes with a mapper of their own.
         trains_key_values: Whether there are key and value deltas.
         scope: Which tokens of a prompt go through them.
@@ -32,6 +38,8 @@ class ConceptShape:
     """
 
     subject_tokens: int = 1
+    subject_start: Literal["class_word", "rare_word"] = "class_word"
+    trains_subject: bool = True
     attributes: tuple[str, ...] = ()
     trains_key_values: bool = True
     scope: Scope = "words"
@@ -39,7 +47,7 @@ class ConceptShape:
 
 
 class ConceptWords(nn.Module):
-    """The trained parts of one concept; at the start it means what its class word means."""
+    """The trained parts of one concept; at the start it means what its class word means, or nothing."""
 
     def __init__(
         self,
@@ -63,7 +71,9 @@ class ConceptWords(nn.Module):
         self.class_word = class_word
         self.photos = int(photo_features.shape[0])
         device = base_model.device
-        self.subject = nn.Parameter(_initial_subject(base_model, class_word, shape.subject_tokens, generator))
+        start = class_word if shape.subject_start == "class_word" else RARE_WORD
+        initial = _initial_subject(base_model, start, shape.subject_tokens, generator)
+        self.subject = nn.Parameter(initial, requires_grad=shape.trains_subject)
         self.normalization = FeatureNormalization(photo_features.float())
         self.mappers = nn.ModuleDict(
             {
@@ -88,6 +98,11 @@ class ConceptWords(nn.Module):
     def subject_tokens(self) -> int:
         """S."""
         return int(self.subject.shape[0])
+
+    @property
+    def trained_subject(self) -> list[nn.Parameter]:
+        """The subject embedding where it is trained."""
+        return [self.subject] if self.shape.trains_subject else []
 
     @property
     def attribute_counts(self) -> Mapping[str, int]:
@@ -146,11 +161,13 @@ def class_token_embeddings(base_model: BaseModel, words: str) -> Tensor:
     return embeddings.detach().float().clone()
 
 
-def _initial_subject(base_model: BaseModel, class_word: str, tokens: int, generator: torch.Generator) -> Tensor:
-    of_class = class_token_embeddings(base_model, class_word)
+def _initial_subject(base_model: BaseModel, words: str, tokens: int, generator: torch.Generator) -> Tensor:
+    of_words = class_token_embeddings(base_model, words)
+    if tokens == 0:
+        return of_words
     if tokens == 1:
-        return of_class.mean(dim=0, keepdim=True)
-    subject = of_class[torch.arange(tokens) % len(of_class)]
+        return of_words.mean(dim=0, keepdim=True)
+    subject = of_words[torch.arange(tokens) % len(of_words)]
     spread = torch.randn(subject.shape, generator=generator).to(subject.device)
     return subject + _SUBJECT_SPREAD * subject.square().mean().sqrt() * spread
 

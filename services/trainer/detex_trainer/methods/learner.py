@@ -7,7 +7,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
+from detex_diffusion.key_value_delta import KeyValueDeltas
 from detex_trainer.dataset import Batch
 from detex_trainer.methods.unet_pass import PassOutput, PassRows
 
@@ -60,6 +62,20 @@ class Learner(Protocol):
 
     def concept(self) -> Concept:
         """The concept as it stands, detached from training; its tensors share no memory with what is trained."""
+
+
+class ConceptLearner(Learner, Protocol):
+    """A learner of a concept on a base model."""
+
+    @property
+    def base_model(self) -> BaseModel:
+        """The base model, with the UNet in training in place of its own where one is trained."""
+
+    def key_value_deltas(self) -> KeyValueDeltas:
+        """Deltas of keys and values by layer, made of the parameters themselves; empty where none are trained."""
+
+    def delta_share(self) -> float:
+        """Size of what was added to the base model's weights as a share of them: |dW| / |W|, Frobenius norms."""
 
 
 class DrawnStep(Protocol):

@@ -7,7 +7,7 @@ import torch
 
 from detex_core.prompt import Prompt
 from detex_trainer.attributes import Attribute, Region, explained_regions
-from detex_trainer.prompts import random_prefix, random_subset, surroundings_prompt, training_prompt
+from detex_trainer.prompts import random_prefix, random_subset, surroundings_prompt, training_prompt, view_prefix
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,12 @@ class PhotoPrompts:
     keep_probability: float
     surroundings_probability: float = 0.0
 
-    def draw(self, photo_index: int, generator: torch.Generator) -> PhotoPrompt:
-        """A random prompt for a photo."""
+    def draw(self, photo_index: int, generator: torch.Generator, view: str = "") -> PhotoPrompt:
+        """A random prompt for a photo; `view` is what is to be said of how it is shown, see `Batch`."""
         kept = random_subset(self.attributes, self.keep_probability, generator)
         prefix = random_prefix(generator)
+        if view:
+            prefix = view_prefix(view)
         without_subject = bool(torch.rand((), generator=generator) < self.surroundings_probability)
         explained = explained_regions(self.attributes, kept)
         if without_subject and Region.BACKGROUND in explained:

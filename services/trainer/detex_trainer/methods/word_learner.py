@@ -10,19 +10,21 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from detex_core.prompt import AttributeWord, Prompt, parse_prompt
+from detex_core.prompt import AttributeWord, Prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.cross_attention import cross_attention_sizes
-from detex_diffusion.text import TokenizedPrompt, encode, tokenize
+from detex_diffusion.key_value_delta import KeyValueDeltas
+from detex_diffusion.text import TokenizedPrompt, tokenize
 from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.dataset import Batch, PhotoSet
-from detex_trainer.hyperparameters import Hyperparameters
+from detex_trainer.hyperparameters import Hyperparameters, PriorPreservation
 from detex_trainer.masks import downsample_masks
 from detex_trainer.methods.concept_words import ConceptShape, ConceptWords, parameters_of
 from detex_trainer.methods.learner import ParameterGroup, StepNoise
 from detex_trainer.methods.photo_prompts import PhotoPrompt, PhotoPrompts
+from detex_trainer.methods.regularisation import regularisation_states
 from detex_trainer.methods.unet_pass import PassOutput, PassRows, run_pass
 from detex_trainer.methods.word_step import StepOutput, WordStep
 from detex_trainer.objective import (
@@ -34,7 +36,6 @@ from detex_trainer.objective import (
     region_weights,
     word_attention,
 )
-from detex_trainer.prompts import REGULARISATION_PROMPTS
 
 _REMEMBERED_PROMPTS = 4_096
 
@@ -71,7 +72,7 @@ class WordLearner:
                 the subject word, and is judged by the surroundings alone.
             min_snr_gamma: Clamp of the signal-to-noise weights of the denoising steps; None for no weights.
         """
-        self._base_model = base_model
+        self.base_model = base_model
         self._name = name
         self._attributes = tuple(attributes)
         self._photo_set = photo_set
@@ -94,7 +95,9 @@ class WordLearner:
         nearest = min(sizes.values(), key=lambda size: abs(size[0] - self._map_side))
         self._map_side = nearest[0]
         self._map_layers = tuple(layer for layer, size in sizes.items() if size == nearest)
-        self._regularisation = self._encode_regularisation() if hyperparameters.prior_loss_weight else []
+        regularised = hyperparameters.prior_preservation is PriorPreservation.KEY_VALUES
+        regularised = regularised and hyperparameters.prior_loss_weight > 0
+        self._regularisation = regularisation_states(base_model, class_word) if regularised else []
         # Prompts of a training set are few and come again and again.
         self._read = functools.lru_cache(_REMEMBERED_PROMPTS)(self._tokenized_with_groups)
 
@@ -102,7 +105,7 @@ class WordLearner:
         """Subject, mappers, projections: those that there are."""
         hyperparameters, words = self._hyperparameters, self.words
         groups = [
-            ParameterGroup("subject", [words.subject], hyperparameters.subject_learning_rate),
+            ParameterGroup("subject", words.trained_subject, hyperparameters.subject_learning_rate),
             ParameterGroup("mappers", parameters_of([words.mappers]), hyperparameters.mapper_learning_rate),
             ParameterGroup("key_value", list(words.deltas), hyperparameters.key_value_learning_rate),
         ]
@@ -111,11 +114,12 @@ class WordLearner:
     def losses(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> Mapping[str, Tensor]:
         """`denoising`, `attention` and `prior` where they have a weight, and `total`."""
         step = self.draw_step(batch, noise, generator)
-        return self.step_losses(step, run_pass(self._base_model, self._unet, [step.rows])[0])
+        return self.step_losses(step, run_pass(self.base_model, self._unet, [step.rows])[0])
 
     def draw_step(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> WordStep:
         """Draw what a step says of its photos; see `PackableLearner`."""
-        prompts = [self.prompts.draw(index, generator) for index in batch.photo_indices]
+        shown = zip(batch.photo_indices, batch.views, strict=True)
+        prompts = [self.prompts.draw(index, generator, view) for index, view in shown]
         regularisation = None
         if self._regularisation and self.words.layers:
             drawn = int(torch.randint(0, len(self._regularisation), (), generator=generator))
@@ -146,7 +150,7 @@ class WordLearner:
         weights = region_weights(batch.masks, subject, background, self._hyperparameters.mask_floor, batch.valid)
         step_weights = None
         if self._min_snr_gamma is not None:
-            step_weights = self._base_model.noise_schedule.min_snr_weights(noise.timesteps.cpu(), self._min_snr_gamma)
+            step_weights = self.base_model.noise_schedule.min_snr_weights(noise.timesteps.cpu(), self._min_snr_gamma)
             step_weights = step_weights.to(device)
         return masked_denoising_loss(output.prediction, output.target, weights, step_weights)
 
@@ -176,7 +180,7 @@ class WordLearner:
     ) -> StepOutput:
         """Predict the noise of a batch under its prompts, differentiable in all that is trained."""
         step = self._step(batch, noise, prompts, None, with_attention=with_attention)
-        return self._seen(step, run_pass(self._base_model, self._unet, [step.rows])[0])
+        return self._seen(step, run_pass(self.base_model, self._unet, [step.rows])[0])
 
     def _step(
         self,
@@ -207,7 +211,7 @@ class WordLearner:
             prompt_of_row=places,
             owned=owned,
             deltas=words.key_value_deltas(),
-            latents=self._base_model.noise_schedule.add_noise(batch.latents, noise.noise, noise.timesteps),
+            latents=self.base_model.noise_schedule.add_noise(batch.latents, noise.noise, noise.timesteps),
             timesteps=noise.timesteps,
             map_layers=self._map_layers if with_attention else (),
         )
@@ -215,7 +219,7 @@ class WordLearner:
 
     def _seen(self, step: WordStep, output: PassOutput) -> StepOutput:
         """What the UNet has made of a step."""
-        target = self._base_model.noise_schedule.target(step.batch.latents, step.noise.noise, step.noise.timesteps)
+        target = self.base_model.noise_schedule.target(step.batch.latents, step.noise.noise, step.noise.timesteps)
         if not output.maps:
             nothing = torch.zeros(len(step.prompts), 0, 1, 1)
             return StepOutput(output.prediction, target, nothing, nothing, nothing[:, :, 0, 0] > 0)
@@ -233,6 +237,14 @@ class WordLearner:
         """The concept as it stands."""
         return self.words.concept(self._name, self._features)
 
+    def key_value_deltas(self) -> KeyValueDeltas:
+        """The deltas by layer, made of the parameters themselves."""
+        return self.words.key_value_deltas()
+
+    def delta_share(self) -> float:
+        """Size of the deltas as a share of the projections' own."""
+        return self.words.delta_share()
+
     def _embeddings(self, tokenized: TokenizedPrompt, features: Tensor) -> Tensor | None:
         """Embeddings (W, E) of the words of a prompt, its attribute words from the features (P,) of its photo."""
         rows = []
@@ -249,7 +261,7 @@ class WordLearner:
 
     def _tokenized_with_groups(self, prompt: Prompt) -> tuple[TokenizedPrompt, Tensor]:
         """The tokens of a prompt, and (G, T), 1 at the words of a group."""
-        tokenized = tokenize(prompt, {self._name: self.words}, self._base_model.tokenizer)
+        tokenized = tokenize(prompt, {self._name: self.words}, self.base_model.tokenizer)
         return tokenized, self._groups(tokenized)
 
     def _groups(self, tokenized: TokenizedPrompt) -> Tensor:
@@ -264,11 +276,3 @@ class WordLearner:
             elif any(a.name == attribute and a.region is Region.BACKGROUND for a in self._attributes):
                 groups[1, position] = 1
         return groups
-
-    def _encode_regularisation(self) -> list[Tensor]:
-        """Hidden states (T', E) of the regularisation prompts up to their end."""
-        prompts = [text.format(class_word=self.words.class_word) for text in REGULARISATION_PROMPTS]
-        tokenized = [tokenize(parse_prompt(text), {}, self._base_model.tokenizer) for text in prompts]
-        with torch.no_grad():
-            hidden = encode(self._base_model, tokenized).float()
-        return [each[: prompt.length] for each, prompt in zip(hidden, tokenized, strict=True)]

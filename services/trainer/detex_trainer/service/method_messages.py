@@ -2,7 +2,7 @@
 
 from detex_core.errors import invalid_input
 from detex_protos.v1 import common_pb2, trainer_pb2
-from detex_trainer.hyperparameters import DeltaForm, Hyperparameters, Method
+from detex_trainer.hyperparameters import DeltaForm, Hyperparameters, Method, PriorPreservation
 
 _METHODS = {
     common_pb2.METHOD_UNSPECIFIED: Method.DETEX,
@@ -19,6 +19,13 @@ _DELTA_FORMS = {
     trainer_pb2.DELTA_FORM_FULL: DeltaForm.FULL,
 }
 _DELTA_FORM_MESSAGES = {form: message for message, form in _DELTA_FORMS.items() if message}
+_PRIOR_PRESERVATIONS = {
+    trainer_pb2.PRIOR_PRESERVATION_NONE: PriorPreservation.NONE,
+    trainer_pb2.PRIOR_PRESERVATION_IMAGES: PriorPreservation.IMAGES,
+    trainer_pb2.PRIOR_PRESERVATION_PROMPT: PriorPreservation.PROMPT,
+    trainer_pb2.PRIOR_PRESERVATION_KEY_VALUES: PriorPreservation.KEY_VALUES,
+}
+_PRIOR_PRESERVATION_MESSAGES = {kind: message for message, kind in _PRIOR_PRESERVATIONS.items()}
 
 
 def read_method(method: int) -> Method:
@@ -35,9 +42,9 @@ def method_message(method: str) -> common_pb2.Method.ValueType:
 
 
 def read_hyperparameters(message: trainer_pb2.Hyperparameters) -> dict[str, int | float | str]:
-    """The knobs that a message sets, by name; raises InvalidInputError for a delta form that is none."""
+    """The knobs that a message sets, by name; raises InvalidInputError where a number stands for no member."""
     knobs: dict[str, int | float | str] = {
-        field.name: value for field, value in message.ListFields() if field.name != "delta_form"
+        field.name: value for field, value in message.ListFields() if field.enum_type is None
     }
     # ListFields leaves out optional fields only where they are absent, so a knob set to 0 is among them.
     if message.HasField("delta_form"):
@@ -46,10 +53,20 @@ def read_hyperparameters(message: trainer_pb2.Hyperparameters) -> dict[str, int 
             accepted = "DELTA_FORM_LOW_RANK or DELTA_FORM_FULL"
             raise invalid_input("hyperparameters.delta_form", message.delta_form, accepted)
         knobs["delta_form"] = form.value
+    if message.HasField("prior_preservation") and message.prior_preservation:
+        kind = _PRIOR_PRESERVATIONS.get(message.prior_preservation)
+        if kind is None:
+            accepted = ", ".join(trainer_pb2.PriorPreservation.Name(number) for number in _PRIOR_PRESERVATIONS)
+            raise invalid_input("hyperparameters.prior_preservation", message.prior_preservation, accepted)
+        knobs["prior_preservation"] = kind.value
     return knobs
 
 
 def hyperparameters_message(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
     """All knobs as callers see them."""
-    knobs = hyperparameters.model_dump(exclude={"delta_form"})
-    return trainer_pb2.Hyperparameters(**knobs, delta_form=_DELTA_FORM_MESSAGES[hyperparameters.delta_form])
+    knobs = hyperparameters.model_dump(exclude={"delta_form", "prior_preservation"})
+    return trainer_pb2.Hyperparameters(
+        **knobs,
+        delta_form=_DELTA_FORM_MESSAGES[hyperparameters.delta_form],
+        prior_preservation=_PRIOR_PRESERVATION_MESSAGES[hyperparameters.prior_preservation],
+    )

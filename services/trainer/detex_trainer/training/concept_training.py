@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from detex_core.artifact import Manifest
 from detex_core.errors import DetexError, FailedPreconditionError
@@ -16,13 +17,14 @@ from detex_trainer.dataset import MaskedPhoto, PhotoSet, prepare_photos, trainin
 from detex_trainer.failures import TrainingStopped
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.masks import mask_from_image, whole_picture
-from detex_trainer.methods import MethodRecipe, method_recipe
+from detex_trainer.methods import MethodRecipe, method_recipe, needs_prior_images
 from detex_trainer.progress import JobPhase, JobProgress, ProgressReporter
 from detex_trainer.report import make_report
 from detex_trainer.segmenters import Segmenter, SubjectNotFoundError, open_segmenter
 from detex_trainer.training.checkpointing import Checkpointer, course_digest
 from detex_trainer.training.evaluation import measure
 from detex_trainer.training.loop import StepListener, train
+from detex_trainer.training.prior_images import prior_latents, prior_pictures
 from detex_trainer.training.progress_meter import ProgressMeter
 from detex_trainer.training.publication import publish, write_concept
 from detex_trainer.training.run import TrainingRun
@@ -119,6 +121,7 @@ class ConceptTraining:
             self._photo_set,
             hyperparameters,
             generator,
+            _prior(spec, training_set.record.class_word, base_model, store, should_stop),
         )
         self._learner = learner
         self._before = measure(learner, self._photo_set, base_model.noise_schedule)
@@ -156,7 +159,7 @@ class ConceptTraining:
             before=self._before,
             after=measure(self._learner, self._photo_set, self._base_model.noise_schedule),
             losses=losses,
-            delta_share=self._learner.words.delta_share(),
+            delta_share=self._learner.delta_share(),
             energy_kept=written.energy_kept,
             steps=steps,
             seconds=seconds,
@@ -211,20 +214,39 @@ def prepare(
     photos = [_masked(photo, recipe.uses_masks, segmenter) for photo in training_set.photos]
     side = training_side(base_model, resolution)
     return prepare_photos(
-        photos, base_model, side, recipe.versions, recipe.augmentation, generator, with_features=with_features
+        photos,
+        base_model,
+        side,
+        recipe.versions,
+        recipe.augmentation,
+        generator,
+        with_features=with_features,
+        resizes=recipe.resizes,
     )
 
 
 def _masked(photo: TrainingPhoto, uses_masks: bool, segmenter: Segmenter) -> MaskedPhoto:
     caption = photo.record.caption
-    if not uses_masks:
-        return MaskedPhoto(photo.picture, whole_picture(*photo.picture.size), caption)
-    if photo.mask is not None:
-        return MaskedPhoto(photo.picture, mask_from_image(photo.mask), caption)
     try:
-        return MaskedPhoto(photo.picture, segmenter.segment(photo.picture), caption)
+        mask = segmenter.segment(photo.picture) if photo.mask is None else mask_from_image(photo.mask)
     except SubjectNotFoundError as error:
-        raise SubjectNotFoundError(f"Photo {photo.record.photo_index}: {error.message}") from error
+        if uses_masks:
+            raise SubjectNotFoundError(f"Photo {photo.record.photo_index}: {error.message}") from error
+        mask = whole_picture(*photo.picture.size)
+    if uses_masks:
+        return MaskedPhoto(photo.picture, mask, caption)
+    return MaskedPhoto(photo.picture, whole_picture(*photo.picture.size), caption, subject=mask)
+
+
+def _prior(
+    spec: JobSpec, class_word: str, base_model: BaseModel, store: ObjectStore, should_stop: Callable[[], bool]
+) -> Tensor | None:
+    """Latents of pictures of the class where the job learns them, else None."""
+    hyperparameters = spec.hyperparameters
+    if not needs_prior_images(hyperparameters):
+        return None
+    pictures = prior_pictures(store, base_model, class_word, hyperparameters.prior_images, should_stop)
+    return prior_latents(base_model, pictures, training_side(base_model, hyperparameters.resolution))
 
 
 def base_model_of(spec: JobSpec, store: ObjectStore) -> BaseModel:

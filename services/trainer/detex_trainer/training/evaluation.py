@@ -20,7 +20,7 @@ def measure(learner: Learner, photo_set: PhotoSet, noise_schedule: NoiseSchedule
     """
     generator = torch.Generator().manual_seed(_SEED)
     photos = range(min(photo_set.photos, _MOST_PHOTOS))
-    batch = photo_set.batch(photos, [0] * len(photos))
+    batch = photo_set.report_batch(photos)
     sums: dict[str, float] = {}
     for share in _SHARES:
         timestep = int(share * (noise_schedule.training_timesteps - 1))

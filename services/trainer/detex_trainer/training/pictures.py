@@ -17,6 +17,7 @@ from detex_diffusion.latents import decode_latents, initial_noise, to_images
 from detex_diffusion.solver import Solver, guide, scale_input, solver_step, step_table
 from detex_diffusion.text import encode, tokenize, word_embeddings
 from detex_diffusion.unet import KeyValueUNet
+from detex_diffusion.unet_delta import unet_with_delta
 
 
 @torch.no_grad()
@@ -28,28 +29,35 @@ def draw_pictures(
     seeds: Sequence[int],
     steps: int = 20,
     guidance_scale: float = 5.0,
+    solver: Solver = Solver.DDIM,
 ) -> list[Image.Image]:
     """Draw a picture for each prompt.
 
     Args:
         base_model: On any device.
         prompts: B prompts in the prompt language.
-        concepts: By the names that the prompts use, on the base model's device and of its type.
+        concepts: By the names that the prompts use, on the base model's device and of its type; at most one of them may
+            have deltas of the UNet itself, with which then all pictures are drawn.
         seeds: B seeds of the initial noise.
         steps: Denoising steps.
         guidance_scale: Of classifier-free guidance.
+        solver: How the reverse diffusion is solved.
 
     Raises:
         InvalidInputError: A prompt names something that is not there.
     """
+    drawing = base_model.unet
+    for concept in concepts.values():
+        if concept.unet_delta:
+            drawing, _ = unet_with_delta(drawing, concept.unet_delta)
     rows = []
     for text in [*prompts, *[""] * len(prompts)]:
         tokenized = tokenize(parse_prompt(text), concepts, base_model.tokenizer)
         hidden = encode(base_model, [tokenized], [word_embeddings(tokenized, concepts)])
-        rows.append(key_values(base_model.unet, hidden[0], tokenized.owners, [concepts[n] for n in tokenized.concepts]))
+        rows.append(key_values(drawing, hidden[0], tokenized.owners, [concepts[n] for n in tokenized.concepts]))
     batch = KeyValueBatch.stack(rows)
-    unet = KeyValueUNet(base_model.unet)
-    table = step_table(base_model.noise_schedule, Solver.DDIM, steps)
+    unet = KeyValueUNet(drawing)
+    table = step_table(base_model.noise_schedule, solver, steps)
     shape = base_model.latent_shape()
     latents = torch.stack([initial_noise(seed, shape) for seed in seeds]) * table.initial_noise_scale
     latents = latents.to(base_model.device)
