@@ -1,0 +1,1 @@
+"""How well methods of customization do, measured where the truth is known."""
