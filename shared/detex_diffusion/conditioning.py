@@ -106,6 +106,13 @@ class KeyValueBatch:
         mask = torch.arange(longest, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
         return cls(layers, mask, regional)
 
+    def attend(self, layer: str, query: Tensor) -> Tensor:
+        """What a cross-attention layer reads: (B, H, N, D) for queries (B, H, N, D) of N image positions."""
+        key, value = self.layers[layer]
+        mask = None if self.mask is None else self.mask[:, None, None, :]  # (B, 1, 1, T)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return attended if self.regional is None else self.regional.attend(layer, query, attended)
+
     def row(self, index: int) -> PromptKeyValues:
         """Keys and values of one row, without what was filled up, and without regions."""
         length = None if self.mask is None else int(self.mask[index].sum().item())

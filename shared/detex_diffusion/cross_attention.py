@@ -4,13 +4,12 @@ Legend: B rows, N image positions, T text positions, H heads, D head dim, M chos
 """
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
-from torch.nn import functional
 
 KEY_VALUES = "key_values"
 RECORDER = "recorder"
@@ -36,6 +35,17 @@ def cross_attention_sizes(unet: UNet2DConditionModel, height: int, width: int) -
         # A downsampler halves and rounds up (convolution of width 3, stride 2, padding 1).
         sizes[name] = (-(-height // 2**level), -(-width // 2**level))
     return sizes
+
+
+class AttendedText(Protocol):
+    """The text of B rows as cross-attention reads it, for example `conditioning.KeyValueBatch`."""
+
+    @property
+    def rows(self) -> int:
+        """B."""
+
+    def attend(self, layer: str, query: Tensor) -> Tensor:
+        """What the layer of a name reads for queries (B, H, N, D): (B, H, N, D)."""
 
 
 class AttentionRecorder:
@@ -87,10 +97,10 @@ class KeyValueProcessor:
             plain: Tensor = self.plain(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
             return plain
         rows, positions, _ = hidden_states.shape
-        key, value = key_values.layers[self.layer]  # (B, H, T, D)
         query = attn.to_q(hidden_states).view(rows, positions, attn.heads, -1).transpose(1, 2)  # (B, H, N, D)
-        mask = None if key_values.mask is None else key_values.mask[:, None, None, :]  # (B, 1, 1, T)
         if recorder is not None and self.layer in recorder.layers:
+            key, value = key_values.layers[self.layer]  # (B, H, T, D)
+            mask = None if key_values.mask is None else key_values.mask[:, None, None, :]  # (B, 1, 1, T)
             # Scaled first: products of half-precision queries and keys may overflow.
             scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, N, T)
             scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -100,9 +110,7 @@ class KeyValueProcessor:
             recorder.record(self.layer, probabilities)
             attended = probabilities.to(value.dtype) @ value
         else:
-            attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            if key_values.regional is not None:
-                attended = key_values.regional.attend(self.layer, query, attended)
+            attended = key_values.attend(self.layer, query)
         attended = attended.transpose(1, 2).reshape(rows, positions, -1)
         projected: Tensor = attn.to_out[1](attn.to_out[0](attended))
         return projected.div(attn.rescale_output_factor)

@@ -12,6 +12,7 @@ from detex_diffusion.conditioning import KeyValueBatch
 from detex_diffusion.cross_attention import (
     KEY_VALUES,
     RECORDER,
+    AttendedText,
     AttentionRecorder,
     cross_attention_sizes,
     install_processors,
@@ -32,7 +33,7 @@ class KeyValueUNet:
         install_processors(unet)
         self.unet = unet
 
-    def __call__(self, latents: Tensor, timesteps: Tensor, key_values: KeyValueBatch) -> Tensor:
+    def __call__(self, latents: Tensor, timesteps: Tensor, key_values: AttendedText) -> Tensor:
         """What the UNet predicts.
 
         Args:
@@ -77,7 +78,7 @@ class KeyValueUNet:
         return prediction, {layer: maps.view(*maps.shape[:2], *sizes[layer]) for layer, maps in recorder.maps.items()}
 
     def _predict(
-        self, latents: Tensor, timesteps: Tensor, key_values: KeyValueBatch, recorder: AttentionRecorder | None
+        self, latents: Tensor, timesteps: Tensor, key_values: AttendedText, recorder: AttentionRecorder | None
     ) -> Tensor:
         if key_values.rows != latents.shape[0]:
             raise ValueError(f"{latents.shape[0]} rows of latents came with keys and values of {key_values.rows} rows")

@@ -6,7 +6,5 @@ from torch.nn import functional
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Vaswani et al. 2017 (arXiv 1706.03762), equation 1, with no mask; all tensors (B, N, H, D)."""
-    attended = functional.scaled_dot_product_attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    )
-    return attended.transpose(1, 2)
+    heads_first = [tensor.transpose(1, 2) for tensor in (query, key, value)]
+    return functional.scaled_dot_product_attention(heads_first[0], heads_first[1], heads_first[2]).transpose(1, 2)

@@ -1,0 +1,151 @@
+"""What computes each operation: decided once from settings, device and type, said in the log, counted when taken.
+
+Nothing falls back in silence. `auto` takes the kernel where the table below says so and the device can run it; an
+implementation that is asked for by name and cannot run is an error when the process starts.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+
+from detex_core.errors import invalid_input
+from detex_generator.kernels.availability import why_unavailable
+from detex_generator.kernels.operation import Implementation, KernelUnavailableError, Operation
+
+AUTO = "auto"
+LARGEST_HEAD_DIM = 256
+
+_ATTENTION = (Operation.SEGMENTED_ATTENTION, Operation.SELF_ATTENTION)
+
+PREFERENCES: Mapping[Operation, tuple[Implementation, str]] = MappingProxyType(
+    {
+        Operation.SEGMENTED_ATTENTION: (Implementation.TRITON, "torch has no one call for it"),
+        Operation.GUIDED_SOLVER_STEP: (Implementation.TRITON, "one launch in place of about twelve"),
+        Operation.SELF_ATTENTION: (Implementation.TORCH, "not measured to beat cuDNN and FlashAttention"),
+        Operation.GEGLU: (Implementation.TORCH, "not measured to beat cuBLAS and a product"),
+        Operation.GROUP_NORM_SILU: (Implementation.TORCH, "not measured to beat cuDNN"),
+    }
+)
+"""What `auto` takes on a GPU, and why. A kernel with a tuned library as its peer is taken only once it was measured to
+win (`python -m benchmarks.kernels`)."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What computes an operation, and why."""
+
+    implementation: Implementation
+    reason: str
+
+
+def parse_kernels(text: str) -> dict[Operation, Implementation]:
+    """Implementations that are asked for by name; operations that are not in the answer are `auto`.
+
+    Args:
+        text: `auto`, `torch` or `triton` for all operations, or a list such as `self_attention=triton,geglu=torch`;
+            what a list does not name is `auto`.
+
+    Raises:
+        InvalidInputError: It is none of these.
+    """
+    accepted = (
+        f"{AUTO}, {', '.join(Implementation)}, or a list of operation=implementation with the operations "
+        f"{', '.join(Operation)}"
+    )
+    words = [word.strip() for word in text.split(",")]
+    if len(words) == 1 and "=" not in words[0]:
+        if words[0] == AUTO:
+            return {}
+        if words[0] not in set(Implementation):
+            raise invalid_input("kernels", repr(text), accepted)
+        return dict.fromkeys(Operation, Implementation(words[0]))
+    asked: dict[Operation, Implementation] = {}
+    for word in words:
+        operation, _, implementation = (part.strip() for part in word.partition("="))
+        if operation not in set(Operation) or operation in asked:
+            raise invalid_input("kernels", repr(text), accepted)
+        if implementation == AUTO:
+            continue
+        if implementation not in set(Implementation):
+            raise invalid_input("kernels", repr(text), accepted)
+        asked[Operation(operation)] = Implementation(implementation)
+    return asked
+
+
+class KernelChoice:
+    """What computes each operation on one device with tensors of one type; safe to use from several threads.
+
+    Attributes:
+        decisions: By operation.
+    """
+
+    def __init__(self, text: str, device: torch.device, dtype: torch.dtype) -> None:
+        """Decide.
+
+        Args:
+            text: As `parse_kernels` takes it.
+            device: Where tensors are.
+            dtype: Of the UNet.
+
+        Raises:
+            InvalidInputError: The text is not accepted.
+            KernelUnavailableError: A kernel is asked for by name that cannot run here.
+        """
+        asked = parse_kernels(text)
+        obstacle = why_unavailable(device, dtype)
+        self.decisions: Mapping[Operation, Decision] = MappingProxyType(
+            {operation: _decision(operation, asked.get(operation), obstacle) for operation in Operation}
+        )
+        self._lock = threading.Lock()
+        self._taken: Counter[tuple[Operation, Implementation]] = Counter()
+
+    def take(self, operation: Operation, *, head_dim: int | None = None) -> Implementation:
+        """What is to compute an operation now; counts it.
+
+        Args:
+            operation: Which.
+            head_dim: Of an attention.
+
+        Raises:
+            KernelUnavailableError: The kernel was asked for and does not compute this head dim.
+        """
+        implementation = self.decisions[operation].implementation
+        fits = operation not in _ATTENTION or (head_dim is not None and 1 <= head_dim <= LARGEST_HEAD_DIM)
+        if implementation is Implementation.TRITON and not fits:
+            raise KernelUnavailableError(
+                f"The Triton kernel of {operation.value} takes head dims 1 to {LARGEST_HEAD_DIM}; given is {head_dim}."
+            )
+        with self._lock:
+            self._taken[operation, implementation] += 1
+        return implementation
+
+    def taken(self) -> dict[tuple[Operation, Implementation], int]:
+        """How often each implementation was taken. A CUDA graph takes when it is captured, not when it is replayed."""
+        with self._lock:
+            return dict(self._taken)
+
+    def uses(self, operation: Operation) -> bool:
+        """Whether the Triton kernel computes an operation."""
+        return self.decisions[operation].implementation is Implementation.TRITON
+
+    def describe(self) -> str:
+        """One line for the log."""
+        return "; ".join(
+            f"{operation.value} by {decision.implementation.value} ({decision.reason})"
+            for operation, decision in self.decisions.items()
+        )
+
+
+def _decision(operation: Operation, asked: Implementation | None, obstacle: str | None) -> Decision:
+    if asked is Implementation.TRITON and obstacle is not None:
+        raise KernelUnavailableError(f"kernels: {operation.value} is asked for by triton, but {obstacle}.")
+    if asked is not None:
+        return Decision(asked, "as asked for")
+    implementation, reason = PREFERENCES[operation]
+    if implementation is Implementation.TRITON and obstacle is not None:
+        return Decision(Implementation.TORCH, obstacle)
+    return Decision(implementation, reason)
