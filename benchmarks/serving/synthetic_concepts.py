@@ -5,6 +5,7 @@ What they look like is of no matter here: serving costs depend on sizes alone.
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ def synthetic_concept(base_model: BaseModel, seed: int) -> Concept:
     def normal(rows: int, columns: int, size: float) -> Tensor:
         return torch.randn(rows, columns, generator=generator) * size
 
-    def delta(weight: Tensor) -> LowRankDelta:
+    def delta(projection: Any) -> LowRankDelta:
+        weight = projection.weight
         rows, columns = weight.shape
         return LowRankDelta(
             up=normal(rows, RANK, _DELTA_SIZE), down=normal(RANK, columns, 1.0) * float(weight.float().std())
@@ -51,7 +53,7 @@ def synthetic_concept(base_model: BaseModel, seed: int) -> Concept:
         subject=normal(1, width, scale),
         attributes={name: normal(PHOTOS, width, scale) for name in ("pose", "background")},
         key_value={
-            name: LayerDelta(to_k=delta(module.to_k.weight), to_v=delta(module.to_v.weight))
+            name: LayerDelta(to_k=delta(module.to_k), to_v=delta(module.to_v))
             for name, module in cross_attention_layers(base_model.unet).items()
         },
     )

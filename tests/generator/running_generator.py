@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 import grpc
+import grpc.aio
 import numpy as np
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
@@ -147,7 +148,7 @@ class Refusal:
     """A status with its google.rpc details."""
 
     def __init__(self, error: grpc.RpcError) -> None:
-        assert isinstance(error, grpc.Call)
+        assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
         self.code = error.code()
         self.message = error.details()
         self.reason = ""

@@ -162,6 +162,32 @@ def test_a_flipped_bit_is_refused_and_never_cached(
     assert cache.get(cache.resolve("default", "mug"), base_model).class_word == "mug"
 
 
+def test_an_artifact_replaced_while_it_loads_is_refused_and_others_load(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    """The file that its manifest names is swapped after the manifest has been read."""
+    for seed, name in enumerate(("mug", "bowl")):
+        publish(own_store, base_model, name, random_concept(base_model, seed))
+    cache, registry = make_cache()
+    mug, bowl = (cache.resolve("default", name) for name in ("mug", "bowl"))
+    keys = {
+        name: f"concepts/default/{name}/{stored.manifest.version}/concept.safetensors"
+        for name, stored in (("mug", mug), ("bowl", bowl))
+    }
+    true_content = own_store.get(keys["mug"])
+    own_store.put(keys["mug"], own_store.get(keys["bowl"]))
+    with ThreadPoolExecutor(2) as pool:
+        of_mug, of_bowl = (pool.submit(cache.get, stored, base_model) for stored in (mug, bowl))
+        with pytest.raises(DataLossError):
+            of_mug.result(30)
+        assert of_bowl.result(30).class_word == "mug"
+    assert [resident.key.name for resident in cache.residents("default")] == ["bowl"]
+    assert registry.get_sample_value("detex_generator_concept_cache_loads_total", HOST | {"outcome": "failed"}) == 1
+    own_store.put(keys["mug"], true_content)
+    expected = random_concept(base_model, 0).tensors()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in cache.get(mug, base_model).tensors().items())
+
+
 def test_a_concept_of_another_base_model_is_refused_before_it_is_read(
     make_cache: MakeCache, own_store: CountingStore, base_models: dict[str, BaseModel]
 ) -> None:

@@ -23,20 +23,28 @@ class StoreBreaker:
     use from several threads.
     """
 
-    def __init__(self, shortest_seconds: float, longest_seconds: float, metrics: GeneratorMetrics) -> None:
+    def __init__(
+        self,
+        shortest_seconds: float,
+        longest_seconds: float,
+        metrics: GeneratorMetrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Begin closed.
 
         Args:
             shortest_seconds: Delay after the first failure.
             longest_seconds: Bound of the delay.
             metrics: Hears of failures and refusals, and whether the store answers.
+            clock: Seconds that never go back.
         """
+        self._clock = clock
         self._shortest_seconds = shortest_seconds
         self._longest_seconds = longest_seconds
         self._metrics = metrics
         self._lock = threading.Lock()
         self._delay_seconds = 0.0  # 0 while the store answers
-        self._next_try = 0.0  # of time.monotonic
+        self._next_try = 0.0  # of the clock
         self._trying = False
 
     def ask(self, question: Callable[[], Answer]) -> Answer:
@@ -67,7 +75,7 @@ class StoreBreaker:
         with self._lock:
             if not self._delay_seconds:
                 return False
-            left = self._next_try - time.monotonic()
+            left = self._next_try - self._clock()
             if left > 0 or self._trying:
                 self._metrics.store_refusals.inc()
                 raise UnavailableError(
@@ -82,7 +90,7 @@ class StoreBreaker:
         self._metrics.store_failures.inc()
         with self._lock:
             first = not self._delay_seconds
-            now = time.monotonic()
+            now = self._clock()
             if first or now >= self._next_try:  # of many that failed together one counts
                 doubled = 2 * self._delay_seconds or self._shortest_seconds
                 self._delay_seconds = min(doubled, self._longest_seconds)

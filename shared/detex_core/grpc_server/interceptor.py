@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from detex_core.errors import UnavailableError
+from detex_core.errors import UnavailableError, invalid_input
 from detex_core.grpc_server.call_metrics import CallMetrics
 from detex_core.grpc_server.status import as_domain_error, rich_status
 from detex_core.logging import add_log_fields
@@ -99,23 +99,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             case _:
                 method = _Method("BIDI_STREAM", service, name)
                 wrapped, make = handler.stream_stream, grpc.stream_stream_rpc_method_handler
-        behaviour = self._streaming(wrapped, method) if handler.response_streaming else self._single(wrapped, method)
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+        parse = _stream_parser if handler.request_streaming else _parser
+        parsed = parse(handler.request_deserializer)
+        behaviour = (self._streaming if handler.response_streaming else self._single)(wrapped, parsed, method)
+        # Requests come as bytes and are parsed within the call, so that malformed ones are answered as other bad input.
+        return make(behaviour, None, handler.response_serializer)
 
-    def _single(self, wrapped: Behaviour, method: _Method) -> Behaviour:
+    def _single(self, wrapped: Behaviour, parsed: Callable[[Any], Any], method: _Method) -> Behaviour:
         async def behaviour(request: Any, context: Context) -> Any:
             async with self._call(method, context):
-                return await wrapped(request, context)
+                return await wrapped(parsed(request), context)
 
         return behaviour
 
-    def _streaming(self, wrapped: Behaviour, method: _Method) -> Behaviour:
+    def _streaming(self, wrapped: Behaviour, parsed: Callable[[Any], Any], method: _Method) -> Behaviour:
         async def behaviour(request: Any, context: Context) -> None:
             async with self._call(method, context):
                 if not inspect.isasyncgenfunction(wrapped):
-                    await wrapped(request, context)
+                    await wrapped(parsed(request), context)
                     return
-                async with aclosing(wrapped(request, context)) as responses:
+                async with aclosing(wrapped(parsed(request), context)) as responses:
                     async for response in responses:
                         await context.write(response)
 
@@ -171,6 +174,30 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._idle.set()
         elif task is not None:
             self._others.discard(task)
+
+
+def _parser(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Bytes of a request to its message; raises InvalidInputError where they are none."""
+
+    def parse(data: bytes) -> Any:
+        try:
+            return data if deserialize is None else deserialize(data)
+        except Exception as error:
+            given = f"{len(data):,} bytes that do not parse"
+            raise invalid_input("request", given, "a message of the type that the method takes") from error
+
+    return parse
+
+
+def _stream_parser(deserialize: Callable[[bytes], Any] | None) -> Callable[[AsyncIterator[bytes]], AsyncIterator[Any]]:
+    """The same for a stream of requests; the error comes out of the stream in the place of the request."""
+    parse = _parser(deserialize)
+
+    async def parse_all(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in stream:
+            yield parse(data)
+
+    return parse_all
 
 
 def _tenant(context: Context) -> str:
