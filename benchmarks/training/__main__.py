@@ -1,0 +1,62 @@
+"""`python -m benchmarks.training`: measures training and the peers, and writes the results."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks.results_file import ResultRow, table, write_results
+from benchmarks.training.scale import FULL, QUICK, Scale
+from benchmarks.training.speed import packing_rows, peer_rows
+from benchmarks.training.whole_job import checkpoint_rows, job_rows
+from detex_core.settings import BaseModelSettings
+from detex_diffusion.base_model import BaseModel, load_base_model
+
+MEASUREMENTS: dict[str, Callable[[BaseModel, Scale], Iterator[ResultRow]]] = {
+    "peers": peer_rows,
+    "packing": packing_rows,
+    "checkpoints": checkpoint_rows,
+    "job": lambda _, scale: job_rows(scale),
+}
+
+
+def main() -> None:
+    """Run the measurements that are asked for, all by default."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
+    parser.add_argument("--out", type=Path, help="result file; by default benchmarks/results/training/<machine>.json")
+    parser.add_argument("--quick", action="store_true", help="a short run that shows that all parts work")
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS), help="these alone")
+    arguments = parser.parse_args()
+    scale = QUICK if arguments.quick else FULL
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    base_model = load_base_model(BaseModelSettings(name="showroom", source="embedded"))
+    began = time.perf_counter()
+    rows: list[ResultRow] = []
+    for name in arguments.only:
+        for row in MEASUREMENTS[name](base_model, scale):
+            rows.append(row)
+            print(f"{time.perf_counter() - began:6.1f} s  {table([row])}", file=sys.stderr, flush=True)
+    settings = asdict(scale) | {
+        "base_model": base_model.fingerprint,
+        "dtype": str(base_model.dtype),
+        "threads": torch.get_num_threads(),
+    }
+    path = write_results(
+        "training",
+        rows,
+        module="benchmarks.training",
+        path=arguments.out,
+        settings=settings,
+        further_packages=["psutil"],
+    )
+    print(table(rows))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
