@@ -12,7 +12,7 @@ from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
 from detex_trainer.failures import TrainingStopped
 from detex_trainer.job_spec import JobSpec
-from detex_trainer.methods.prior_preservation import ClassPrediction
+from detex_trainer.methods.plain_prediction import PlainPrediction
 from detex_trainer.training import train_concept
 from detex_trainer.training.prior_images import PREFIX, PriorRecipe, prior_latents, prior_pictures
 from detex_trainer.training.run import draw_noise
@@ -149,7 +149,7 @@ def test_without_training_the_prior_by_prompt_is_zero(base_model: BaseModel, tra
 
 def test_preserving_the_prior_keeps_the_class_as_it_was(base_model: BaseModel, training_set: TrainingSet) -> None:
     """The same training moves the prediction under the class word less with preservation than without."""
-    frozen = ClassPrediction(base_model, "mug")
+    frozen = PlainPrediction(base_model, "a photo of a mug")
     drifts = {}
     for kind in ("none", "prompt"):
         learner, photo_set = make_learner(
@@ -168,6 +168,6 @@ def test_preserving_the_prior_keeps_the_class_as_it_was(base_model: BaseModel, t
         noise = draw_noise(batch.latents, base_model.noise_schedule, generator)
         noisy = base_model.noise_schedule.add_noise(batch.latents, noise.noise, noise.timesteps)
         with torch.no_grad():
-            moved = ClassPrediction(learner.base_model, "mug")(noisy, noise.timesteps, {})
+            moved = PlainPrediction(learner.base_model, "a photo of a mug")(noisy, noise.timesteps, {})
             drifts[kind] = float((moved - frozen(noisy, noise.timesteps, {})).square().mean())
     assert drifts["prompt"] < 0.5 * drifts["none"]

@@ -32,8 +32,10 @@ REPORT = Report(
     delta_share=0.1,
     energy_kept=1.0,
     steps=1,
+    chosen_step=1,
     seconds=1.0,
 )
+PICTURE = b"\x89PNG"
 MakeSpec = Callable[..., JobSpec]
 PROMPTS = [
     "a photo of a [my-mug]",
@@ -69,7 +71,7 @@ def test_the_full_form_loads_bit_for_bit(
     concept = learned(base_model, training_set)
     spec = make_spec(delta_form="full")
     written = write_concept(concept, spec.hyperparameters)
-    manifest = publish(store, spec, training_set.record, base_model, written, REPORT)
+    manifest = publish(store, spec, training_set.record, base_model, written, REPORT, PICTURE)
     stored = ConceptArchive(store).resolve("default", "my-mug", manifest.version)
     loaded = load_concept(stored.manifest, ConceptArchive(store).read(stored, "concept.safetensors"), base_model)
     assert manifest.key_value.form == "full"
@@ -91,7 +93,7 @@ def test_the_low_rank_form_keeps_the_energy_asked_for(
     concept = learned(base_model, training_set)
     spec = make_spec(low_rank_energy=energy)
     written = write_concept(concept, spec.hyperparameters)
-    manifest = publish(store, spec, training_set.record, base_model, written, REPORT)
+    manifest = publish(store, spec, training_set.record, base_model, written, REPORT, PICTURE)
     stored = ConceptArchive(store).resolve("default", "my-mug", manifest.version)
     loaded = load_concept(stored.manifest, ConceptArchive(store).read(stored, "concept.safetensors"), base_model)
     assert manifest.key_value.form == "low_rank"

@@ -6,10 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SMALLEST_LOSS_FALL = 0.03
-SMALLEST_ATTENTION_GAIN = 1.15
-SMALLEST_SUBJECT_SHARE = 0.02
-LARGEST_DELTA_SHARE = 0.5
+from detex_trainer.report_findings import Finding, Observations, find
 
 
 class Verdict(StrEnum):
@@ -17,9 +14,55 @@ class Verdict(StrEnum):
 
     FIT = "fit"
     DOUBTFUL = "doubtful"
+    UNFIT = "unfit"
 
 
-class Report(BaseModel):
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Candidate(_Record):
+    """A state of the learner that could be chosen.
+
+    Attributes:
+        step: Steps done.
+        measures: As `WordLearner.measure` gives them, on noise that no step depends on.
+        attention_outside: Share of the subject word's attention outside of the subject, where 1 is as much as chance
+            puts there; None if unknown.
+        background_similarity: How much more pictures of the concept resemble the surroundings in its photos than those
+            of the class word do, 0 to about 1; None if unknown.
+    """
+
+    step: int
+    measures: dict[str, float]
+    attention_outside: float | None = None
+    background_similarity: float | None = None
+
+    @property
+    def loss(self) -> float:
+        """The denoising loss."""
+        return self.measures["denoising_loss"]
+
+    @property
+    def leakage(self) -> float:
+        """Mean of what is known of attention and pictures; the less the better."""
+        known = [each for each in (self.attention_outside, self.background_similarity) if each is not None]
+        return sum(known) / len(known) if known else 0.0
+
+
+class LossPoint(_Record):
+    """Mean losses of some steps in a row.
+
+    Attributes:
+        step: The last of them.
+        losses: By name.
+    """
+
+    step: int
+    losses: dict[str, float]
+
+
+class Report(_Record):
     """Contents of report.json.
 
     Attributes:
@@ -27,95 +70,118 @@ class Report(BaseModel):
         verdict: Whether the concept is fit for use.
         summary: The verdict in a sentence.
         findings: Sentences on what may be wrong and what to do about it; empty where nothing is.
-        before: Measures at the start, when the subject word means the class word.
-        after: The same measures at the end.
+        before: Measures at the start, when the subject word means the class word or nothing.
+        after: The same measures of the state that was chosen.
         losses: Smoothed losses of the last steps.
-        delta_share: |dW| / |W| of the key and value projections.
+        loss_curve: Losses over the course of training.
+        delta_share: Size of what was added to the base model's weights, as a share of them.
         energy_kept: Share of the deltas' energy that the artifact keeps.
         steps: Steps trained.
+        chosen_step: The step whose state was published.
+        candidates: All states that were looked at, in their order.
+        class_word_gain: Share by which the class word lowers the base model's loss on the photos against no word; below
+            0 the base model sees something else in them. None if unknown.
+        mask_shares: Share of each photo that its mask covers, for the first photos.
+        sample_prompts: Prompts of the sample pictures in report.png, in their order.
         seconds: Time of training in seconds.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     verdict: Verdict
     summary: str
     findings: tuple[str, ...]
     before: dict[str, float]
     after: dict[str, float]
     losses: dict[str, float]
+    loss_curve: tuple[LossPoint, ...] = ()
     delta_share: float
     energy_kept: float
     steps: int
+    chosen_step: int
+    candidates: tuple[Candidate, ...] = ()
+    class_word_gain: float | None = None
+    mask_shares: tuple[float, ...] = ()
+    sample_prompts: tuple[str, ...] = ()
     seconds: float
 
 
-def findings(
-    before: Mapping[str, float], after: Mapping[str, float], delta_share: float, photos: int, class_word: str
-) -> tuple[str, ...]:
-    """What may be wrong with a concept, and what to do.
-
-    Args:
-        before: Measures at the start, see `WordLearner.measure`.
-        after: Measures at the end.
-        delta_share: |dW| / |W| of the key and value projections.
-        photos: Number of photos.
-        class_word: What the subject is.
-    """
-    found = []
-    if photos < 3:
-        found.append(f"There are only {photos} photos; with 3 to 5 from several sides the subject is learned better.")
-    fall = 1 - after["denoising_loss"] / max(before["denoising_loss"], 1e-12)
-    if fall < SMALLEST_LOSS_FALL:
-        found.append(
-            f"The loss on the photos fell by {fall:.0%} only: hardly anything was learned. Train for more steps, or "
-            f"check that {class_word!r} says what the photos show."
-        )
-    share = after["subject_share"]
-    if share < SMALLEST_SUBJECT_SHARE:
-        found.append(f"The subject covers {share:.1%} of the photos on average; photos from nearer show more of it.")
-    elif share < 1 and after["subject_attention_on_subject_alone"] < min(1.0, SMALLEST_ATTENTION_GAIN * share):
-        found.append(
-            f"The subject word looks at the subject hardly more than at its surroundings "
-            f"({after['subject_attention_on_subject_alone']:.0%} of its attention, where chance gives {share:.0%}): "
-            "its surroundings may leak into it. Check the masks, add photos in other places, or raise "
-            "attention_loss_weight."
-        )
-    if delta_share > LARGEST_DELTA_SHARE:
-        found.append(
-            f"The key and value projections moved by {delta_share:.0%} of their size: the concept may obey prompts "
-            "badly. Train for fewer steps or lower key_value_learning_rate."
-        )
-    return tuple(found)
-
-
 def make_report(
+    *,
     before: dict[str, float],
-    after: dict[str, float],
-    losses: dict[str, float],
+    chosen: Candidate,
+    candidates: tuple[Candidate, ...],
+    losses: Mapping[str, float],
+    loss_curve: tuple[LossPoint, ...],
     delta_share: float,
     energy_kept: float,
     steps: int,
     seconds: float,
+    mask_shares: tuple[float, ...],
     photos: int,
     class_word: str,
+    class_word_gain: float | None,
+    surroundings_alike: bool,
+    sample_prompts: tuple[str, ...],
+    learns_attributes: bool,
 ) -> Report:
-    """The report of a training; arguments as of `Report` and `findings`."""
-    found = findings(before, after, delta_share, photos, class_word)
-    if found:
-        summary = "The concept can be used, but look at its pictures first: " + " ".join(found)
-    else:
-        summary = "The concept is fit for use: the subject was learned, and its word looks at the subject."
+    """The report of a training.
+
+    Args:
+        before: As of `Report`.
+        chosen: The state that is published.
+        candidates: As of `Report`.
+        losses: As of `Report`.
+        loss_curve: As of `Report`.
+        delta_share: As of `Report`.
+        energy_kept: As of `Report`.
+        steps: As of `Report`.
+        seconds: As of `Report`.
+        mask_shares: As of `Report`.
+        photos: Number of photos.
+        class_word: What the subject is.
+        class_word_gain: As of `Report`.
+        surroundings_alike: Whether all photos show the subject in the same surroundings.
+        sample_prompts: As of `Report`.
+        learns_attributes: Whether the method has words for what surrounds the subject.
+    """
+    found = find(
+        Observations(
+            before=before,
+            after=chosen.measures,
+            background_similarity=chosen.background_similarity,
+            delta_share=delta_share,
+            photos=photos,
+            class_word=class_word,
+            class_word_gain=class_word_gain,
+            surroundings_alike=surroundings_alike,
+            learns_attributes=learns_attributes,
+        )
+    )
+    verdict = Verdict.UNFIT if any(each.is_grave for each in found) else Verdict.DOUBTFUL if found else Verdict.FIT
     return Report(
-        verdict=Verdict.DOUBTFUL if found else Verdict.FIT,
-        summary=summary,
-        findings=found,
+        verdict=verdict,
+        summary=_summary(verdict, found),
+        findings=tuple(each.text for each in found),
         before=before,
-        after=after,
-        losses=losses,
+        after=chosen.measures,
+        losses=dict(losses),
+        loss_curve=loss_curve,
         delta_share=delta_share,
         energy_kept=energy_kept,
         steps=steps,
+        chosen_step=chosen.step,
+        candidates=candidates,
+        class_word_gain=class_word_gain,
+        mask_shares=mask_shares,
+        sample_prompts=sample_prompts,
         seconds=round(seconds, 3),
     )
+
+
+def _summary(verdict: Verdict, found: tuple[Finding, ...]) -> str:
+    texts = " ".join(each.text for each in found)
+    if verdict is Verdict.UNFIT:
+        return f"The concept is not fit for use: {texts}"
+    if verdict is Verdict.DOUBTFUL:
+        return f"The concept can be used, but look at its pictures first: {texts}"
+    return "The concept is fit for use: the subject was learned, and its word looks at the subject."

@@ -74,6 +74,9 @@ class ConceptLearner(Learner, Protocol):
     def key_value_deltas(self) -> KeyValueDeltas:
         """Deltas of keys and values by layer, made of the parameters themselves; empty where none are trained."""
 
+    def subject_attention(self, batch: Batch, noise: StepNoise) -> Tensor:
+        """Where the subject word is looked at: (B, n, n) with maximum 1."""
+
     def delta_share(self) -> float:
         """Size of what was added to the base model's weights as a share of them: |dW| / |W|, Frobenius norms."""
 

@@ -15,44 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
-from detex_diffusion.conditioning import KeyValueBatch, OwnedTokens, project
 from detex_diffusion.key_value_delta import KeyValueDeltas
-from detex_diffusion.text import encode, tokenize
-from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.dataset import Batch
 from detex_trainer.methods.learner import ConceptLearner, ParameterGroup, StepNoise
+from detex_trainer.methods.plain_prediction import PlainPrediction
 from detex_trainer.prompts import class_prompt
-
-
-class ClassPrediction:
-    """What a UNet predicts under the class word, with deltas of keys and values or without."""
-
-    def __init__(self, base_model: BaseModel, class_word: str) -> None:
-        """For a base model, which may have a UNet in training in place of its own."""
-        self._unet = KeyValueUNet(base_model.unet)
-        self._dtype = base_model.dtype
-        prompt = tokenize(parse_prompt(class_prompt(class_word)), {}, base_model.tokenizer)
-        with torch.no_grad():
-            self._hidden = encode(base_model, [prompt])  # (1, T, E)
-
-    def __call__(self, noisy: Tensor, timesteps: Tensor, deltas: KeyValueDeltas) -> Tensor:
-        """(B, C, h, h) float32 for latents with noise of that shape and timesteps (B,).
-
-        Every token goes through the deltas, as it does in a prompt of a concept whose scope is `prompt`.
-        """
-        owned = []
-        if deltas:
-            tokens = torch.ones(self._hidden.shape[:2], dtype=torch.bool)
-            owned = [OwnedTokens(tokens, {name: each.to(dtype=self._dtype) for name, each in deltas.items()})]
-        one = project(self._unet.unet, self._hidden, owned)
-        rows = noisy.shape[0]
-        batch = KeyValueBatch(
-            {name: (k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for name, (k, v) in one.layers.items()}
-        )
-        return self._unet(noisy.to(self._dtype), timesteps, batch).float()
 
 
 class Prior(Protocol):
@@ -60,7 +29,7 @@ class Prior(Protocol):
 
     def loss(
         self,
-        trained: ClassPrediction,
+        trained: PlainPrediction,
         deltas: KeyValueDeltas,
         batch: Batch,
         noise: StepNoise,
@@ -87,7 +56,7 @@ class PriorImages:
 
     def loss(
         self,
-        trained: ClassPrediction,
+        trained: PlainPrediction,
         deltas: KeyValueDeltas,
         batch: Batch,
         noise: StepNoise,
@@ -107,11 +76,11 @@ class PriorPrompt:
     def __init__(self, base_model: BaseModel, class_word: str) -> None:
         """`base_model`: The frozen one."""
         self._schedule = base_model.noise_schedule
-        self._frozen = ClassPrediction(base_model, class_word)
+        self._frozen = PlainPrediction(base_model, class_prompt(class_word))
 
     def loss(
         self,
-        trained: ClassPrediction,
+        trained: PlainPrediction,
         deltas: KeyValueDeltas,
         batch: Batch,
         noise: StepNoise,
@@ -132,7 +101,7 @@ class PriorPreservingLearner:
         self._learner = learner
         self._prior = prior
         self._weight = weight
-        self._trained = ClassPrediction(learner.base_model, class_word)
+        self._trained = PlainPrediction(learner.base_model, class_prompt(class_word))
 
     @property
     def base_model(self) -> BaseModel:
@@ -157,6 +126,10 @@ class PriorPreservingLearner:
     def measure(self, batch: Batch, noise: StepNoise) -> Mapping[str, float]:
         """As the learner's."""
         return self._learner.measure(batch, noise)
+
+    def subject_attention(self, batch: Batch, noise: StepNoise) -> Tensor:
+        """As the learner's."""
+        return self._learner.subject_attention(batch, noise)
 
     def concept(self) -> Concept:
         """The concept as it stands."""

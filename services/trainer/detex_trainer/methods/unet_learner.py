@@ -76,6 +76,10 @@ class UNetLearner:
         """As `WordLearner.measure`."""
         return self._learner.measure(batch, noise)
 
+    def subject_attention(self, batch: Batch, noise: StepNoise) -> Tensor:
+        """As `WordLearner.subject_attention`."""
+        return self._learner.subject_attention(batch, noise)
+
     def concept(self) -> Concept:
         """The concept as it stands."""
         return replace(self._learner.concept(), unet_delta=self._trained.delta())

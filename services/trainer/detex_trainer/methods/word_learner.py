@@ -175,6 +175,12 @@ class WordLearner:
             measured["background_attention_on_background"] = float(around[output.present[:, 1]].mean())
         return measured
 
+    @torch.no_grad()
+    def subject_attention(self, batch: Batch, noise: StepNoise) -> Tensor:
+        """Where the subject word is looked at without attribute words: (B, n, n) with maximum 1."""
+        alone = [self.prompts.full(index, kept=()) for index in batch.photo_indices]
+        return self.run(batch, noise, alone, with_attention=True).attention[:, 0]
+
     def run(
         self, batch: Batch, noise: StepNoise, prompts: Sequence[PhotoPrompt], *, with_attention: bool
     ) -> StepOutput:

@@ -19,15 +19,19 @@ from detex_trainer.job_spec import JobSpec
 from detex_trainer.masks import mask_from_image, whole_picture
 from detex_trainer.methods import MethodRecipe, method_recipe, needs_prior_images
 from detex_trainer.progress import JobPhase, JobProgress, ProgressReporter
-from detex_trainer.report import make_report
+from detex_trainer.resumable import Resumable
 from detex_trainer.segmenters import Segmenter, SubjectNotFoundError, open_segmenter
 from detex_trainer.training.checkpointing import Checkpointer, course_digest
 from detex_trainer.training.evaluation import measure
+from detex_trainer.training.leakage import LeakageProbe
 from detex_trainer.training.loop import StepListener, train
+from detex_trainer.training.loss_curve import LossCurve
 from detex_trainer.training.prior_images import prior_latents, prior_pictures
 from detex_trainer.training.progress_meter import ProgressMeter
 from detex_trainer.training.publication import publish, write_concept
+from detex_trainer.training.reporting import Training, report_on
 from detex_trainer.training.run import TrainingRun
+from detex_trainer.training.selection import CheckpointSelection
 from detex_trainer.training.step_observer import StepObserver
 from detex_trainer.training_set.training_set import TrainingPhoto, TrainingSet
 
@@ -124,12 +128,17 @@ class ConceptTraining:
             _prior(spec, training_set.record.class_word, base_model, store, should_stop),
         )
         self._learner = learner
+        self._attributes = attributes
         self._before = measure(learner, self._photo_set, base_model.noise_schedule)
         meter = self._meter = ProgressMeter(hyperparameters.steps)
-        self.run = TrainingRun(
-            learner, self._photo_set, base_model.noise_schedule, hyperparameters, generator, {"progress": meter}
-        )
-        self.listeners: list[StepListener] = [StepObserver(spec, base_model, learner, reporter, meter)]
+        curve = self._curve = LossCurve(hyperparameters.steps)
+        probe = LeakageProbe(base_model, self._photo_set, spec.concept_name, training_set.record.class_word)
+        selection = self._selection = CheckpointSelection(learner, self._photo_set, base_model, probe)
+        parts: dict[str, Resumable] = {"progress": meter, "curve": curve, "selection": selection}
+        self.run = TrainingRun(learner, self._photo_set, base_model.noise_schedule, hyperparameters, generator, parts)
+        observer = StepObserver(spec, base_model, learner, reporter, meter)
+        # What keeps states comes last, so that it keeps what the others have made of the step.
+        self.listeners: list[StepListener] = [observer, curve, selection]
         self._checkpointer: Checkpointer | None = None
         if spec.checkpoint_interval_seconds:
             archive = CheckpointArchive(store, spec.tenant, spec.job_id)
@@ -154,19 +163,29 @@ class ConceptTraining:
         hyperparameters, losses = self.spec.hyperparameters, self._meter.losses()
         steps = hyperparameters.steps
         self._reporter.progress(JobProgress(JobPhase.PUBLISHING, steps, steps, losses))
+        chosen, candidates = self._selection.choose(steps)
         written = write_concept(self._learner.concept(), hyperparameters)
-        report = make_report(
+        training = Training(
+            base_model=self._base_model,
+            learner=self._learner,
+            concept=written.concept,
+            name=self.spec.concept_name,
+            class_word=self._training_set.record.class_word,
+            attributes=self._attributes,
+            photo_set=self._photo_set,
             before=self._before,
-            after=measure(self._learner, self._photo_set, self._base_model.noise_schedule),
+            chosen=chosen,
+            candidates=candidates,
             losses=losses,
-            delta_share=self._learner.delta_share(),
+            loss_curve=self._curve.points,
             energy_kept=written.energy_kept,
             steps=steps,
             seconds=seconds,
-            photos=self._photo_set.photos,
-            class_word=self._training_set.record.class_word,
+            seed=hyperparameters.seed,
         )
-        manifest = publish(self._store, self.spec, self._training_set.record, self._base_model, written, report)
+        report, picture = report_on(training)
+        record = self._training_set.record
+        manifest = publish(self._store, self.spec, record, self._base_model, written, report, picture)
         self._forget_checkpoints()
         return manifest
 

@@ -18,6 +18,7 @@ from detex_trainer.report import Report
 from detex_trainer.training_set.record import TrainingSetRecord
 
 REPORT_FILE = "report.json"
+PICTURE_FILE = "report.png"
 
 _DTYPES: dict[DeltaForm, torch.dtype] = {DeltaForm.FULL: torch.float32, DeltaForm.LOW_RANK: torch.float16}
 
@@ -59,6 +60,7 @@ def publish(
     base_model: BaseModel,
     written: WrittenConcept,
     report: Report,
+    picture: bytes,
 ) -> Manifest:
     """Publish a concept with its report, once for each job; raises as `publish_concept`."""
     concept, hyperparameters = written.concept, spec.hyperparameters
@@ -67,6 +69,7 @@ def publish(
         **{f"{name}_before": value for name, value in report.before.items()},
         **{f"{name}_after": value for name, value in report.after.items()},
         "delta_share": report.delta_share,
+        "chosen_step": report.chosen_step,
         "training_seconds": report.seconds,
     }
     draft = ConceptDraft(
@@ -87,5 +90,5 @@ def publish(
         metrics=metrics,
         trainer_version=__version__,
     )
-    files = {FILE_NAME: written.data, REPORT_FILE: report.model_dump_json(indent=2).encode()}
+    files = {FILE_NAME: written.data, REPORT_FILE: report.model_dump_json(indent=2).encode(), PICTURE_FILE: picture}
     return publish_concept(store, draft, files, outcome_key=outcome_key(spec.tenant, spec.job_id)).manifest

@@ -1,0 +1,139 @@
+"""What may be wrong with a concept, and what to do about it, in plain words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SMALLEST_LOSS_FALL = 0.03
+SMALLEST_ATTENTION_GAIN = 1.15
+SMALLEST_SUBJECT_SHARE = 0.02
+LARGEST_DELTA_SHARE = 0.5
+LARGEST_BACKGROUND_SIMILARITY = 0.3
+GRAVE_BACKGROUND_SIMILARITY = 0.6
+SMALLEST_CLASS_WORD_GAIN = -0.005
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What is known of a training.
+
+    Attributes:
+        before: Measures at the start, see `WordLearner.measure`.
+        after: Measures of the state that is published.
+        background_similarity: See `LeakageProbe.similarity`; None if unknown.
+        delta_share: |dW| / |W| of what was trained of the base model's weights.
+        photos: Number of photos.
+        class_word: What the subject is.
+        class_word_gain: Share by which the class word lowers the base model's loss on the photos; None if unknown.
+        surroundings_alike: Whether all photos show the subject in the same surroundings.
+        learns_attributes: Whether the method has words for what surrounds the subject.
+    """
+
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    background_similarity: float | None
+    delta_share: float
+    photos: int
+    class_word: str
+    class_word_gain: float | None
+    surroundings_alike: bool
+    learns_attributes: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that may be wrong.
+
+    Attributes:
+        text: What it is and what to do, in plain words.
+        is_grave: Whether the concept is not fit for use because of it.
+    """
+
+    text: str
+    is_grave: bool = False
+
+
+def find(observed: Observations) -> tuple[Finding, ...]:
+    """All that may be wrong, in the order in which it is best mended."""
+    return tuple(_photos(observed) + _learning(observed) + _leakage(observed) + _obedience(observed))
+
+
+def _photos(observed: Observations) -> list[Finding]:
+    found = []
+    if observed.photos < 3:
+        there = "There is only one photo" if observed.photos == 1 else f"There are only {observed.photos} photos"
+        found.append(Finding(f"{there}; with 3 to 5 from several sides the subject is learned better."))
+    elif observed.surroundings_alike:
+        found.append(
+            Finding(
+                "All photos show the subject in the same surroundings, so nothing tells the two apart: add photos in "
+                "other places."
+            )
+        )
+    share = observed.after["subject_share"]
+    if share < SMALLEST_SUBJECT_SHARE:
+        found.append(
+            Finding(f"The subject covers {share:.1%} of the photos on average; photos from nearer show more of it.")
+        )
+    return found
+
+
+def _learning(observed: Observations) -> list[Finding]:
+    found = []
+    gain = observed.class_word_gain
+    if gain is not None and gain < SMALLEST_CLASS_WORD_GAIN:
+        found.append(
+            Finding(
+                f"The base model does not see a {observed.class_word!r} in the photos: the word makes its loss on them "
+                f"{-gain:.1%} higher than no word. Try another class word, a plainer or more general one."
+            )
+        )
+    fall = 1 - observed.after["denoising_loss"] / max(observed.before["denoising_loss"], 1e-12)
+    if fall < SMALLEST_LOSS_FALL:
+        found.append(
+            Finding(
+                f"The loss on the photos fell by {fall:.0%} only: hardly anything was learned. Train for more steps, "
+                f"or check that {observed.class_word!r} says what the photos show.",
+                is_grave=fall <= 0,
+            )
+        )
+    return found
+
+
+def _leakage(observed: Observations) -> list[Finding]:
+    found = []
+    share, inside = observed.after["subject_share"], observed.after["subject_attention_on_subject_alone"]
+    if SMALLEST_SUBJECT_SHARE <= share < 1 and inside < min(1.0, SMALLEST_ATTENTION_GAIN * share):
+        found.append(
+            Finding(
+                f"The subject word looks at the subject hardly more than at its surroundings ({inside:.0%} of its "
+                f"attention, where chance gives {share:.0%}): its surroundings may leak into it. Check the masks, add "
+                "photos in other places, or raise attention_loss_weight."
+            )
+        )
+    similarity = observed.background_similarity
+    if similarity is not None and similarity > LARGEST_BACKGROUND_SIMILARITY:
+        remedy = (
+            "add photos in other places, or train for fewer steps"
+            if observed.learns_attributes
+            else "add photos in other places, train for fewer steps, or learn it with METHOD_DETEX"
+        )
+        found.append(
+            Finding(
+                f"Pictures of the concept show the surroundings of its photos where none were asked for (likeness "
+                f"{similarity:.2f} above that of plain {observed.class_word!r}): {remedy}.",
+                is_grave=similarity > GRAVE_BACKGROUND_SIMILARITY,
+            )
+        )
+    return found
+
+
+def _obedience(observed: Observations) -> list[Finding]:
+    if observed.delta_share <= LARGEST_DELTA_SHARE:
+        return []
+    return [
+        Finding(
+            f"The weights that were trained moved by {observed.delta_share:.0%} of their size: the concept may obey "
+            "prompts badly. Train for fewer steps or lower the learning rate of the weights (key_value_learning_rate, "
+            "or unet_learning_rate)."
+        )
+    ]
