@@ -5,6 +5,7 @@ parameters (DreamBooth, whole or as low-rank adaptation) cannot: its images are 
 of their own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -64,10 +65,17 @@ class UNetCache:
             capacity_bytes, lambda unet: unet.size_bytes, _Observer(metrics)
         )
 
-    def get(self, stored: StoredManifest, concept: Concept, base_model: BaseModel) -> ConceptUNet:
-        """The UNet of a concept with deltas of its own, made once for all who ask at the same time."""
+    def get(self, stored: StoredManifest, base_model: BaseModel, load: Callable[[], Concept]) -> ConceptUNet:
+        """The UNet of a concept with deltas of its own, made once for all who ask at the same time.
+
+        Args:
+            stored: The concept.
+            base_model: Whose UNet it changes.
+            load: Gives the concept; asked only where its UNet is not at hand. What it raises is raised.
+        """
 
         def make() -> ConceptUNet:
+            concept = load()
             # A plain tensor may be used in any thread and mode; one made under inference_mode may not.
             with torch.inference_mode(False):
                 unet, size_bytes = unet_with_delta(base_model.unet, concept.unet_delta)

@@ -144,9 +144,10 @@ class Admission:
 
     def _conditioning(self, checked: CheckedRequest) -> Conditioning:
         own_unet = None
-        if checked.unet_owner is not None:
-            concept = self._concepts.get(checked.unet_owner, checked.base_model)
-            own_unet = self._unets.get(checked.unet_owner, concept, checked.base_model)
+        owner = checked.unet_owner
+        if owner is not None:
+            base_model = checked.base_model
+            own_unet = self._unets.get(owner, base_model, lambda: self._concepts.get(owner, base_model))
         prompt = self._key_values(checked, checked.prompt, own_unet)
         negative_prompt = None
         if checked.negative_prompt is not None:
