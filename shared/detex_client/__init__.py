@@ -23,7 +23,7 @@ from detex_client.picture import (
 )
 from detex_client.trainer_client import TrainerClient, TrainingEvent
 from detex_client.training_photo import TrainingPhoto, find_training_photos
-from detex_client.training_set import StoredPhoto, TrainingSet
+from detex_client.training_set import MaskView, StoredPhoto, TrainingSet
 from detex_client.upload import UploadProgress
 from detex_client.wire_enum import DeltaForm, JobPhase, JobState, MaskSource, Method, PriorPreservation, Solver
 
@@ -50,6 +50,7 @@ __all__ = [
     "JobProgress",
     "JobState",
     "MaskSource",
+    "MaskView",
     "Method",
     "PicturePreview",
     "PictureRequest",

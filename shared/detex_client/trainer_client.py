@@ -1,37 +1,32 @@
 """Python client of the trainer."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Unpack
 from uuid import uuid4
 
-import grpc
-
 from detex_client import hyperparameters as knobs
-from detex_client.background_call import BackgroundStream, answer_of
+from detex_client.background_call import BackgroundStream
 from detex_client.concept import BaseModel, Concept, ConceptReference, DeletedConcepts, check_concept_name
-from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Tls
-from detex_client.errors import DetexClientError
+from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Tls
 from detex_client.job import Job, JobEvent, JobPage, JobPreview, JobProgress
-from detex_client.job_watch import RECONNECT_PAUSES_SECONDS, JobWatch
-from detex_client.request_stream import RequestStream
-from detex_client.training_photo import TrainingPhoto, find_training_photos
+from detex_client.job_watch import JobWatch
+from detex_client.training_photo import find_training_photos
 from detex_client.training_set import TrainingSet
-from detex_client.upload import UploadProgress, UploadRequests
+from detex_client.training_set_calls import TrainingSetCalls
+from detex_client.upload import UploadProgress
 from detex_client.wire_enum import JobState, Method
 from detex_core.tenancy import DEFAULT_TENANT
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
-UPLOAD_TIMEOUT_SECONDS = 600.0
-UPLOAD_ATTEMPTS = 3
 WATCH_TIMEOUT_SECONDS = 900.0
 
 TrainingEvent = UploadProgress | TrainingSet | JobEvent
 
 
-class TrainerClient(Connection):
+class TrainerClient(TrainingSetCalls):
     """Trains concepts and looks after them. Safe to use from several threads.
 
     All methods raise DetexClientError with the trainer's own words: INVALID_ARGUMENT with the fields to mend,
@@ -56,6 +51,9 @@ class TrainerClient(Connection):
             service="trainer",
             contract="detex.v1.TrainerService",
             safe_to_repeat=(
+                "GetUpload",
+                "GetTrainingSet",
+                "GetMask",
                 "SubmitJob",
                 "GetJob",
                 "ListJobs",
@@ -83,6 +81,7 @@ class TrainerClient(Connection):
         method: Method = Method.DETEX,
         attributes: Sequence[str] = (),
         base_model: str = "",
+        keep_photos: bool = False,
         on_progress: Callable[[TrainingEvent], None] = lambda _: None,
         **hyperparameters: Unpack[knobs.Hyperparameters],
     ) -> ConceptReference:
@@ -97,6 +96,7 @@ class TrainerClient(Connection):
             method: How to learn.
             attributes: What has a word of its own per photo; empty means pose and background.
             base_model: Base model by name; empty means the trainer's default.
+            keep_photos: Whether the trainer keeps the photos when the job has ended.
             on_progress: Called with all news from upload to end, the upload's from another thread.
             hyperparameters: Knobs; those left out take the default of the method on its base model.
 
@@ -108,6 +108,7 @@ class TrainerClient(Connection):
         training_set = self.upload(
             find_training_photos(sources, masks=masks, captions=captions),
             class_word=class_word,
+            keep_photos=keep_photos,
             on_progress=on_progress,
         )
         on_progress(training_set)
@@ -130,50 +131,6 @@ class TrainerClient(Connection):
             raise
         return job.published()
 
-    def upload(
-        self,
-        photos: Sequence[TrainingPhoto],
-        *,
-        class_word: str,
-        on_progress: Callable[[UploadProgress], None] = lambda _: None,
-        timeout_seconds: float = UPLOAD_TIMEOUT_SECONDS,
-    ) -> TrainingSet:
-        """Send photos, masks and captions; sent anew, at most three times, where the trainer does not answer.
-
-        `on_progress` is called after each chunk, from another thread; `timeout_seconds` is the deadline of one attempt.
-        """
-        for attempt in range(1, UPLOAD_ATTEMPTS + 1):
-            try:
-                return self._upload(photos, class_word, on_progress, timeout_seconds)
-            except DetexClientError as error:
-                if error.code is not grpc.StatusCode.UNAVAILABLE or attempt == UPLOAD_ATTEMPTS:
-                    raise
-                time.sleep(RECONNECT_PAUSES_SECONDS[attempt])
-        raise AssertionError("every attempt returns or raises")
-
-    def _upload(
-        self,
-        photos: Sequence[TrainingPhoto],
-        class_word: str,
-        on_progress: Callable[[UploadProgress], None],
-        timeout_seconds: float,
-    ) -> TrainingSet:
-        requests = RequestStream(UploadRequests(class_word, photos, on_progress))
-
-        def upload() -> trainer_pb2.UploadTrainingSetResponse:
-            call = self._stub.UploadTrainingSet.future(iter(requests), timeout=timeout_seconds, metadata=self.metadata)
-            requests.attach(call)
-            return call.result()
-
-        with self.errors():
-            try:
-                answer = answer_of(upload)
-            except (grpc.RpcError, grpc.FutureCancelledError):
-                if requests.failure is not None:
-                    raise requests.failure from None
-                raise
-        return TrainingSet.from_wire(answer.training_set)
-
     def submit(
         self,
         training_set_id: str,
@@ -183,12 +140,15 @@ class TrainerClient(Connection):
         attributes: Sequence[str] = (),
         base_model: str = "",
         idempotency_key: str | None = None,
+        priority: int = 0,
+        deadline_time: datetime | None = None,
         **hyperparameters: Unpack[knobs.Hyperparameters],
     ) -> Job:
         """Queue a training job on what `upload` returned; arguments as of `train`.
 
         The same `idempotency_key` never gives two jobs; None takes a new random one, which guards the client's own
-        repeated tries.
+        repeated tries. Of the jobs of a tenant that wait, those of higher `priority` (-100 to 100) come first; a job
+        that has not ended by `deadline_time`, a time with its zone, is given up.
         """
         request = trainer_pb2.SubmitJobRequest(
             training_set_id=training_set_id,
@@ -198,7 +158,10 @@ class TrainerClient(Connection):
             attributes=attributes,
             base_model=base_model,
             idempotency_key=idempotency_key or uuid4().hex,
+            priority=priority,
         )
+        if deadline_time is not None:
+            request.deadline_time.FromDatetime(deadline_time)
         answer = self.unary(self._stub.SubmitJob, request)
         return Job.from_wire(answer.job)
 

@@ -19,6 +19,33 @@ class StoredPhoto:
     mask_share: float
     caption: str
 
+    @classmethod
+    def from_wire(cls, photo: trainer_pb2.TrainingPhoto) -> Self:
+        """From the message of the contract."""
+        return cls(
+            photo_index=photo.photo_index,
+            width=photo.width,
+            height=photo.height,
+            sha256=photo.sha256,
+            mask_source=MaskSource.from_number(photo.mask_source),
+            mask_share=photo.mask_share,
+            caption=photo.caption,
+        )
+
+
+@dataclass(frozen=True)
+class MaskView:
+    """A mask to look at; fields as `detex.v1.GetMaskResponse` documents them."""
+
+    photo: StoredPhoto
+    mask_png: bytes
+    preview_png: bytes
+
+    @classmethod
+    def from_wire(cls, response: trainer_pb2.GetMaskResponse) -> Self:
+        """From the message of the contract."""
+        return cls(StoredPhoto.from_wire(response.photo), response.mask_png, response.preview_png)
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -29,6 +56,7 @@ class TrainingSet:
     class_word: str
     photos: tuple[StoredPhoto, ...]
     warnings: tuple[str, ...]
+    keep_photos: bool = False
 
     @classmethod
     def from_wire(cls, training_set: trainer_pb2.TrainingSet) -> Self:
@@ -37,17 +65,7 @@ class TrainingSet:
             training_set_id=training_set.training_set_id,
             digest=training_set.digest,
             class_word=training_set.class_word,
-            photos=tuple(
-                StoredPhoto(
-                    photo_index=photo.photo_index,
-                    width=photo.width,
-                    height=photo.height,
-                    sha256=photo.sha256,
-                    mask_source=MaskSource.from_number(photo.mask_source),
-                    mask_share=photo.mask_share,
-                    caption=photo.caption,
-                )
-                for photo in training_set.photos
-            ),
+            photos=tuple(map(StoredPhoto.from_wire, training_set.photos)),
             warnings=tuple(training_set.warnings),
+            keep_photos=training_set.keep_photos,
         )

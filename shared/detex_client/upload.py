@@ -1,7 +1,7 @@
 """The stream of an upload: header, then each file with its hash and its bytes in chunks."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,22 +25,61 @@ class UploadProgress:
     total_bytes: int
 
 
+@dataclass(frozen=True)
+class UploadHeader:
+    """What is said of all photos; fields as `detex.v1.TrainingSetHeader` documents them."""
+
+    class_word: str
+    keep_photos: bool
+    upload_id: str
+    file_count: int
+
+    def to_wire(self) -> trainer_pb2.TrainingSetHeader:
+        """The message of the contract."""
+        return trainer_pb2.TrainingSetHeader(
+            class_word=self.class_word,
+            keep_photos=self.keep_photos,
+            upload_id=self.upload_id,
+            file_count=self.file_count,
+        )
+
+
+class ReceivedBytes:
+    """What the trainer has of an upload that broke off."""
+
+    def __init__(self, files: Iterable[trainer_pb2.ReceivedFile] = ()) -> None:
+        self._received: Mapping[tuple[int, int, str], int] = {
+            (file.kind, file.photo_index, file.sha256): file.received_bytes for file in files
+        }
+
+    def of(self, header: trainer_pb2.FileHeader) -> int:
+        """Bytes of a file that need not be sent again."""
+        received = self._received.get((header.kind, header.photo_index, header.sha256), 0)
+        return min(received, header.size_bytes)
+
+
 class UploadRequests:
     """The requests of one upload; iterate over them once.
 
     Args:
-        class_word: What the subject is.
+        header: What is said of all photos.
         photos: Photos in order.
         on_progress: Called after each chunk.
+        received: What an earlier stream of this upload has sent.
 
     Raises:
         DetexClientError: INVALID_ARGUMENT for a file that is missing; while iterating, for one that cannot be read.
     """
 
     def __init__(
-        self, class_word: str, photos: Sequence[TrainingPhoto], on_progress: Callable[[UploadProgress], None]
+        self,
+        header: UploadHeader,
+        photos: Sequence[TrainingPhoto],
+        on_progress: Callable[[UploadProgress], None],
+        received: ReceivedBytes,
     ) -> None:
-        self._class_word = class_word
+        self._header = header
+        self._received = received
         self._photos = photos
         self._on_progress = on_progress
         self._sent_bytes = 0
@@ -52,7 +91,7 @@ class UploadRequests:
         )
 
     def __iter__(self) -> Iterator[trainer_pb2.UploadTrainingSetRequest]:
-        yield trainer_pb2.UploadTrainingSetRequest(header=trainer_pb2.TrainingSetHeader(class_word=self._class_word))
+        yield trainer_pb2.UploadTrainingSetRequest(header=self._header.to_wire())
         for index, photo in enumerate(self._photos):
             yield from self._file(trainer_pb2.FILE_KIND_PHOTO, index, photo.photo, photo.caption)
             if photo.mask is not None:
@@ -73,8 +112,10 @@ class UploadRequests:
             sha256=hashlib.sha256(data).hexdigest(),
             caption=caption,
         )
+        header.offset_bytes = self._received.of(header)
         yield trainer_pb2.UploadTrainingSetRequest(file=header)
-        for start in range(0, len(data), CHUNK_BYTES):
+        self._sent_bytes += header.offset_bytes
+        for start in range(header.offset_bytes, len(data), CHUNK_BYTES):
             chunk = data[start : start + CHUNK_BYTES]
             yield trainer_pb2.UploadTrainingSetRequest(chunk=chunk)
             self._sent_bytes += len(chunk)

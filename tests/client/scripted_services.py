@@ -33,6 +33,8 @@ class ScriptedTrainer(TrainerServiceServicer):
         failures: Raised by the next calls, one each, before they do anything; None lets a call through.
         files: What was uploaded last: (kind, photo index, file name, caption, bytes).
         largest_chunk: Size of the largest chunk that came.
+        chunks_before_breaking: Chunks of the next upload until its stream breaks off; below 0 for never.
+        spool: Bytes of files by upload, kind, photo index and hash.
         tenants: Tenants of all calls.
         jobs: Jobs by id.
         idempotency_keys: Key of each submission that got through, and of those that failed.
@@ -45,6 +47,8 @@ class ScriptedTrainer(TrainerServiceServicer):
         self.failures: deque[Exception | None] = deque()
         self.files: list[tuple[int, int, str, str, bytes]] = []
         self.largest_chunk = 0
+        self.chunks_before_breaking = -1
+        self.spool: dict[tuple[str, int, int, str], bytearray] = {}
         self.tenants: list[str] = []
         self.jobs: dict[str, trainer_pb2.Job] = {}
         self.idempotency_keys: list[str] = []
@@ -62,15 +66,21 @@ class ScriptedTrainer(TrainerServiceServicer):
 
     async def UploadTrainingSet(self, request_iterator: Any, context: Any) -> Any:
         self._enter()
-        class_word, headers, contents = "", [], []
+        class_word, upload_id, headers, contents = "", "", [], []
+        chunks_left, self.chunks_before_breaking = self.chunks_before_breaking, -1
         async for request in request_iterator:
             match request.WhichOneof("part"):
                 case "header":
-                    class_word = request.header.class_word
+                    class_word, upload_id = request.header.class_word, request.header.upload_id
                 case "file":
                     headers.append(request.file)
-                    contents.append(bytearray())
+                    file = (upload_id, request.file.kind, request.file.photo_index, request.file.sha256)
+                    contents.append(self.spool.setdefault(file, bytearray()))
+                    assert len(contents[-1]) == request.file.offset_bytes, "the client goes on where it was"
                 case "chunk":
+                    if chunks_left == 0:
+                        raise UnavailableError("The network is gone.")
+                    chunks_left -= 1
                     self.largest_chunk = max(self.largest_chunk, len(request.chunk))
                     contents[-1] += request.chunk
         self.files = []
@@ -90,6 +100,14 @@ class ScriptedTrainer(TrainerServiceServicer):
             training_set_id="set-1", class_word=class_word, photos=photos, warnings=["Photo 0 is small."]
         )
         return trainer_pb2.UploadTrainingSetResponse(training_set=training_set)
+
+    async def GetUpload(self, request: Any, context: Any) -> Any:
+        files = [
+            trainer_pb2.ReceivedFile(kind=kind, photo_index=index, sha256=sha256, received_bytes=len(received))
+            for (upload_id, kind, index, sha256), received in self.spool.items()
+            if upload_id == request.upload_id
+        ]
+        return trainer_pb2.GetUploadResponse(files=files)
 
     async def SubmitJob(self, request: Any, context: Any) -> Any:
         self.idempotency_keys.append(request.idempotency_key)

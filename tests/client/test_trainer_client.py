@@ -19,6 +19,7 @@ from detex_client import (
     Tls,
     TrainerClient,
     TrainingEvent,
+    TrainingPhoto,
     TrainingSet,
     UploadProgress,
     find_training_photos,
@@ -60,6 +61,22 @@ def test_upload_comes_through_a_short_absence(scripted: Scripted, trainer_client
     scripted.trainer.failures.append(UnavailableError("The object store does not answer."))
     trainer_client.upload(find_training_photos([photos]), class_word="mug")
     assert len(scripted.trainer.files) == 5
+
+
+def test_upload_goes_on_where_it_broke_off(
+    scripted: Scripted, trainer_client: TrainerClient, photos: Path, tmp_path: Path
+) -> None:
+    for index in range(3):
+        (tmp_path / f"{index}.png").write_bytes(bytes([index]) * 600_000)
+    scripted.trainer.chunks_before_breaking = 4
+    seen: list[int] = []
+    trainer_client.upload(
+        [TrainingPhoto(tmp_path / f"{index}.png") for index in range(3)],
+        class_word="mug",
+        on_progress=lambda progress: seen.append(progress.sent_bytes),
+    )
+    assert [content for *_, content in scripted.trainer.files] == [bytes([index]) * 600_000 for index in range(3)]
+    assert seen[-1] == 1_800_000
 
 
 def test_file_that_vanishes_is_named(trainer_client: TrainerClient, photos: Path) -> None:

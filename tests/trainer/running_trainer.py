@@ -37,6 +37,8 @@ class RunningTrainer:
             "DETEX_LEASE_SECONDS": "1",
             "DETEX_WORKER_NICENESS": "0",
             "DETEX_LOG_FORMAT": "json",
+            # Looking for subjects takes seconds; tests that want it switch it on.
+            "DETEX_SEGMENTER": "none",
             # Nothing here reads a base model, and looking at one takes seconds.
             "DETEX_BASE_MODELS": '[{"name": "showroom", "source": "/absent"}]',
             "DETEX_TEST_FOLDER": str(self.meeting_folder),

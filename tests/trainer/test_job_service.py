@@ -96,7 +96,8 @@ def test_who_watches_late_gets_the_last_preview(trainer: RunningTrainer, trainin
     trainer.go("waits-late")
     trainer.ended(job.job_id)
     assert [info.key for info in store.list("jobs/") if job.job_id in info.key] == [
-        f"jobs/default/{job.job_id}/preview_2.png"
+        f"jobs/default/{job.job_id}/outcome.json",
+        f"jobs/default/{job.job_id}/preview_2.png",
     ]
 
 

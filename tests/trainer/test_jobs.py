@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pytest
 
 from detex_core.errors import (
     AlreadyExistsError,
-    FailedPreconditionError,
     InvalidInputError,
     NotFoundError,
     ResourceExhaustedError,
@@ -259,11 +259,20 @@ def test_an_expired_lease_frees_the_job(
     again = claims.claim("dead")
     assert again is not None
     assert not claims.cancel(lost), "an earlier claim of the same server"
+    assert jobs.get("default", job_id).interruption == JobFailure(
+        "TRAINER_DIED", "The trainer stopped while this job ran."
+    )
     clock.advance(21)
-    (job,) = claims.release_expired(max_attempts=2)
-    assert (job.job_id, job.state) == (job_id, JobState.FAILED)
-    assert job.failure is not None
-    assert job.failure.reason == "TRAINER_DIED"
+    assert claims.release_expired(max_attempts=2) == (), "tried often enough"
+    to_end = claims.claim_to_end("server", max_attempts=2)
+    assert to_end is not None
+    assert to_end.to_end == JobFailure(
+        "TRAINER_DIED", "The trainer stopped 2 times while this job ran; submit it again."
+    )
+    assert claims.claim_to_end("other", max_attempts=2) is None
+    assert not claims.cancel(again), "taken from it"
+    assert claims.fail(to_end, to_end.to_end)
+    assert jobs.get("default", job_id).state is JobState.FAILED
 
 
 def test_renewing_keeps_the_job(claims: JobClaims, clock: Clock, submit: Callable[..., str]) -> None:
@@ -286,11 +295,99 @@ def test_requeueing_on_purpose_is_no_attempt(
         claim = claims.claim("server")
         assert claim is not None
         assert (claim.job.job_id, claim.job.attempts) == (job_id, attempts)
-        assert claims.requeue(claim, counts_as_attempt=False)
+        assert claims.requeue(claim)
     claim = claims.claim("server")
     assert claim is not None
-    assert claims.requeue(claim, counts_as_attempt=True)
-    assert jobs.get("default", job_id).attempts == 1
+    cause = JobFailure("WORKER_DIED", "The worker was killed by signal 9.")
+    assert claims.requeue(claim, cause=cause)
+    job = jobs.get("default", job_id)
+    assert (job.attempts, job.outages, job.interruption) == (1, 0, cause)
+
+
+def test_an_outage_pauses_the_job_and_is_no_attempt(
+    jobs: JobRepository, claims: JobClaims, clock: Clock, submit: Callable[..., str]
+) -> None:
+    job_id = submit()
+    claim = claims.claim("server")
+    assert claim is not None
+    cause = JobFailure("UNAVAILABLE", "The object store does not answer.")
+    assert claims.requeue(claim, cause=cause, is_outage=True, pause_seconds=8)
+    assert claims.claim("server") is None
+    clock.advance(8)
+    again = claims.claim("server")
+    assert again is not None
+    assert (again.job.job_id, again.job.attempts, again.job.outages) == (job_id, 1, 1)
+
+
+def test_priorities_order_the_jobs_of_a_tenant_alone(
+    jobs: JobRepository, claims: JobClaims, clock: Clock, make_submission: MakeSubmission
+) -> None:
+    for tenant, name, priority in [
+        ("a", "low", -5),
+        ("a", "old", 0),
+        ("a", "new", 0),
+        ("a", "high", 9),
+        ("b", "b", -9),
+    ]:
+        jobs.submit(replace(make_submission(tenant, concept_name=name), priority=priority), max_queued=9)
+    order = []
+    while claim := claims.claim("server"):
+        order.append(claim.job.order.concept_name)
+        clock.advance(1)
+        claims.succeed(claim, "20260131T120000Z-0a1b2c3d")
+    assert order == ["high", "b", "old", "new", "low"]
+
+
+def test_a_deadline_ends_a_job_in_the_queue_and_in_the_work(
+    jobs: JobRepository, claims: JobClaims, clock: Clock, make_submission: MakeSubmission
+) -> None:
+    deadline = clock.time + timedelta(seconds=60)
+    ids = [jobs.submit(replace(make_submission(), deadline_time=deadline), max_queued=9).job_id for _ in range(3)]
+    for owner in ("alive", "dead"):
+        assert claims.claim(owner) is not None
+    clock.advance(15)
+    assert [held.deadline_passed for held in claims.renew("alive", ids)] == [False]
+    clock.advance(50)
+    assert claims.claim("alive") is None
+    claims.renew("alive", ids)
+    assert claims.release_expired(max_attempts=2) == ()
+    ended = [claims.claim_to_end("alive", max_attempts=2) for _ in range(3)]
+    assert [claim and claim.job.job_id for claim in ended] == [ids[1], ids[2], None]
+    for claim in ended[:2]:
+        assert claim is not None
+        assert claim.to_end is not None
+        assert claim.to_end.reason == "DEADLINE_PASSED"
+        assert "2026-01-31 12:01:00 UTC" in claim.to_end.message
+
+
+def test_a_tenant_has_so_many_running_jobs_and_no_more(
+    database: Database, clock: Clock, submit: Callable[..., str]
+) -> None:
+    claims = JobClaims(database, lease_seconds=20, max_running_per_tenant=1, now=clock)
+    for tenant in ("a", "a", "b"):
+        submit(tenant)
+    first, second = claims.claim("server"), claims.claim("server")
+    assert first is not None
+    assert second is not None
+    assert (first.job.tenant, second.job.tenant) == ("a", "b")
+    assert claims.claim("server") is None
+    claims.succeed(first, "20260131T120000Z-0a1b2c3d")
+    assert claims.claim("server") is not None
+
+
+def test_a_job_that_may_have_published_is_not_cancelled_in_the_queue(
+    jobs: JobRepository, claims: JobClaims, submit: Callable[..., str]
+) -> None:
+    job_id = submit()
+    claim = claims.claim("server")
+    assert claim is not None
+    assert claims.requeue(claim)
+    assert jobs.request_cancel("default", job_id).state is JobState.QUEUED
+    assert claims.claim("server") is None
+    to_end = claims.claim_to_end("server", max_attempts=2)
+    assert to_end is not None
+    assert to_end.to_end is not None
+    assert to_end.to_end.reason == "CANCELLED"
 
 
 def test_racing_servers_claim_each_job_once(claims: JobClaims, submit: Callable[..., str]) -> None:
@@ -355,12 +452,3 @@ def test_a_database_that_is_locked_is_unavailable(
     other.close()
     jobs.submit(make_submission(), max_queued=1)
     database.close()
-
-
-def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
-    Database(f"sqlite:///{tmp_path}/jobs.db").close()
-    with sqlite3.connect(tmp_path / "jobs.db") as connection:
-        connection.execute("UPDATE schema_version SET version = 99")
-    connection.close()
-    with pytest.raises(FailedPreconditionError, match="version 99"):
-        Database(f"sqlite:///{tmp_path}/jobs.db")

@@ -39,8 +39,13 @@ def encoded(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def header(class_word: str = "mug") -> Request:
-    return Request(header=trainer_pb2.TrainingSetHeader(class_word=class_word))
+def header(class_word: str = "mug", *, keep_photos: bool = True, upload_id: str = "", file_count: int = 0) -> Request:
+    """The first part; photos stay unless it says otherwise, for most tests use a set for several jobs."""
+    return Request(
+        header=trainer_pb2.TrainingSetHeader(
+            class_word=class_word, keep_photos=keep_photos, upload_id=upload_id, file_count=file_count
+        )
+    )
 
 
 def file(
@@ -77,6 +82,6 @@ def stream(*parts: Request | Iterable[Request]) -> Iterator[Request]:
             yield from part
 
 
-def three_photos() -> Iterator[Request]:
+def three_photos(**fields: Any) -> Iterator[Request]:
     """An upload without fault."""
-    return stream(header(), *(file(encoded(cut_out(index)), index) for index in range(3)))
+    return stream(header(**fields), *(file(encoded(cut_out(index)), index) for index in range(3)))

@@ -3,13 +3,17 @@
 Shapes: (H, W) of a photo in pixels.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Mask = NDArray[np.float32]
 
@@ -76,4 +80,7 @@ def downsample_masks(masks: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (B, 1, height, width), with the mean of `masks` where the sizes divide.
     """
+    # Imported here: those who only look for subjects need no torch, which takes seconds and hundreds of megabytes.
+    from torch.nn import functional
+
     return functional.adaptive_avg_pool2d(masks, (height, width))

@@ -15,7 +15,17 @@ from detex_trainer.progress import JobPhase
 
 # Failures carry many reasons and labels must stay few: what is not listed counts as OTHER.
 _REASONS = frozenset(
-    {"DATA_LOSS", "DIVERGED", "INTERNAL", "NOT_FOUND", "OUT_OF_MEMORY", "STORAGE_FULL", "TRAINER_DIED", "UNAVAILABLE"}
+    {
+        "DATA_LOSS",
+        "DEADLINE_PASSED",
+        "DIVERGED",
+        "INTERNAL",
+        "NOT_FOUND",
+        "OUT_OF_MEMORY",
+        "STORAGE_FULL",
+        "TRAINER_DIED",
+        "UNAVAILABLE",
+    }
     | {"SUBJECT_NOT_FOUND", "WORKER_DIED"}
 )
 _WAIT_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
@@ -60,6 +70,11 @@ class TrainerMetrics:
         self.workers = Gauge("detex_trainer_workers", "Workers that run on this trainer.", registry=registry)
         self.uploads = Counter(
             "detex_trainer_training_sets_total", "Uploads of training sets, by outcome.", ["outcome"], registry=registry
+        )
+        self.deleted_training_sets = Counter(
+            "detex_trainer_training_sets_deleted_total",
+            "Training sets whose photos were deleted by the trainer, after their jobs or unused.",
+            registry=registry,
         )
         for method in trainable_methods():
             self.steps.labels(method)

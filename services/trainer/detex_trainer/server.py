@@ -19,16 +19,19 @@ from detex_core.metrics import new_registry
 from detex_core.object_store import ObjectStore, open_object_store
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 from detex_trainer.base_models import BaseModelCatalogue
+from detex_trainer.cleanup import Cleanup, CleanupStores
 from detex_trainer.executors import ProcessExecutor
 from detex_trainer.job_watch import JobWatch
-from detex_trainer.jobs import Database, JobClaims, JobRepository
+from detex_trainer.jobs import Database, JobClaims, JobRepository, TrainingSetLedger
 from detex_trainer.metrics import JobsCollector, TrainerMetrics
 from detex_trainer.service.servicer import TrainerParts, TrainerServicer
 from detex_trainer.settings import TrainerSettings
 from detex_trainer.submission import JobSubmission, job_spec
 from detex_trainer.supervisor import JobFeed, Supervisor, SupervisorPolicy
 from detex_trainer.training_set.archive import TrainingSetArchive
-from detex_trainer.training_set.intake import TrainingSetIntake
+from detex_trainer.training_set.curation import TrainingSetCuration
+from detex_trainer.training_set.intake import IntakePolicy, TrainingSetIntake
+from detex_trainer.training_set.spool import UploadSpool
 from detex_trainer.training_set.upload import UploadLimits
 
 WORKER_COMMAND = (sys.executable, "-m", "detex_trainer.worker")
@@ -63,6 +66,14 @@ class Trainer:
         jobs = JobRepository(self._database)
         registry.register(JobsCollector(jobs.counts))
         training_sets = TrainingSetArchive(self._store)
+        ledger = TrainingSetLedger(self._database)
+        spool = UploadSpool(settings.work_folder / "uploads")
+        self._cleanup = Cleanup(
+            CleanupStores(jobs, ledger, training_sets, self._store),
+            metrics,
+            unused_seconds=settings.unused_training_set_seconds,
+            remove_abandoned_uploads=spool.remove_abandoned,
+        )
         self._supervisor = Supervisor(
             f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}",
             JobClaims(
@@ -87,10 +98,14 @@ class Trainer:
                 reconcile_interval_seconds=settings.reconcile_interval_seconds,
                 stop_grace_seconds=settings.worker_stop_grace_seconds,
             ),
+            self._cleanup.wake,
         )
         parts = TrainerParts(
             settings=settings,
-            intake=_intake(settings, training_sets),
+            intake=_intake(settings, training_sets, ledger, spool),
+            curation=TrainingSetCuration(training_sets, ledger, max_file_bytes=settings.max_file_bytes),
+            training_sets=training_sets,
+            store=self._store,
             submission=JobSubmission(settings, training_sets, jobs),
             jobs=jobs,
             watch=JobWatch(
@@ -114,6 +129,7 @@ class Trainer:
         self._supervision = asyncio.create_task(self._supervisor.run(), name="supervisor")
         self._supervision.add_done_callback(lambda _: self.server.request_drain())
         drain = asyncio.create_task(self._drain(), name="drain")
+        cleanup = asyncio.create_task(self._cleanup.run(), name="cleanup")
         look = asyncio.create_task(self._look_at_base_models(), name="base models")
         try:
             await self.server.run()
@@ -122,6 +138,8 @@ class Trainer:
             look.cancel()
             await drain
             await self._supervision
+            self._cleanup.stop()
+            await cleanup
             await asyncio.to_thread(self._database.close)
 
     async def _drain(self) -> None:
@@ -147,14 +165,17 @@ class Trainer:
         store.check()
 
 
-def _intake(settings: TrainerSettings, training_sets: TrainingSetArchive) -> TrainingSetIntake:
-    return TrainingSetIntake(
-        training_sets,
-        settings.work_folder / "uploads",
+def _intake(
+    settings: TrainerSettings, training_sets: TrainingSetArchive, ledger: TrainingSetLedger, spool: UploadSpool
+) -> TrainingSetIntake:
+    policy = IntakePolicy(
         UploadLimits(settings.max_photos, settings.max_file_bytes, settings.max_training_set_bytes),
         max_uploads=settings.max_uploads,
         idle_seconds=settings.upload_idle_seconds,
+        max_tenant_bytes=settings.max_training_set_bytes_per_tenant,
+        segmenter=settings.segmenter,
     )
+    return TrainingSetIntake(training_sets, ledger, spool, policy)
 
 
 async def serve(settings: TrainerSettings) -> None:

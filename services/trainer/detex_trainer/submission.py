@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 from detex_core.errors import invalid_input
 from detex_core.prompt import CONCEPT_NAME
@@ -14,6 +15,8 @@ from detex_trainer.jobs import Job, JobOrder, JobRepository
 from detex_trainer.jobs.repository import Submission
 from detex_trainer.settings import TrainerSettings
 from detex_trainer.training_set.archive import TrainingSetArchive
+
+MAX_PRIORITY = 100
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class JobRequest:
         hyperparameters: The knobs that were set, by name.
         attributes: What has a word of its own per photo.
         base_model: Base model by name.
+        priority: Higher ones come first among the jobs of a tenant.
+        deadline_time: When the job is given up; None for never.
     """
 
     training_set_id: str
@@ -35,10 +40,18 @@ class JobRequest:
     hyperparameters: Mapping[str, int | float | str]
     attributes: Sequence[str]
     base_model: str
+    priority: int = 0
+    deadline_time: datetime | None = None
 
     def sha256(self) -> str:
         """SHA-256 (hex) over the request, equal for equal requests alone."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        asked = asdict(self)
+        # Left out where they are not given: a request of a client that knows neither stays the request that it was.
+        if not self.priority:
+            del asked["priority"]
+        if self.deadline_time is None:
+            del asked["deadline_time"]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class JobSubmission:
@@ -65,7 +78,15 @@ class JobSubmission:
         found = self._jobs.find_submitted(tenant, idempotency_key, request.sha256())
         if found is not None:
             return found
-        submission = Submission(tenant, self._order(tenant, request), request.sha256(), idempotency_key)
+        _check_schedule(request)
+        submission = Submission(
+            tenant,
+            self._order(tenant, request),
+            request.sha256(),
+            idempotency_key,
+            priority=request.priority,
+            deadline_time=request.deadline_time,
+        )
         return self._jobs.submit(submission, max_queued=self._settings.max_queued_jobs_per_tenant)
 
     def _order(self, tenant: str, request: JobRequest) -> JobOrder:
@@ -121,6 +142,13 @@ def job_spec(job: Job, settings: TrainerSettings) -> JobSpec:
         object_store=settings.object_store,
         niceness=settings.worker_niceness,
     )
+
+
+def _check_schedule(request: JobRequest) -> None:
+    if abs(request.priority) > MAX_PRIORITY:
+        raise invalid_input("priority", request.priority, f"-{MAX_PRIORITY} to {MAX_PRIORITY}")
+    if request.deadline_time is not None and request.deadline_time <= datetime.now(UTC):
+        raise invalid_input("deadline_time", f"{request.deadline_time:%Y-%m-%d %H:%M:%S} UTC", "a time to come")
 
 
 def _attributes(method: Method, attributes: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from detex_client.cli import options
 from detex_client.cli.failure import reported
 from detex_client.cli.interruption import cancel_and_leave, held_back
 from detex_client.cli.job_display import UploadDisplay, follow
+from detex_client.cli.photos import write_masks
 from detex_client.cli.terminal import Terminal
 from detex_client.concept import check_concept_name
 from detex_client.errors import refused
@@ -55,6 +56,14 @@ def train(
             help="Folder for pictures drawn on the way; see --set preview_interval_steps=50.", show_default=False
         ),
     ] = None,
+    keep_photos: Annotated[
+        bool,
+        typer.Option("--keep-photos", help="Keep the photos at the trainer; else they go when the job has ended."),
+    ] = False,
+    masks_folder: Annotated[
+        Path | None,
+        typer.Option("--masks", help="Folder for the masks that training uses, to look at.", show_default=False),
+    ] = None,
     base_model: Annotated[str, typer.Option(help="Base model by name.", show_default="the trainer's")] = "",
     wait: Annotated[bool, typer.Option(help="Whether to wait for the end; Ctrl-C then cancels the job.")] = True,
     trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
@@ -78,7 +87,7 @@ def train(
     if masks is None and not find_masks:
         found = tuple(TrainingPhoto(photo.photo, None, photo.caption) for photo in found)
     with options.open_trainer(trainer, tenant, tls, root_certificates) as client:
-        training_set_id = _upload(terminal, client, found, class_word)
+        training_set_id = _upload(terminal, client, found, class_word, keep_photos, masks_folder)
         job: Job | None = None
         try:
             with held_back():
@@ -105,16 +114,25 @@ def train(
     _conclude(terminal, ended)
 
 
-def _upload(terminal: Terminal, client: TrainerClient, photos: tuple[TrainingPhoto, ...], class_word: str) -> str:
+def _upload(
+    terminal: Terminal,
+    client: TrainerClient,
+    photos: tuple[TrainingPhoto, ...],
+    class_word: str,
+    keep_photos: bool,
+    masks_folder: Path | None,
+) -> str:
     with terminal.progress() as progress:
         display = UploadDisplay(progress, len(photos))
-        training_set = client.upload(photos, class_word=class_word, on_progress=display)
+        training_set = client.upload(photos, class_word=class_word, keep_photos=keep_photos, on_progress=display)
         display.finish()
     terminal.event("training_set", training_set)
     masks = sum(photo.mask is not None for photo in photos)
     terminal.say(f"The trainer took {len(photos)} photos with {masks} masks.")
     for warning in training_set.warnings:
         terminal.warn(warning)
+    if masks_folder is not None:
+        write_masks(terminal, client, training_set, masks_folder)
     return training_set.training_set_id
 
 

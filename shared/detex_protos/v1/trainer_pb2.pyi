@@ -237,16 +237,32 @@ class TrainingSetHeader(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLASS_WORD_FIELD_NUMBER: _builtins.int
+    KEEP_PHOTOS_FIELD_NUMBER: _builtins.int
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
     class_word: _builtins.str
     """What the subject is in one or two plain words that the base model knows, for example `mug`."""
+    keep_photos: _builtins.bool
+    """Whether photos and masks stay when the jobs of the set have ended, until DeleteTrainingSet. Otherwise they are deleted
+    when the last job that uses the set has ended, or when no job has come for a time that the trainer sets.
+    """
+    upload_id: _builtins.str
+    """Chosen by the caller, 16 to 64 of a-z, 0-9 and hyphens: an upload of the same id goes on where one broke off, and
+    never gives two training sets. Empty means that an upload that breaks off is begun anew.
+    """
+    file_count: _builtins.int
+    """Photos and masks in all, 1 to 128; needed with `upload_id`, so that a stream that broke off is not taken for the whole."""
     def __init__(
         self,
         *,
         class_word: _builtins.str = ...,
+        keep_photos: _builtins.bool = ...,
+        upload_id: _builtins.str = ...,
+        file_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_word", b"class_word"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_word", b"class_word", "file_count", b"file_count", "keep_photos", b"keep_photos", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,6 +280,7 @@ class FileHeader(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     CAPTION_FIELD_NUMBER: _builtins.int
+    OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     kind: Global___FileKind.ValueType
     """Photo or mask."""
     photo_index: _builtins.int
@@ -276,6 +293,8 @@ class FileHeader(_message.Message):
     """SHA-256 (hex) of the file; empty where the caller does not check."""
     caption: _builtins.str
     """What the photo shows, in words; optional, photos only."""
+    offset_bytes: _builtins.int
+    """Bytes of the file that the trainer has already, as GetUpload says; the chunks that follow go on from there."""
     def __init__(
         self,
         *,
@@ -285,10 +304,11 @@ class FileHeader(_message.Message):
         size_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
         caption: _builtins.str = ...,
+        offset_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "file_name", b"file_name", "kind", b"kind", "photo_index", b"photo_index", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "file_name", b"file_name", "kind", b"kind", "offset_bytes", b"offset_bytes", "photo_index", b"photo_index", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,12 +371,15 @@ class TrainingSet(_message.Message):
     CLASS_WORD_FIELD_NUMBER: _builtins.int
     PHOTOS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    KEEP_PHOTOS_FIELD_NUMBER: _builtins.int
     training_set_id: _builtins.str
     """Id to submit jobs with."""
     digest: _builtins.str
     """SHA-256 (hex) over class word, photos, masks and captions."""
     class_word: _builtins.str
     """Class word as sent."""
+    keep_photos: _builtins.bool
+    """Whether it stays when its jobs have ended."""
     @_builtins.property
     def photos(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingPhoto]:
         """The photos in order."""
@@ -373,10 +396,11 @@ class TrainingSet(_message.Message):
         class_word: _builtins.str = ...,
         photos: _abc.Iterable[Global___TrainingPhoto] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        keep_photos: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_word", b"class_word", "digest", b"digest", "photos", b"photos", "training_set_id", b"training_set_id", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_word", b"class_word", "digest", b"digest", "keep_photos", b"keep_photos", "photos", b"photos", "training_set_id", b"training_set_id", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,6 +429,298 @@ class UploadTrainingSetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadTrainingSetResponse: _TypeAlias = UploadTrainingSetResponse  # noqa: Y015
+
+@_typing.final
+class GetUploadRequest(_message.Message):
+    """Asks how far an upload has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    upload_id: _builtins.str
+    """As in the header of the upload."""
+    def __init__(
+        self,
+        *,
+        upload_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["upload_id", b"upload_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadRequest: _TypeAlias = GetUploadRequest  # noqa: Y015
+
+@_typing.final
+class ReceivedFile(_message.Message):
+    """A file of an upload that has not ended, as far as it came."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PHOTO_INDEX_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    kind: Global___FileKind.ValueType
+    """Photo or mask."""
+    photo_index: _builtins.int
+    """Position of its photo."""
+    sha256: _builtins.str
+    """SHA-256 (hex) as announced; only files announced with one are kept."""
+    received_bytes: _builtins.int
+    """Bytes that the trainer has."""
+    def __init__(
+        self,
+        *,
+        kind: Global___FileKind.ValueType = ...,
+        photo_index: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        received_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "photo_index", b"photo_index", "received_bytes", b"received_bytes", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceivedFile: _TypeAlias = ReceivedFile  # noqa: Y015
+
+@_typing.final
+class GetUploadResponse(_message.Message):
+    """How far an upload has come. Uploads that broke off lie with the trainer that took them; another knows nothing of them,
+    and the upload begins anew there.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    TRAINING_SET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceivedFile]:
+        """What was received; empty for an upload that is not known."""
+
+    @_builtins.property
+    def training_set(self) -> Global___TrainingSet:
+        """What the upload has become; absent where it has not ended."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___ReceivedFile] | None = ...,
+        training_set: Global___TrainingSet | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_set", b"training_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "training_set", b"training_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadResponse: _TypeAlias = GetUploadResponse  # noqa: Y015
+
+@_typing.final
+class GetTrainingSetRequest(_message.Message):
+    """Asks for a training set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_SET_ID_FIELD_NUMBER: _builtins.int
+    training_set_id: _builtins.str
+    """Id of the training set."""
+    def __init__(
+        self,
+        *,
+        training_set_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_set_id", b"training_set_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrainingSetRequest: _TypeAlias = GetTrainingSetRequest  # noqa: Y015
+
+@_typing.final
+class GetTrainingSetResponse(_message.Message):
+    """One training set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_SET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training_set(self) -> Global___TrainingSet:
+        """The training set."""
+
+    def __init__(
+        self,
+        *,
+        training_set: Global___TrainingSet | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_set", b"training_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_set", b"training_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrainingSetResponse: _TypeAlias = GetTrainingSetResponse  # noqa: Y015
+
+@_typing.final
+class GetMaskRequest(_message.Message):
+    """Asks for a mask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_SET_ID_FIELD_NUMBER: _builtins.int
+    PHOTO_INDEX_FIELD_NUMBER: _builtins.int
+    training_set_id: _builtins.str
+    """Id of the training set."""
+    photo_index: _builtins.int
+    """Position of the photo."""
+    def __init__(
+        self,
+        *,
+        training_set_id: _builtins.str = ...,
+        photo_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["photo_index", b"photo_index", "training_set_id", b"training_set_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMaskRequest: _TypeAlias = GetMaskRequest  # noqa: Y015
+
+@_typing.final
+class GetMaskResponse(_message.Message):
+    """A mask as training will use it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASK_PNG_FIELD_NUMBER: _builtins.int
+    PREVIEW_PNG_FIELD_NUMBER: _builtins.int
+    PHOTO_FIELD_NUMBER: _builtins.int
+    mask_png: _builtins.bytes
+    """PNG of the size of the photo, the subject in white on black; empty where no subject was found."""
+    preview_png: _builtins.bytes
+    """PNG of at most 512 pixels a side: the photo, darkened around the subject."""
+    @_builtins.property
+    def photo(self) -> Global___TrainingPhoto:
+        """The photo, with where the mask comes from and how much it covers."""
+
+    def __init__(
+        self,
+        *,
+        mask_png: _builtins.bytes = ...,
+        preview_png: _builtins.bytes = ...,
+        photo: Global___TrainingPhoto | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["photo", b"photo"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask_png", b"mask_png", "photo", b"photo", "preview_png", b"preview_png"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMaskResponse: _TypeAlias = GetMaskResponse  # noqa: Y015
+
+@_typing.final
+class ReplaceMaskRequest(_message.Message):
+    """Asks to use another mask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_SET_ID_FIELD_NUMBER: _builtins.int
+    PHOTO_INDEX_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    training_set_id: _builtins.str
+    """Id of the training set."""
+    photo_index: _builtins.int
+    """Position of the photo."""
+    mask: _builtins.bytes
+    """PNG of the size of the photo, the subject in white on black."""
+    def __init__(
+        self,
+        *,
+        training_set_id: _builtins.str = ...,
+        photo_index: _builtins.int = ...,
+        mask: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask", b"mask", "photo_index", b"photo_index", "training_set_id", b"training_set_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceMaskRequest: _TypeAlias = ReplaceMaskRequest  # noqa: Y015
+
+@_typing.final
+class ReplaceMaskResponse(_message.Message):
+    """Answer to a replaced mask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_SET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training_set(self) -> Global___TrainingSet:
+        """The training set as it is now, with its new digest and warnings."""
+
+    def __init__(
+        self,
+        *,
+        training_set: Global___TrainingSet | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_set", b"training_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_set", b"training_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceMaskResponse: _TypeAlias = ReplaceMaskResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTrainingSetRequest(_message.Message):
+    """Asks to delete a training set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_SET_ID_FIELD_NUMBER: _builtins.int
+    training_set_id: _builtins.str
+    """Id of the training set."""
+    def __init__(
+        self,
+        *,
+        training_set_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_set_id", b"training_set_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTrainingSetRequest: _TypeAlias = DeleteTrainingSetRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTrainingSetResponse(_message.Message):
+    """What was deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deleted_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Objects deleted from the store, by key."""
+
+    def __init__(
+        self,
+        *,
+        deleted_keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_keys", b"deleted_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTrainingSetResponse: _TypeAlias = DeleteTrainingSetResponse  # noqa: Y015
 
 @_typing.final
 class Hyperparameters(_message.Message):
@@ -590,6 +906,8 @@ class SubmitJobRequest(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     training_set_id: _builtins.str
     """Photos to learn from."""
     concept_name: _builtins.str
@@ -600,6 +918,10 @@ class SubmitJobRequest(_message.Message):
     """Base model by name; empty means the trainer's default."""
     idempotency_key: _builtins.str
     """Chosen by the caller, 1 to 128 characters; the same key never gives two jobs. Empty means no such guard."""
+    priority: _builtins.int
+    """Of the jobs of a tenant that wait, those of higher priority are taken first, -100 to 100; tenants share the workers
+    whatever their priorities.
+    """
     @_builtins.property
     def hyperparameters(self) -> Global___Hyperparameters:
         """Knobs."""
@@ -607,6 +929,10 @@ class SubmitJobRequest(_message.Message):
     @_builtins.property
     def attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What has a word of its own per photo, METHOD_DETEX only, 0 to 8 words; none given means `pose` and `background`."""
+
+    @_builtins.property
+    def deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """When the job is given up if it has not ended; absent means never."""
 
     def __init__(
         self,
@@ -618,10 +944,12 @@ class SubmitJobRequest(_message.Message):
         attributes: _abc.Iterable[_builtins.str] | None = ...,
         base_model: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        deadline_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hyperparameters", b"hyperparameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "hyperparameters", b"hyperparameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "base_model", b"base_model", "concept_name", b"concept_name", "hyperparameters", b"hyperparameters", "idempotency_key", b"idempotency_key", "method", b"method", "training_set_id", b"training_set_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "base_model", b"base_model", "concept_name", b"concept_name", "deadline_time", b"deadline_time", "hyperparameters", b"hyperparameters", "idempotency_key", b"idempotency_key", "method", b"method", "priority", b"priority", "training_set_id", b"training_set_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -763,6 +1091,10 @@ class Job(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     CONCEPT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    INTERRUPTION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Id given by the trainer."""
     state: Global___JobState.ValueType
@@ -775,6 +1107,10 @@ class Job(_message.Message):
     """How it learns."""
     base_model: _builtins.str
     """Base model by name."""
+    attempts: _builtins.int
+    """Attempts so far; those that the trainer stopped on purpose do not count."""
+    priority: _builtins.int
+    """As submitted."""
     @_builtins.property
     def hyperparameters(self) -> Global___Hyperparameters:
         """All knobs as used."""
@@ -807,6 +1143,14 @@ class Job(_message.Message):
     def concept(self) -> _common_pb2.ConceptReference:
         """Set where the state is succeeded."""
 
+    @_builtins.property
+    def interruption(self) -> Global___JobFailure:
+        """Why the last attempt that was or will be repeated has failed; absent where there was none."""
+
+    @_builtins.property
+    def deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """As submitted; absent where the job may take any time."""
+
     def __init__(
         self,
         *,
@@ -824,10 +1168,14 @@ class Job(_message.Message):
         progress: Global___JobProgress | None = ...,
         failure: Global___JobFailure | None = ...,
         concept: _common_pb2.ConceptReference | None = ...,
+        attempts: _builtins.int = ...,
+        interruption: Global___JobFailure | None = ...,
+        priority: _builtins.int = ...,
+        deadline_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "hyperparameters", b"hyperparameters", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "create_time", b"create_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "failure", b"failure", "hyperparameters", b"hyperparameters", "interruption", b"interruption", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "base_model", b"base_model", "concept", b"concept", "concept_name", b"concept_name", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "hyperparameters", b"hyperparameters", "job_id", b"job_id", "method", b"method", "progress", b"progress", "start_time", b"start_time", "state", b"state", "training_set_id", b"training_set_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "attributes", b"attributes", "base_model", b"base_model", "concept", b"concept", "concept_name", b"concept_name", "create_time", b"create_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "failure", b"failure", "hyperparameters", b"hyperparameters", "interruption", b"interruption", "job_id", b"job_id", "method", b"method", "priority", b"priority", "progress", b"progress", "start_time", b"start_time", "state", b"state", "training_set_id", b"training_set_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

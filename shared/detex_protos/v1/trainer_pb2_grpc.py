@@ -40,6 +40,31 @@ class TrainerServiceStub:
                 request_serializer=detex_dot_v1_dot_trainer__pb2.UploadTrainingSetRequest.SerializeToString,
                 response_deserializer=detex_dot_v1_dot_trainer__pb2.UploadTrainingSetResponse.FromString,
                 _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/detex.v1.TrainerService/GetUpload',
+                request_serializer=detex_dot_v1_dot_trainer__pb2.GetUploadRequest.SerializeToString,
+                response_deserializer=detex_dot_v1_dot_trainer__pb2.GetUploadResponse.FromString,
+                _registered_method=True)
+        self.GetTrainingSet = channel.unary_unary(
+                '/detex.v1.TrainerService/GetTrainingSet',
+                request_serializer=detex_dot_v1_dot_trainer__pb2.GetTrainingSetRequest.SerializeToString,
+                response_deserializer=detex_dot_v1_dot_trainer__pb2.GetTrainingSetResponse.FromString,
+                _registered_method=True)
+        self.GetMask = channel.unary_unary(
+                '/detex.v1.TrainerService/GetMask',
+                request_serializer=detex_dot_v1_dot_trainer__pb2.GetMaskRequest.SerializeToString,
+                response_deserializer=detex_dot_v1_dot_trainer__pb2.GetMaskResponse.FromString,
+                _registered_method=True)
+        self.ReplaceMask = channel.unary_unary(
+                '/detex.v1.TrainerService/ReplaceMask',
+                request_serializer=detex_dot_v1_dot_trainer__pb2.ReplaceMaskRequest.SerializeToString,
+                response_deserializer=detex_dot_v1_dot_trainer__pb2.ReplaceMaskResponse.FromString,
+                _registered_method=True)
+        self.DeleteTrainingSet = channel.unary_unary(
+                '/detex.v1.TrainerService/DeleteTrainingSet',
+                request_serializer=detex_dot_v1_dot_trainer__pb2.DeleteTrainingSetRequest.SerializeToString,
+                response_deserializer=detex_dot_v1_dot_trainer__pb2.DeleteTrainingSetResponse.FromString,
+                _registered_method=True)
         self.SubmitJob = channel.unary_unary(
                 '/detex.v1.TrainerService/SubmitJob',
                 request_serializer=detex_dot_v1_dot_trainer__pb2.SubmitJobRequest.SerializeToString,
@@ -99,6 +124,41 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUpload(self, request, context):
+        """How far an upload has come, to send the rest of one that broke off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrainingSet(self, request, context):
+        """One training set. NOT_FOUND where there is none of that id, or where its photos were deleted after their jobs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMask(self, request, context):
+        """The mask of a photo as training will use it, whoever made it, to look at.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplaceMask(self, request, context):
+        """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTrainingSet(self, request, context):
+        """Deletes a training set. FAILED_PRECONDITION while jobs use it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SubmitJob(self, request, context):
         """Queues a training job. The same idempotency key and content give the same job again; the same key with other
         content is ALREADY_EXISTS.
@@ -150,7 +210,8 @@ class TrainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteConcept(self, request, context):
-        """Deletes one version of a concept, or all of them where none is named.
+        """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
+        jobs that made them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,6 +231,31 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.UploadTrainingSet,
                     request_deserializer=detex_dot_v1_dot_trainer__pb2.UploadTrainingSetRequest.FromString,
                     response_serializer=detex_dot_v1_dot_trainer__pb2.UploadTrainingSetResponse.SerializeToString,
+            ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=detex_dot_v1_dot_trainer__pb2.GetUploadRequest.FromString,
+                    response_serializer=detex_dot_v1_dot_trainer__pb2.GetUploadResponse.SerializeToString,
+            ),
+            'GetTrainingSet': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrainingSet,
+                    request_deserializer=detex_dot_v1_dot_trainer__pb2.GetTrainingSetRequest.FromString,
+                    response_serializer=detex_dot_v1_dot_trainer__pb2.GetTrainingSetResponse.SerializeToString,
+            ),
+            'GetMask': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMask,
+                    request_deserializer=detex_dot_v1_dot_trainer__pb2.GetMaskRequest.FromString,
+                    response_serializer=detex_dot_v1_dot_trainer__pb2.GetMaskResponse.SerializeToString,
+            ),
+            'ReplaceMask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceMask,
+                    request_deserializer=detex_dot_v1_dot_trainer__pb2.ReplaceMaskRequest.FromString,
+                    response_serializer=detex_dot_v1_dot_trainer__pb2.ReplaceMaskResponse.SerializeToString,
+            ),
+            'DeleteTrainingSet': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTrainingSet,
+                    request_deserializer=detex_dot_v1_dot_trainer__pb2.DeleteTrainingSetRequest.FromString,
+                    response_serializer=detex_dot_v1_dot_trainer__pb2.DeleteTrainingSetResponse.SerializeToString,
             ),
             'SubmitJob': grpc.unary_unary_rpc_method_handler(
                     servicer.SubmitJob,
@@ -245,6 +331,141 @@ class TrainerService:
             '/detex.v1.TrainerService/UploadTrainingSet',
             detex_dot_v1_dot_trainer__pb2.UploadTrainingSetRequest.SerializeToString,
             detex_dot_v1_dot_trainer__pb2.UploadTrainingSetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detex.v1.TrainerService/GetUpload',
+            detex_dot_v1_dot_trainer__pb2.GetUploadRequest.SerializeToString,
+            detex_dot_v1_dot_trainer__pb2.GetUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrainingSet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detex.v1.TrainerService/GetTrainingSet',
+            detex_dot_v1_dot_trainer__pb2.GetTrainingSetRequest.SerializeToString,
+            detex_dot_v1_dot_trainer__pb2.GetTrainingSetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detex.v1.TrainerService/GetMask',
+            detex_dot_v1_dot_trainer__pb2.GetMaskRequest.SerializeToString,
+            detex_dot_v1_dot_trainer__pb2.GetMaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceMask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detex.v1.TrainerService/ReplaceMask',
+            detex_dot_v1_dot_trainer__pb2.ReplaceMaskRequest.SerializeToString,
+            detex_dot_v1_dot_trainer__pb2.ReplaceMaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTrainingSet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detex.v1.TrainerService/DeleteTrainingSet',
+            detex_dot_v1_dot_trainer__pb2.DeleteTrainingSetRequest.SerializeToString,
+            detex_dot_v1_dot_trainer__pb2.DeleteTrainingSetResponse.FromString,
             options,
             channel_credentials,
             insecure,

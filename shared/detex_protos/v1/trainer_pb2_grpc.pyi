@@ -37,6 +37,16 @@ class TrainerServiceStub:
     """Takes the photos of one subject: first the header, then for each file its header and its bytes in chunks.
     INVALID_ARGUMENT names the file and what is wrong with it; nothing is kept then.
     """
+    GetUpload: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetUploadRequest, _trainer_pb2.GetUploadResponse]
+    """How far an upload has come, to send the rest of one that broke off."""
+    GetTrainingSet: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingSetRequest, _trainer_pb2.GetTrainingSetResponse]
+    """One training set. NOT_FOUND where there is none of that id, or where its photos were deleted after their jobs."""
+    GetMask: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetMaskRequest, _trainer_pb2.GetMaskResponse]
+    """The mask of a photo as training will use it, whoever made it, to look at."""
+    ReplaceMask: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ReplaceMaskRequest, _trainer_pb2.ReplaceMaskResponse]
+    """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set."""
+    DeleteTrainingSet: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteTrainingSetRequest, _trainer_pb2.DeleteTrainingSetResponse]
+    """Deletes a training set. FAILED_PRECONDITION while jobs use it."""
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.SubmitJobRequest, _trainer_pb2.SubmitJobResponse]
     """Queues a training job. The same idempotency key and content give the same job again; the same key with other
     content is ALREADY_EXISTS.
@@ -54,7 +64,9 @@ class TrainerServiceStub:
     ListConcepts: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListConceptsRequest, _trainer_pb2.ListConceptsResponse]
     """Concepts by name, each with its newest version first, in pages."""
     DeleteConcept: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteConceptRequest, _trainer_pb2.DeleteConceptResponse]
-    """Deletes one version of a concept, or all of them where none is named."""
+    """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
+    jobs that made them.
+    """
     ListTrainableBaseModels: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListTrainableBaseModelsRequest, _trainer_pb2.ListTrainableBaseModelsResponse]
     """The base models that this trainer trains on."""
 
@@ -67,6 +79,16 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Takes the photos of one subject: first the header, then for each file its header and its bytes in chunks.
     INVALID_ARGUMENT names the file and what is wrong with it; nothing is kept then.
     """
+    GetUpload: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetUploadRequest, _trainer_pb2.GetUploadResponse]  # type: ignore[assignment]
+    """How far an upload has come, to send the rest of one that broke off."""
+    GetTrainingSet: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingSetRequest, _trainer_pb2.GetTrainingSetResponse]  # type: ignore[assignment]
+    """One training set. NOT_FOUND where there is none of that id, or where its photos were deleted after their jobs."""
+    GetMask: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetMaskRequest, _trainer_pb2.GetMaskResponse]  # type: ignore[assignment]
+    """The mask of a photo as training will use it, whoever made it, to look at."""
+    ReplaceMask: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ReplaceMaskRequest, _trainer_pb2.ReplaceMaskResponse]  # type: ignore[assignment]
+    """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set."""
+    DeleteTrainingSet: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteTrainingSetRequest, _trainer_pb2.DeleteTrainingSetResponse]  # type: ignore[assignment]
+    """Deletes a training set. FAILED_PRECONDITION while jobs use it."""
     SubmitJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.SubmitJobRequest, _trainer_pb2.SubmitJobResponse]  # type: ignore[assignment]
     """Queues a training job. The same idempotency key and content give the same job again; the same key with other
     content is ALREADY_EXISTS.
@@ -84,7 +106,9 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     ListConcepts: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListConceptsRequest, _trainer_pb2.ListConceptsResponse]  # type: ignore[assignment]
     """Concepts by name, each with its newest version first, in pages."""
     DeleteConcept: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteConceptRequest, _trainer_pb2.DeleteConceptResponse]  # type: ignore[assignment]
-    """Deletes one version of a concept, or all of them where none is named."""
+    """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
+    jobs that made them.
+    """
     ListTrainableBaseModels: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListTrainableBaseModelsRequest, _trainer_pb2.ListTrainableBaseModelsResponse]  # type: ignore[assignment]
     """The base models that this trainer trains on."""
 
@@ -100,6 +124,46 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes the photos of one subject: first the header, then for each file its header and its bytes in chunks.
         INVALID_ARGUMENT names the file and what is wrong with it; nothing is kept then.
         """
+
+    @_abc_1.abstractmethod
+    def GetUpload(
+        self,
+        request: _trainer_pb2.GetUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.GetUploadResponse, _abc.Awaitable[_trainer_pb2.GetUploadResponse]]:
+        """How far an upload has come, to send the rest of one that broke off."""
+
+    @_abc_1.abstractmethod
+    def GetTrainingSet(
+        self,
+        request: _trainer_pb2.GetTrainingSetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.GetTrainingSetResponse, _abc.Awaitable[_trainer_pb2.GetTrainingSetResponse]]:
+        """One training set. NOT_FOUND where there is none of that id, or where its photos were deleted after their jobs."""
+
+    @_abc_1.abstractmethod
+    def GetMask(
+        self,
+        request: _trainer_pb2.GetMaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.GetMaskResponse, _abc.Awaitable[_trainer_pb2.GetMaskResponse]]:
+        """The mask of a photo as training will use it, whoever made it, to look at."""
+
+    @_abc_1.abstractmethod
+    def ReplaceMask(
+        self,
+        request: _trainer_pb2.ReplaceMaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ReplaceMaskResponse, _abc.Awaitable[_trainer_pb2.ReplaceMaskResponse]]:
+        """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set."""
+
+    @_abc_1.abstractmethod
+    def DeleteTrainingSet(
+        self,
+        request: _trainer_pb2.DeleteTrainingSetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.DeleteTrainingSetResponse, _abc.Awaitable[_trainer_pb2.DeleteTrainingSetResponse]]:
+        """Deletes a training set. FAILED_PRECONDITION while jobs use it."""
 
     @_abc_1.abstractmethod
     def SubmitJob(
@@ -165,7 +229,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.DeleteConceptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.DeleteConceptResponse, _abc.Awaitable[_trainer_pb2.DeleteConceptResponse]]:
-        """Deletes one version of a concept, or all of them where none is named."""
+        """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
+        jobs that made them.
+        """
 
     @_abc_1.abstractmethod
     def ListTrainableBaseModels(

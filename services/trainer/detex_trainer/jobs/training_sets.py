@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from detex_core.errors import FailedPreconditionError, NotFoundError, ResourceExhaustedError
+from detex_core.errors import FailedPreconditionError, ResourceExhaustedError
 from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.state import JobState
 from detex_trainer.jobs.tables import JobRow, TrainingSetRow
+from detex_trainer.training_set.record import training_set_not_found
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,13 @@ class TrainingSetLedger:
             )
             session.add(row)
         if row.delete_time is not None:
-            raise not_found(training_set_id)
+            raise training_set_not_found(training_set_id)
         row.use_time = now
+
+    def is_used(self, tenant: str, training_set_id: str) -> bool:
+        """Whether a job that has not ended uses a set."""
+        with self._database.reading() as session:
+            return bool(session.scalar(select(func.count()).where(_uses(tenant, training_set_id))))
 
     def request_deletion(self, tenant: str, training_set_id: str) -> None:
         """Choose a set for deletion because its owner asks for it.
@@ -120,8 +126,17 @@ class TrainingSetLedger:
         """
         with self._database.writing() as session:
             row = session.get(TrainingSetRow, (tenant, training_set_id), with_for_update=True)
-            if row is None or row.deleted:
-                raise not_found(training_set_id)
+            if row is None:  # stored before sets were listed
+                row = TrainingSetRow(
+                    tenant=tenant,
+                    training_set_id=training_set_id,
+                    size_bytes=0,
+                    keep_photos=True,
+                    create_time=self._now(),
+                )
+                session.add(row)
+            if row.deleted:
+                raise training_set_not_found(training_set_id)
             if session.scalar(select(func.count()).where(_uses(tenant, training_set_id))):
                 raise FailedPreconditionError(
                     f"Jobs that have not ended use the training set {training_set_id}; cancel them first.",
@@ -189,15 +204,6 @@ class TrainingSetLedger:
                 f"{max_tenant_bytes:,} are allowed; delete training sets, or let running jobs end.",
                 reason="STORAGE_QUOTA",
             )
-
-
-def not_found(training_set_id: str) -> NotFoundError:
-    """The error for a training set that there is not."""
-    return NotFoundError(
-        f"training_set_id: there is no training set {training_set_id[:80]!r}; UploadTrainingSet gives the id. Photos "
-        "are deleted when the jobs of their set have ended, unless keep_photos was asked for.",
-        reason="TRAINING_SET_NOT_FOUND",
-    )
 
 
 def _uses(tenant: str, training_set_id: str) -> ColumnElement[bool]:

@@ -1,14 +1,14 @@
 """Messages of jobs to the domain and back."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from detex_core.errors import invalid_input
 from detex_protos.v1 import common_pb2, trainer_pb2
-from detex_trainer.jobs import Job, JobState
+from detex_trainer.jobs import Job, JobFailure, JobState
 from detex_trainer.progress import JobPhase, JobPreview, JobProgress
 from detex_trainer.service.method_messages import (
     hyperparameters_message,
@@ -42,7 +42,16 @@ def read_job_request(request: trainer_pb2.SubmitJobRequest) -> JobRequest:
         hyperparameters=read_hyperparameters(request.hyperparameters),
         attributes=tuple(request.attributes),
         base_model=request.base_model,
+        priority=request.priority,
+        deadline_time=_read_time(request.deadline_time, "deadline_time") if request.HasField("deadline_time") else None,
     )
+
+
+def _read_time(message: Timestamp, field: str) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (OverflowError, ValueError):
+        raise invalid_input(field, f"{message.seconds} s {message.nanos} ns", "a time of the years 1 to 9999") from None
 
 
 def read_states(states: Sequence[int]) -> frozenset[JobState]:
@@ -67,7 +76,11 @@ def job_message(job: Job) -> trainer_pb2.Job:
         attributes=order.attributes,
         base_model=order.base_model,
         create_time=timestamp(job.create_time),
+        attempts=job.attempts,
+        priority=job.priority,
     )
+    if job.deadline_time is not None:
+        message.deadline_time.CopyFrom(timestamp(job.deadline_time))
     if job.start_time is not None:
         message.start_time.CopyFrom(timestamp(job.start_time))
     if job.end_time is not None:
@@ -75,7 +88,9 @@ def job_message(job: Job) -> trainer_pb2.Job:
     if job.progress is not None:
         message.progress.CopyFrom(progress_message(job.progress))
     if job.failure is not None:
-        message.failure.CopyFrom(trainer_pb2.JobFailure(reason=job.failure.reason, message=job.failure.message))
+        message.failure.CopyFrom(_failure_message(job.failure))
+    if job.interruption is not None:
+        message.interruption.CopyFrom(_failure_message(job.interruption))
     if job.concept_version is not None:
         message.concept.CopyFrom(common_pb2.ConceptReference(name=order.concept_name, version=job.concept_version))
     return message
@@ -112,6 +127,10 @@ def timestamp(time: datetime) -> Timestamp:
     message = Timestamp()
     message.FromDatetime(time)
     return message
+
+
+def _failure_message(failure: JobFailure) -> trainer_pb2.JobFailure:
+    return trainer_pb2.JobFailure(reason=failure.reason, message=failure.message)
 
 
 def _duration(seconds: float) -> Duration:

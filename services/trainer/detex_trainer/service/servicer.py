@@ -9,19 +9,28 @@ from typing import Any
 import grpc.aio
 
 from detex_core.artifact import ConceptArchive
+from detex_core.object_store import ObjectStore
 from detex_core.tenancy import current_tenant
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 from detex_trainer.base_models import BaseModelCatalogue
+from detex_trainer.cleanup import delete_concept
 from detex_trainer.job_watch import JobWatch
 from detex_trainer.jobs import JobRepository
 from detex_trainer.jobs.page_token import page_size_of
 from detex_trainer.metrics import TrainerMetrics
 from detex_trainer.service.concept_messages import base_model_message, concept_message, deletion_message
 from detex_trainer.service.job_messages import job_message, read_job_request, read_states, watch_message
-from detex_trainer.service.training_set_messages import training_set_message, upload_parts
+from detex_trainer.service.training_set_messages import (
+    photo_message,
+    training_set_message,
+    upload_message,
+    upload_parts,
+)
 from detex_trainer.settings import TrainerSettings
 from detex_trainer.submission import JobSubmission
 from detex_trainer.supervisor import Supervisor
+from detex_trainer.training_set.archive import TrainingSetArchive
+from detex_trainer.training_set.curation import TrainingSetCuration
 from detex_trainer.training_set.intake import TrainingSetIntake
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,6 +42,9 @@ class TrainerParts:
 
     settings: TrainerSettings
     intake: TrainingSetIntake
+    curation: TrainingSetCuration
+    training_sets: TrainingSetArchive
+    store: ObjectStore
     submission: JobSubmission
     jobs: JobRepository
     watch: JobWatch
@@ -62,6 +74,53 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         finally:
             self._parts.metrics.uploads.labels(outcome).inc()
         return trainer_pb2.UploadTrainingSetResponse(training_set=training_set_message(record))
+
+    async def GetUpload(  # noqa: N802
+        self, request: trainer_pb2.GetUploadRequest, context: Context
+    ) -> trainer_pb2.GetUploadResponse:
+        """How far an upload has come."""
+        tenant = current_tenant()
+        record = await self._parts.intake.find(tenant, request.upload_id)
+        return upload_message(record, self._parts.intake.received(tenant, request.upload_id))
+
+    async def GetTrainingSet(  # noqa: N802
+        self, request: trainer_pb2.GetTrainingSetRequest, context: Context
+    ) -> trainer_pb2.GetTrainingSetResponse:
+        """One training set."""
+        record = await asyncio.to_thread(self._parts.training_sets.record, current_tenant(), request.training_set_id)
+        return trainer_pb2.GetTrainingSetResponse(training_set=training_set_message(record))
+
+    async def GetMask(  # noqa: N802
+        self, request: trainer_pb2.GetMaskRequest, context: Context
+    ) -> trainer_pb2.GetMaskResponse:
+        """The mask of a photo."""
+        view = await asyncio.to_thread(
+            self._parts.curation.mask, current_tenant(), request.training_set_id, request.photo_index
+        )
+        return trainer_pb2.GetMaskResponse(
+            mask_png=view.mask_png, preview_png=view.preview_png, photo=photo_message(view.photo)
+        )
+
+    async def ReplaceMask(  # noqa: N802
+        self, request: trainer_pb2.ReplaceMaskRequest, context: Context
+    ) -> trainer_pb2.ReplaceMaskResponse:
+        """Put another mask in the place of one."""
+        record = await asyncio.to_thread(
+            self._parts.curation.replace_mask,
+            current_tenant(),
+            request.training_set_id,
+            request.photo_index,
+            request.mask,
+            self._base_model_side(),
+        )
+        return trainer_pb2.ReplaceMaskResponse(training_set=training_set_message(record))
+
+    async def DeleteTrainingSet(  # noqa: N802
+        self, request: trainer_pb2.DeleteTrainingSetRequest, context: Context
+    ) -> trainer_pb2.DeleteTrainingSetResponse:
+        """Delete a training set."""
+        deleted = await asyncio.to_thread(self._parts.curation.delete, current_tenant(), request.training_set_id)
+        return trainer_pb2.DeleteTrainingSetResponse(deleted_keys=deleted)
 
     async def SubmitJob(  # noqa: N802
         self, request: trainer_pb2.SubmitJobRequest, context: Context
@@ -145,7 +204,13 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         """Delete one version of a concept, or all of them."""
         reference = request.reference
         deleted = await asyncio.to_thread(
-            self._parts.concepts.delete, current_tenant(), reference.name, reference.version
+            delete_concept,
+            self._parts.concepts,
+            self._parts.jobs,
+            self._parts.store,
+            current_tenant(),
+            reference.name,
+            reference.version,
         )
         return deletion_message(deleted)
 

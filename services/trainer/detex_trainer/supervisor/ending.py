@@ -27,8 +27,25 @@ class JobEndings:
     """
 
     def __init__(
-        self, claims: JobClaims, threads: ClaimThreads, store: ObjectStore, feed: JobFeed, metrics: TrainerMetrics
+        self,
+        claims: JobClaims,
+        threads: ClaimThreads,
+        store: ObjectStore,
+        feed: JobFeed,
+        metrics: TrainerMetrics,
+        on_end: Callable[[], None],
     ) -> None:
+        """Nothing is recorded yet.
+
+        Args:
+            claims: The jobs that trainers hold.
+            threads: Threads for the job table.
+            store: Where jobs publish.
+            feed: Told of each end.
+            metrics: Counts.
+            on_end: Called when a job has ended.
+        """
+        self._on_end = on_end
         self._claims = claims
         self._threads = threads
         self._store = store
@@ -118,6 +135,7 @@ class JobEndings:
             _log.info("job %s is %s", job.job_id, state)
             if state is not JobState.QUEUED:
                 self._metrics.ended.labels(job.order.method, state).inc()
+                self._on_end()
         else:
             _log.warning("job %s was no longer held by this trainer when it was to be %s", job.job_id, state)
         self._feed.publish(job.job_id)

@@ -57,6 +57,7 @@ class Supervisor:
         feed: JobFeed,
         metrics: TrainerMetrics,
         policy: SupervisorPolicy,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing runs yet.
 
@@ -69,7 +70,9 @@ class Supervisor:
             feed: Told of each change.
             metrics: Counts and times.
             policy: How jobs are run.
+            on_end: Called when a job has ended.
         """
+        self._on_end = on_end
         self._owner = owner
         self._claims = claims
         self._executor = executor
@@ -83,7 +86,7 @@ class Supervisor:
         self._finished = asyncio.Event()
         self._renewed = time.monotonic()
         self._threads = ClaimThreads(1 + policy.worker_count)
-        self._endings = JobEndings(claims, self._threads, store, feed, metrics)
+        self._endings = JobEndings(claims, self._threads, store, feed, metrics, on_end)
 
     def wake(self) -> None:
         """Look at once: a job was submitted."""
@@ -92,6 +95,7 @@ class Supervisor:
     def cancel_requested(self, job_id: str) -> None:
         """Stop the worker of a job now, if it runs here and was asked to stop; tell its watchers."""
         self._feed.publish(job_id)
+        self._on_end()  # one that never ran has ended already
         self._wake.set()
 
     async def run(self) -> None:

@@ -7,9 +7,9 @@ import re
 from PIL import Image
 from pydantic import ValidationError
 
-from detex_core.errors import DataLossError, DetexError, NotFoundError
+from detex_core.errors import DataLossError, DetexError, NotFoundError, invalid_input
 from detex_core.object_store import ObjectStore
-from detex_trainer.training_set.record import PhotoRecord, TrainingSetRecord
+from detex_trainer.training_set.record import PhotoRecord, TrainingSetRecord, training_set_not_found
 from detex_trainer.training_set.training_set import TrainingPhoto, TrainingSet
 
 _ID = re.compile(r"ts-[0-9a-f]{16}")
@@ -37,6 +37,12 @@ def mask_key(tenant: str, training_set_id: str, photo_index: int) -> str:
     return f"{training_set_prefix(tenant, training_set_id)}mask_{photo_index}.png"
 
 
+def _stored_mask_key(record: TrainingSetRecord, photo: PhotoRecord) -> str:
+    if photo.mask_file:
+        return f"{training_set_prefix(record.tenant, record.training_set_id)}{photo.mask_file}"
+    return mask_key(record.tenant, record.training_set_id, photo.photo_index)
+
+
 class TrainingSetArchive:
     """The training sets of an object store; safe to use from several threads.
 
@@ -53,10 +59,7 @@ class TrainingSetArchive:
             NotFoundError: The tenant has no such training set.
             DataLossError: The record is damaged.
         """
-        absent = NotFoundError(
-            f"training_set_id: there is no training set {training_set_id[:80]!r}; UploadTrainingSet gives the id.",
-            reason="TRAINING_SET_NOT_FOUND",
-        )
+        absent = training_set_not_found(training_set_id)
         if not _ID.fullmatch(training_set_id):
             raise absent
         try:
@@ -78,12 +81,29 @@ class TrainingSetArchive:
         record = self.record(tenant, training_set_id)
         return TrainingSet(record, tuple(self._load_photo(record, photo) for photo in record.photos))
 
+    def load_photo(self, record: TrainingSetRecord, photo_index: int) -> TrainingPhoto:
+        """One photo with its mask.
+
+        Raises:
+            InvalidInputError: The set has no such photo; field `photo_index`.
+            DataLossError: A picture is missing or not what it was when it was stored.
+        """
+        if photo_index >= len(record.photos):
+            raise invalid_input("photo_index", photo_index, f"0 to {len(record.photos) - 1}")
+        return self._load_photo(record, record.photos[photo_index])
+
     def put_picture(self, key: str, picture: Image.Image) -> str:
         """Write a photo or mask as PNG; returns the SHA-256 of what was written."""
         buffer = io.BytesIO()
         # Photos hardly compress further: the lowest level takes a tenth of the time for a few per cent of size.
         picture.save(buffer, format="PNG", compress_level=1)
         return self._store.put(key, buffer.getvalue(), if_absent=True, content_type="image/png").sha256
+
+    def put_mask(self, key: str, mask: Image.Image) -> str:
+        """Write a mask that replaces another; returns the SHA-256 of what was written."""
+        buffer = io.BytesIO()
+        mask.save(buffer, format="PNG", compress_level=1)
+        return self._store.put(key, buffer.getvalue(), content_type="image/png").sha256
 
     def put_record(self, record: TrainingSetRecord) -> None:
         """Write set.json, after which the set is there."""
@@ -93,6 +113,22 @@ class TrainingSetArchive:
             if_absent=True,
             content_type="application/json",
         )
+
+    def replace_record(self, record: TrainingSetRecord) -> None:
+        """Write set.json anew, after which the set is as this record says."""
+        self._store.put(
+            record_key(record.tenant, record.training_set_id),
+            record.model_dump_json(indent=2).encode(),
+            content_type="application/json",
+        )
+
+    def remove_mask(self, record: TrainingSetRecord, photo: PhotoRecord) -> None:
+        """Delete a mask that the record names no more; what cannot be deleted now goes with the set."""
+        key = _stored_mask_key(record, photo)
+        try:
+            self._store.delete(key)
+        except DetexError as error:
+            _log.warning("%s not deleted: %s", key, error.message)
 
     def remove(self, tenant: str, training_set_id: str) -> tuple[str, ...]:
         """Delete all of a training set, its record first; returns the keys of what was deleted."""
@@ -112,7 +148,7 @@ class TrainingSetArchive:
         keys = (record.tenant, record.training_set_id, photo.photo_index)
         mask = None
         if photo.mask_sha256 is not None:
-            mask = self._load_picture(mask_key(*keys), photo.mask_sha256, "L")
+            mask = self._load_picture(_stored_mask_key(record, photo), photo.mask_sha256, "L")
         return TrainingPhoto(photo, self._load_picture(photo_key(*keys), photo.picture_sha256, "RGB"), mask)
 
     def _load_picture(self, key: str, sha256: str, mode: str) -> Image.Image:

@@ -1,30 +1,67 @@
 """Takes uploads in: spooled to disk, checked, normalised, and kept in the object store as a whole or not at all."""
 
 import asyncio
-import hashlib
-import json
 import logging
 import secrets
-import shutil
-import tempfile
 import threading
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from detex_core.errors import AbortedError, ResourceExhaustedError
+from PIL import Image, ImageStat
+from sqlalchemy.exc import IntegrityError
+
+from detex_core.errors import AbortedError, DetexError, NotFoundError, ResourceExhaustedError, invalid_input
 from detex_core.object_store.disk import disk_errors
+from detex_trainer.jobs import NewTrainingSet, TrainingSetLedger
+from detex_trainer.segmenters.segmentation import SegmentationRequest, SegmentationTask, segment_apart
 from detex_trainer.training_set.archive import TrainingSetArchive, mask_key, photo_key
+from detex_trainer.training_set.look import PhotoLook, look_at
 from detex_trainer.training_set.pictures import decode_pictures
-from detex_trainer.training_set.record import PhotoRecord, TrainingSetRecord
-from detex_trainer.training_set.upload import Upload, UploadedFile, UploadLimits, UploadPart, receive_upload
+from detex_trainer.training_set.record import MaskSource, PhotoRecord, TrainingSetRecord, training_set_digest
+from detex_trainer.training_set.spool import UploadSpool
+from detex_trainer.training_set.upload import Upload, UploadLimits, out_of_order, receive_upload
+from detex_trainer.training_set.upload_parts import (
+    Chunk,
+    FileHeader,
+    ReceivedFile,
+    UnknownPart,
+    UploadedFile,
+    UploadHeader,
+    UploadPart,
+)
 from detex_trainer.training_set.warnings import training_set_warnings
 
-_ABANDONED_SECONDS = 24 * 3_600
 _BUSY_RETRY_SECONDS = 5.0
+_SEGMENTATION_SECONDS_PER_PHOTO = 20.0
+NO_SEGMENTER = "none"
+_FIRST_PARTS = {
+    FileHeader: "a file before the header",
+    Chunk: "a chunk before any file",
+    UnknownPart: "a part without content",
+}
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IntakePolicy:
+    """What is taken.
+
+    Attributes:
+        limits: What an upload may hold.
+        max_uploads: Uploads at a time.
+        idle_seconds: Longest silence within an upload.
+        max_tenant_bytes: Bytes of all sets of a tenant; 0 sets no limit.
+        segmenter: Who finds the subject in photos without a mask.
+    """
+
+    limits: UploadLimits
+    max_uploads: int
+    idle_seconds: float
+    max_tenant_bytes: int
+    segmenter: str
 
 
 class TrainingSetIntake:
@@ -32,31 +69,21 @@ class TrainingSetIntake:
 
     Args:
         archive: Where training sets are kept.
-        spool_folder: Where files lie while they are received; created where it is missing.
-        limits: What an upload may hold.
-        max_uploads: Uploads at a time.
-        idle_seconds: Longest silence within an upload.
+        ledger: Where they are listed.
+        spool: Where files lie while they are received.
+        policy: What is taken.
     """
 
     def __init__(
-        self,
-        archive: TrainingSetArchive,
-        spool_folder: Path,
-        limits: UploadLimits,
-        *,
-        max_uploads: int,
-        idle_seconds: float,
+        self, archive: TrainingSetArchive, ledger: TrainingSetLedger, spool: UploadSpool, policy: IntakePolicy
     ) -> None:
         self._archive = archive
-        self._spool_folder = spool_folder
-        self._limits = limits
-        self._free = max_uploads
-        self._idle_seconds = idle_seconds
+        self._ledger = ledger
+        self._spool = spool
+        self._policy = policy
+        self._free = policy.max_uploads
         # A decoded photo can take hundreds of megabytes, so they are decoded one after another.
         self._decoding = asyncio.Semaphore(1)
-        with disk_errors("The folder for uploads"):
-            spool_folder.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(spool_folder)
 
     async def take(
         self, tenant: str, parts: AsyncIterator[UploadPart], base_model_side: int | None
@@ -68,10 +95,15 @@ class TrainingSetIntake:
             parts: The parts as they arrive.
             base_model_side: Pixels of the shorter side of the base model's pictures, for warnings; None if not known.
 
+        Returns:
+            What was kept; for an upload id that is known what it has become.
+
         Raises:
             InvalidInputError: Something in the upload is wrong; the field names it.
-            AbortedError: No part came for too long (reason `UPLOAD_IDLE`).
-            ResourceExhaustedError: Too many uploads run (reason `TOO_MANY_UPLOADS`), or a disk is full.
+            AbortedError: No part came for too long (reason `UPLOAD_IDLE`), or another stream of the same upload is
+                being received (reason `UPLOAD_RUNNING`).
+            ResourceExhaustedError: Too many uploads run (reason `TOO_MANY_UPLOADS`), the tenant keeps too much (reason
+                `STORAGE_QUOTA`), or a disk is full.
             UnavailableError: The object store does not answer.
         """
         if self._free == 0:
@@ -82,30 +114,53 @@ class TrainingSetIntake:
             )
         self._free -= 1
         try:
-            with disk_errors("The folder for uploads"), tempfile.TemporaryDirectory(dir=self._spool_folder) as folder:
-                upload = await receive_upload(self._unless_idle(parts), Path(folder), self._limits)
+            timely = self._unless_idle(parts)
+            header = await anext(timely, None)
+            if not isinstance(header, UploadHeader):
+                raise out_of_order(_FIRST_PARTS.get(type(header), "a stream without header"))
+            known = await self.find(tenant, header.upload_id) if header.upload_id else None
+            if known is not None:
+                return known
+            with disk_errors("The folder for uploads"), self._spool.folder(tenant, header.upload_id) as folder:
+                upload = await receive_upload(header, timely, folder, self._policy.limits)
                 async with self._decoding:
-                    return await self._keep(tenant, upload, base_model_side)
+                    return await self._keep(tenant, upload, folder, base_model_side)
         finally:
             self._free += 1
+
+    async def find(self, tenant: str, upload_id: str) -> TrainingSetRecord | None:
+        """What an upload has become; None where it has not ended. Raises as `UploadSpool.received`."""
+        self._spool.received(tenant, upload_id)
+        training_set_id = await asyncio.to_thread(self._ledger.find_upload, tenant, upload_id)
+        if training_set_id is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._archive.record, tenant, training_set_id)
+        except NotFoundError:
+            return None  # listed, and not yet stored
+
+    def received(self, tenant: str, upload_id: str) -> tuple[ReceivedFile, ...]:
+        """What came of an upload that broke off; raises InvalidInputError for a malformed id."""
+        return self._spool.received(tenant, upload_id)
 
     async def _unless_idle(self, parts: AsyncIterator[UploadPart]) -> AsyncIterator[UploadPart]:
         while True:
             try:
-                async with asyncio.timeout(self._idle_seconds):
+                async with asyncio.timeout(self._policy.idle_seconds):
                     part = await anext(parts)
             except StopAsyncIteration:
                 return
             except TimeoutError:
                 raise AbortedError(
-                    f"Nothing came for {self._idle_seconds:g} seconds; send the upload again.", reason="UPLOAD_IDLE"
+                    f"Nothing came for {self._policy.idle_seconds:g} seconds; send the upload again.",
+                    reason="UPLOAD_IDLE",
                 ) from None
             yield part
 
-    async def _keep(self, tenant: str, upload: Upload, base_model_side: int | None) -> TrainingSetRecord:
+    async def _keep(self, tenant: str, upload: Upload, folder: Path, base_model_side: int | None) -> TrainingSetRecord:
         caller_is_gone = threading.Event()
         keeping = asyncio.create_task(
-            asyncio.to_thread(self._keep_pictures, tenant, upload, base_model_side, caller_is_gone)
+            asyncio.to_thread(self._keep_pictures, tenant, upload, folder, base_model_side, caller_is_gone)
         )
         try:
             return await asyncio.shield(keeping)
@@ -116,41 +171,74 @@ class TrainingSetIntake:
             raise
 
     def _keep_pictures(
-        self, tenant: str, upload: Upload, base_model_side: int | None, caller_is_gone: threading.Event
+        self,
+        tenant: str,
+        upload: Upload,
+        folder: Path,
+        base_model_side: int | None,
+        caller_is_gone: threading.Event,
     ) -> TrainingSetRecord:
         training_set_id = f"ts-{secrets.token_hex(8)}"
+        self._list(tenant, training_set_id, upload)
         kept = False
         try:
-            photos = []
+            photos, looks = [], []
             for photo in upload.photos:
                 if caller_is_gone.is_set():
                     raise AbortedError("The caller is gone.")
-                photos.append(self._keep_photo(tenant, training_set_id, photo, upload.masks))
-            record = TrainingSetRecord(
+                record, look = self._keep_photo(tenant, training_set_id, photo, upload.masks, folder)
+                photos.append(record)
+                looks.append(look)
+            photos = self._segmented(tenant, training_set_id, photos, folder)
+            stored = TrainingSetRecord(
                 training_set_id=training_set_id,
                 tenant=tenant,
-                digest=_digest(upload),
+                digest=training_set_digest(upload.class_word, photos),
                 class_word=upload.class_word,
                 photos=tuple(photos),
-                warnings=training_set_warnings(photos, base_model_side),
+                warnings=training_set_warnings(photos, base_model_side, looks),
+                keep_photos=upload.keep_photos,
                 create_time=datetime.now(UTC),
             )
-            self._archive.put_record(record)
-            kept = not caller_is_gone.is_set()
-            return record
+            self._archive.put_record(stored)
+            # Under an id of its own, an upload whose caller is gone is there to be found when it asks again.
+            kept = bool(upload.upload_id) or not caller_is_gone.is_set()
+            return stored
         finally:
             if not kept:
                 self._archive.discard(tenant, training_set_id)
+                self._unlist(tenant, training_set_id)
+
+    def _list(self, tenant: str, training_set_id: str, upload: Upload) -> None:
+        stale = self._ledger.find_upload(tenant, upload.upload_id) if upload.upload_id else None
+        if stale is not None:  # its trainer died while it stored the pictures
+            self._archive.discard(tenant, stale)
+            self._ledger.remove(tenant, stale)
+        new = NewTrainingSet(tenant, training_set_id, upload.upload_id, upload.size_bytes, upload.keep_photos)
+        try:
+            self._ledger.add(new, max_tenant_bytes=self._policy.max_tenant_bytes)
+        except IntegrityError:
+            raise invalid_input(
+                "upload_id", upload.upload_id, "the id of an upload whose photos are not deleted"
+            ) from None
+
+    def _unlist(self, tenant: str, training_set_id: str) -> None:
+        try:
+            self._ledger.remove(tenant, training_set_id)
+        except DetexError as error:
+            _log.warning("training set %s stays listed until it expires: %s", training_set_id, error.message)
 
     def _keep_photo(
-        self, tenant: str, training_set_id: str, file: UploadedFile, masks: dict[int, UploadedFile]
-    ) -> PhotoRecord:
+        self, tenant: str, training_set_id: str, file: UploadedFile, masks: dict[int, UploadedFile], folder: Path
+    ) -> tuple[PhotoRecord, PhotoLook]:
         index = file.header.photo_index
         decoded = decode_pictures(file, masks.get(index))
         mask_sha256 = None
         if decoded.mask is not None:
             mask_sha256 = self._archive.put_picture(mask_key(tenant, training_set_id, index), decoded.mask)
-        return PhotoRecord(
+        elif self._policy.segmenter != NO_SEGMENTER:
+            decoded.picture.save(_photo_to_segment(folder, index), format="PNG", compress_level=1)
+        record = PhotoRecord(
             photo_index=index,
             width=decoded.picture.width,
             height=decoded.picture.height,
@@ -161,19 +249,45 @@ class TrainingSetIntake:
             mask_share=decoded.mask_share,
             caption=file.header.caption,
         )
+        return record, look_at(decoded.picture, decoded.mask)
+
+    def _segmented(
+        self, tenant: str, training_set_id: str, photos: list[PhotoRecord], folder: Path
+    ) -> list[PhotoRecord]:
+        """The photos with masks found for those that came without."""
+        unmasked = [photo.photo_index for photo in photos if photo.mask_sha256 is None]
+        if not unmasked or self._policy.segmenter == NO_SEGMENTER:
+            return photos
+        tasks = tuple(
+            SegmentationTask(
+                photo=_photo_to_segment(folder, index).absolute(), mask=_found_mask(folder, index).absolute()
+            )
+            for index in unmasked
+        )
+        request = SegmentationRequest(segmenter=self._policy.segmenter, tasks=tasks)
+        answer = segment_apart(request, timeout_seconds=_SEGMENTATION_SECONDS_PER_PHOTO * len(tasks) + 30)
+        found = dict(zip(unmasked, answer.found, strict=True))
+        return [
+            self._with_found_mask(tenant, training_set_id, photo, folder) if found.get(photo.photo_index) else photo
+            for photo in photos
+        ]
+
+    def _with_found_mask(self, tenant: str, training_set_id: str, photo: PhotoRecord, folder: Path) -> PhotoRecord:
+        with Image.open(_found_mask(folder, photo.photo_index), formats=["PNG"]) as opened:
+            mask = opened.convert("L")
+        if mask.size != (photo.width, photo.height):
+            _log.error("the segmenter made a mask of another size than the photo; it is not used")
+            return photo
+        sha256 = self._archive.put_picture(mask_key(tenant, training_set_id, photo.photo_index), mask)
+        share = float(ImageStat.Stat(mask).mean[0] / 255)
+        return photo.model_copy(
+            update={"mask_sha256": sha256, "mask_source": MaskSource.SEGMENTER, "mask_share": share}
+        )
 
 
-def _digest(upload: Upload) -> str:
-    masks = {index: mask.sha256 for index, mask in upload.masks.items()}
-    photos: Sequence[tuple[str, str, str]] = [
-        (photo.sha256, masks.get(photo.header.photo_index, ""), photo.header.caption) for photo in upload.photos
-    ]
-    return hashlib.sha256(json.dumps([upload.class_word, photos]).encode()).hexdigest()
+def _photo_to_segment(folder: Path, index: int) -> Path:
+    return folder / f"picture_{index}.png"
 
 
-def _remove_abandoned(spool_folder: Path) -> None:
-    """Remove what uploads of a trainer that was killed have left."""
-    for folder in spool_folder.iterdir():
-        if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
-            _log.info("removing %s, left by an upload of a trainer that was killed", folder)
-            shutil.rmtree(folder, ignore_errors=True)
+def _found_mask(folder: Path, index: int) -> Path:
+    return folder / f"subject_{index}.png"

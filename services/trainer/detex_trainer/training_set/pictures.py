@@ -6,7 +6,7 @@ from PIL import Image, ImageStat
 
 from detex_core.images import decode_mask, decode_photo
 from detex_trainer.training_set.record import MaskSource
-from detex_trainer.training_set.upload import UploadedFile
+from detex_trainer.training_set.upload_parts import UploadedFile
 
 _WHITE = (255, 255, 255, 255)
 _SUBJECT_LEVEL = 128

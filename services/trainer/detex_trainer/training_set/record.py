@@ -1,11 +1,15 @@
 """The record of a training set as it is stored: set.json."""
 
+import hashlib
+import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from detex_core.artifact.manifest import Sha256, TenantName
+from detex_core.errors import NotFoundError
 
 MAX_PHOTOS = 64
 MAX_CAPTION_CHARACTERS = 1_000
@@ -35,7 +39,8 @@ class PhotoRecord(_Record):
         height: Height in pixels, after EXIF rotation.
         sha256: SHA-256 of the file as sent.
         picture_sha256: SHA-256 of the stored photo_<i>.png.
-        mask_sha256: SHA-256 of the stored mask_<i>.png; None where the segmenter is to find the subject.
+        mask_sha256: SHA-256 of the stored mask; None where no subject was found yet.
+        mask_file: Name of the stored mask where it is not mask_<i>.png, which it is not once it was replaced.
         mask_source: Where the mask comes from.
         mask_share: Share of the picture that the mask covers, 0 to 1; 0 where there is no mask yet.
         caption: What the photo shows, in words; may be empty.
@@ -47,13 +52,14 @@ class PhotoRecord(_Record):
     sha256: Sha256
     picture_sha256: Sha256
     mask_sha256: Sha256 | None
+    mask_file: str = Field(default="", pattern=r"^(mask_[0-9]+_[0-9a-f]{16}\.png)?$")
     mask_source: MaskSource
     mask_share: float = Field(ge=0, le=1)
     caption: str = Field(max_length=MAX_CAPTION_CHARACTERS)
 
 
 class TrainingSetRecord(_Record):
-    """Contents of set.json, written after all photos and masks.
+    """Contents of set.json, written after all photos and masks; sets stored before there was a choice are kept.
 
     Attributes:
         training_set_id: Id of the set.
@@ -62,6 +68,7 @@ class TrainingSetRecord(_Record):
         class_word: One or two plain words for what the subject is.
         photos: The photos in the order of their indices, which have no gaps.
         warnings: Sentences on what may spoil the result.
+        keep_photos: Whether it stays when its jobs have ended.
         create_time: When it was uploaded.
     """
 
@@ -72,4 +79,20 @@ class TrainingSetRecord(_Record):
     class_word: str = Field(min_length=1, max_length=MAX_CLASS_WORD_CHARACTERS)
     photos: tuple[PhotoRecord, ...] = Field(min_length=1, max_length=MAX_PHOTOS)
     warnings: tuple[str, ...]
+    keep_photos: bool = True
     create_time: AwareDatetime
+
+
+def training_set_digest(class_word: str, photos: Sequence[PhotoRecord]) -> str:
+    """SHA-256 (hex) over what a training set teaches: class word, photos as sent, stored masks, captions."""
+    content = [(photo.sha256, photo.mask_sha256 or "", photo.caption) for photo in photos]
+    return hashlib.sha256(json.dumps([class_word, content]).encode()).hexdigest()
+
+
+def training_set_not_found(training_set_id: str) -> NotFoundError:
+    """The error for a training set that there is not."""
+    return NotFoundError(
+        f"training_set_id: there is no training set {training_set_id[:80]!r}; UploadTrainingSet gives the id. Photos "
+        "are deleted when the jobs of their set have ended, unless keep_photos was asked for.",
+        reason="TRAINING_SET_NOT_FOUND",
+    )

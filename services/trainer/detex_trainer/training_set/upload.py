@@ -1,63 +1,29 @@
 """An upload as it arrives: parts in order, files spooled to disk and checked against what was announced."""
 
-import hashlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
 
-from detex_core.errors import DetexError, InvalidInputError, invalid_input
+from detex_core.errors import AbortedError, DetexError, invalid_input
 from detex_trainer.training_set.class_word import checked_class_word
+from detex_trainer.training_set.open_file import OpenFile
 from detex_trainer.training_set.record import MAX_CAPTION_CHARACTERS
+from detex_trainer.training_set.upload_parts import (
+    Chunk,
+    FileHeader,
+    FileKind,
+    ReceivedFile,
+    UnknownPart,
+    UploadedFile,
+    UploadHeader,
+    UploadPart,
+)
 
-MAX_CHUNK_BYTES = 1024**2
 MAX_FILE_NAME_CHARACTERS = 255
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ORDER = "the header first, then for each file its header and its bytes in chunks"
-
-
-class FileKind(StrEnum):
-    """What an uploaded file is."""
-
-    PHOTO = "photo"
-    MASK = "mask"
-
-
-@dataclass(frozen=True)
-class UploadHeader:
-    """The first part of an upload."""
-
-    class_word: str
-
-
-@dataclass(frozen=True)
-class FileHeader:
-    """The part that begins a file; `kind` is None where the caller named no kind that there is."""
-
-    kind: FileKind | None
-    photo_index: int
-    file_name: str
-    size_bytes: int
-    sha256: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """The next bytes of the file begun last."""
-
-    data: bytes
-
-
-@dataclass(frozen=True)
-class UnknownPart:
-    """A part that is none of the above."""
-
-
-UploadPart = UploadHeader | FileHeader | Chunk | UnknownPart
 
 
 @dataclass(frozen=True)
@@ -76,51 +42,63 @@ class UploadLimits:
 
 
 @dataclass(frozen=True)
-class UploadedFile:
-    """A complete file of an upload.
-
-    Attributes:
-        field: Path of its header in the upload, `files[<position>]`.
-        header: Its header.
-        sha256: SHA-256 (hex) of its bytes.
-        path: Where its bytes are spooled.
-    """
-
-    field: str
-    header: FileHeader
-    sha256: str
-    path: Path
-
-
-@dataclass(frozen=True)
 class Upload:
     """A complete upload: the photo indices run from 0 without gaps, each mask has its photo.
 
     Attributes:
         class_word: Class word, checked.
+        keep_photos: Whether the photos stay when their jobs have ended.
+        upload_id: Chosen by the caller; empty for none.
         photos: The photos in the order of their indices.
         masks: The masks by the index of their photo.
     """
 
     class_word: str
+    keep_photos: bool
+    upload_id: str
     photos: tuple[UploadedFile, ...]
     masks: dict[int, UploadedFile]
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files as sent."""
+        return sum(file.header.size_bytes for file in (*self.photos, *self.masks.values()))
 
-async def receive_upload(parts: AsyncIterator[UploadPart], folder: Path, limits: UploadLimits) -> Upload:
+
+def spooled_name(header: FileHeader) -> str:
+    """Name of the file that the bytes of a file are spooled to, by which a later stream finds them."""
+    return f"{header.kind}_{header.photo_index}_{header.sha256 or 'unchecked'}"
+
+
+def received_files(folder: Path) -> tuple[ReceivedFile, ...]:
+    """What an upload that broke off has left in its folder; none where there is no folder."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        kind, _, rest = path.name.partition("_")
+        index, _, sha256 = rest.partition("_")
+        if _SHA256.fullmatch(sha256):
+            found.append(ReceivedFile(FileKind(kind), int(index), sha256, path.stat().st_size))
+    return tuple(found)
+
+
+async def receive_upload(
+    header: UploadHeader, parts: AsyncIterator[UploadPart], folder: Path, limits: UploadLimits
+) -> Upload:
     """Take an upload; holds one chunk in memory at a time.
 
     Args:
-        parts: The parts as they arrive.
-        folder: Where files are spooled; the caller deletes it.
+        header: The first part.
+        parts: The parts after it as they arrive.
+        folder: Where files are spooled, and where those of an earlier stream of the same upload lie.
         limits: What the upload may hold.
 
     Raises:
         InvalidInputError: A part comes out of its order, or a file is not as announced; the field names it, for
             example `files[2].sha256`.
+        AbortedError: The stream ended too early for an upload with an id (reason `UPLOAD_INCOMPLETE`).
         OSError: The folder cannot be written.
     """
-    receiver = UploadReceiver(folder, limits)
+    receiver = UploadReceiver(header, folder, limits)
     try:
         async for part in parts:
             receiver.take(part)
@@ -132,37 +110,37 @@ async def receive_upload(parts: AsyncIterator[UploadPart], folder: Path, limits:
 class UploadReceiver:
     """The state of an upload between its parts."""
 
-    def __init__(self, folder: Path, limits: UploadLimits) -> None:
+    def __init__(self, header: UploadHeader, folder: Path, limits: UploadLimits) -> None:
+        if header.upload_id and not 1 <= header.file_count <= 2 * limits.max_photos:
+            accepted = f"1 to {2 * limits.max_photos}, with upload_id"
+            raise invalid_input("header.file_count", header.file_count, accepted)
+        self._header = header
+        self._class_word = checked_class_word(header.class_word)
         self._folder = folder
         self._limits = limits
-        self._class_word: str | None = None
         self._files: list[UploadedFile] = []
-        self._open_file: _OpenFile | None = None
+        self._open_file: OpenFile | None = None
         self._announced_bytes = 0
 
     def take(self, part: UploadPart) -> None:
         """Take the next part; raises as `receive_upload`."""
         match part:
             case UploadHeader():
-                if self._class_word is not None:
-                    raise _out_of_order("a second header")
-                self._class_word = checked_class_word(part.class_word)
+                raise out_of_order("a second header")
             case FileHeader():
-                if self._class_word is None:
-                    raise _out_of_order("a file before the header")
                 self._finish_file()
                 self._begin_file(part)
             case Chunk():
                 if self._open_file is None:
-                    raise _out_of_order("a chunk before any file")
+                    raise out_of_order("a chunk before any file")
                 self._open_file.write(part.data)
             case UnknownPart():
-                raise _out_of_order("a part without content")
+                raise out_of_order("a part without content")
 
     def finish(self) -> Upload:
         """The complete upload; raises as `receive_upload`."""
-        if self._class_word is None:
-            raise _out_of_order("a stream without header")
+        if self._header.upload_id:
+            self._check_complete()
         self._finish_file()
         photos = {file.header.photo_index: file for file in self._files if file.header.kind is FileKind.PHOTO}
         masks = {file.header.photo_index: file for file in self._files if file.header.kind is FileKind.MASK}
@@ -174,15 +152,32 @@ class UploadReceiver:
                 raise invalid_input(
                     f"{mask.field}.photo_index", f"a mask for {index}", "the index of an uploaded photo"
                 )
-        return Upload(self._class_word, tuple(photos[index] for index in sorted(photos)), masks)
+        return Upload(
+            class_word=self._class_word,
+            keep_photos=self._header.keep_photos,
+            upload_id=self._header.upload_id,
+            photos=tuple(photos[index] for index in sorted(photos)),
+            masks=masks,
+        )
 
     def close(self) -> None:
         """Close the file that is being received, if any."""
         if self._open_file is not None:
             self._open_file.close()
 
+    def _check_complete(self) -> None:
+        begun = len(self._files) + (self._open_file is not None)
+        if begun < self._header.file_count or (self._open_file is not None and not self._open_file.is_complete):
+            raise AbortedError(
+                "The stream ended before the upload did; send the rest, GetUpload tells what is there.",
+                reason="UPLOAD_INCOMPLETE",
+                retry_delay_seconds=0.5,
+            )
+
     def _begin_file(self, header: FileHeader) -> None:
         field = f"files[{len(self._files)}]"
+        if self._header.upload_id and len(self._files) >= self._header.file_count:
+            raise invalid_input("header.file_count", self._header.file_count, "the number of all photos and masks")
         self._check_header(header, field)
         self._announced_bytes += header.size_bytes
         if self._announced_bytes > self._limits.max_total_bytes:
@@ -191,7 +186,7 @@ class UploadReceiver:
                 f"{header.size_bytes:,}, with the files before it {self._announced_bytes:,}",
                 f"at most {self._limits.max_total_bytes:,} bytes for all files",
             )
-        self._open_file = _OpenFile(field, header, self._folder / f"file_{len(self._files)}")
+        self._open_file = OpenFile(field, header, self._folder / spooled_name(header))
 
     def _check_header(self, header: FileHeader, field: str) -> None:
         limits = self._limits
@@ -218,6 +213,8 @@ class UploadReceiver:
             raise invalid_input(
                 f"{field}.sha256", repr(header.sha256), "64 hexadecimal digits in lower case, or nothing"
             )
+        if header.offset_bytes and not (self._header.upload_id and header.sha256):
+            raise invalid_input(f"{field}.offset_bytes", header.offset_bytes, "0 without upload_id and sha256")
         if header.caption and header.kind is FileKind.MASK:
             raise invalid_input(f"{field}.caption", repr(header.caption), "captions of photos only")
         if len(header.caption) > MAX_CAPTION_CHARACTERS:
@@ -243,45 +240,6 @@ class UploadReceiver:
             )
 
 
-class _OpenFile:
-    """A file that is being received."""
-
-    def __init__(self, field: str, header: FileHeader, path: Path) -> None:
-        self._field = field
-        self._header = header
-        self._path = path
-        self._file: BinaryIO = path.open("xb")
-        self._hash = hashlib.sha256()
-        self._received_bytes = 0
-
-    def write(self, data: bytes) -> None:
-        if not 1 <= len(data) <= MAX_CHUNK_BYTES:
-            raise invalid_input("chunk", f"{len(data):,} bytes of {self._field}", f"1 to {MAX_CHUNK_BYTES:,} bytes")
-        self._received_bytes += len(data)
-        if self._received_bytes > self._header.size_bytes:
-            raise self._size_error(f"{self._received_bytes:,} or more")
-        self._hash.update(data)
-        self._file.write(data)
-
-    def finish(self) -> UploadedFile:
-        self.close()
-        if self._received_bytes < self._header.size_bytes:
-            raise self._size_error(f"{self._received_bytes:,}")
-        sha256 = self._hash.hexdigest()
-        if self._header.sha256 not in ("", sha256):
-            raise invalid_input(f"{self._field}.sha256", self._header.sha256, f"the hash of the bytes sent, {sha256}")
-        return UploadedFile(self._field, self._header, sha256, self._path)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _size_error(self, received: str) -> InvalidInputError:
-        return invalid_input(
-            f"{self._field}.size_bytes",
-            f"{self._header.size_bytes:,} bytes announced, {received} sent",
-            "the size of the file as sent",
-        )
-
-
-def _out_of_order(given: str) -> DetexError:
+def out_of_order(given: str) -> DetexError:
+    """The error for a part that comes where another is due."""
     return invalid_input("part", given, _ORDER)

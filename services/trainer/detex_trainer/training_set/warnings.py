@@ -1,20 +1,29 @@
 """What may spoil the result of a training set, in plain words."""
 
 from collections.abc import Sequence
+from itertools import combinations
 
+from detex_trainer.training_set.look import PhotoLook, likeness, shared_surroundings
 from detex_trainer.training_set.record import MaskSource, PhotoRecord
 
 _SMALLEST_SHARE = 0.02
 _LARGEST_SHARE = 0.95
 _LONGEST_ASPECT = 2.0
+_LARGEST_BLUR = 0.8
+_LIKE = 0.93
+_SHARED = 0.75
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-def training_set_warnings(photos: Sequence[PhotoRecord], base_model_side: int | None) -> tuple[str, ...]:
+def training_set_warnings(
+    photos: Sequence[PhotoRecord], base_model_side: int | None, looks: Sequence[PhotoLook] = ()
+) -> tuple[str, ...]:
     """Sentences on what may spoil the result; none where nothing is amiss.
 
     Args:
         photos: The photos in the order of their indices.
         base_model_side: Pixels of the shorter side that the base model was trained at; None where it is not known.
+        looks: What the photos look like, in the same order; empty where nobody looked.
     """
     warnings = []
     if len(photos) == 1:
@@ -24,21 +33,58 @@ def training_set_warnings(photos: Sequence[PhotoRecord], base_model_side: int | 
         )
     for photo in photos:
         warnings.extend(_photo_warnings(photo, base_model_side))
-    for position, photo in enumerate(photos):
-        twin = next((other for other in photos[:position] if other.sha256 == photo.sha256), None)
-        if twin is not None:
+    for first, second in combinations(photos, 2):
+        if first.sha256 == second.sha256:
             warnings.append(
-                f"Photos {twin.photo_index} and {photo.photo_index} are the same file; a different photo teaches more."
+                f"Photos {first.photo_index} and {second.photo_index} are the same file; a different photo teaches "
+                "more."
             )
-    unmasked = [str(photo.photo_index) for photo in photos if photo.mask_source is MaskSource.SEGMENTER]
-    if unmasked:
-        which = "Photo" if len(unmasked) == 1 else "Photos"
-        have = "has" if len(unmasked) == 1 else "have"
+    if len(looks) == len(photos):
+        warnings.extend(_look_warnings(photos, looks))
+    found = [photo for photo in photos if photo.mask_source is MaskSource.SEGMENTER and photo.mask_sha256 is not None]
+    if found:
         warnings.append(
-            f"{which} {', '.join(unmasked)} {have} no mask: the segmenter will look for the subject, and may take "
-            "something else for it. Send a mask, or a photo with a transparent background, to be sure."
+            f"{_listed(found)} had no mask: the segmenter has found a subject, and may have taken something else for "
+            "it. Look at the masks, and replace those that are wrong."
+        )
+    lost = [photo for photo in photos if photo.mask_source is MaskSource.SEGMENTER and photo.mask_sha256 is None]
+    if lost:
+        have = "has" if len(lost) == 1 else "have"
+        warnings.append(
+            f"{_listed(lost)} {have} no mask, and the segmenter has found no subject; methods that learn from masks "
+            "will fail. Send a mask, or a photo with a transparent background."
         )
     return tuple(warnings)
+
+
+def _look_warnings(photos: Sequence[PhotoRecord], looks: Sequence[PhotoLook]) -> list[str]:
+    warnings = [
+        f"Photo {photo.photo_index} is blurred; the subject will look blurred in pictures too. Take a sharper one."
+        for photo, look in zip(photos, looks, strict=True)
+        if look.blur > _LARGEST_BLUR
+    ]
+    for (first, first_look), (second, second_look) in combinations(zip(photos, looks, strict=True), 2):
+        if first.sha256 != second.sha256 and likeness(first_look, second_look) >= _LIKE:
+            warnings.append(
+                f"Photos {first.photo_index} and {second.photo_index} are nearly the same picture; one from another "
+                "side teaches more."
+            )
+    # What was cut out stands on white by our own doing.
+    natural = [look for photo, look in zip(photos, looks, strict=True) if photo.mask_source is not MaskSource.ALPHA]
+    if len(natural) == len(photos) > 1 and all(
+        shared_surroundings(first, second) >= _SHARED for first, second in combinations(natural, 2)
+    ):
+        warnings.append(f"These {_number(len(photos))} photos share one background; add another for a cleaner result.")
+    return warnings
+
+
+def _listed(photos: Sequence[PhotoRecord]) -> str:
+    which = "Photo" if len(photos) == 1 else "Photos"
+    return f"{which} {', '.join(str(photo.photo_index) for photo in photos)}"
+
+
+def _number(count: int) -> str:
+    return _NUMBERS[count] if count < len(_NUMBERS) else str(count)
 
 
 def _photo_warnings(photo: PhotoRecord, base_model_side: int | None) -> list[str]:
