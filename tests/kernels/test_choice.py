@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from detex_core.errors import InvalidInputError
 from detex_generator.kernels import availability
-from detex_generator.kernels.choice import PREFERENCES, KernelChoice, parse_kernels
+from detex_generator.kernels.choice import PREFERENCES, KernelChoice
 from detex_generator.kernels.geglu import geglu
 from detex_generator.kernels.group_norm_silu import group_norm_silu
 from detex_generator.kernels.guided_solver_step import guided_solver_step
+from detex_generator.kernels.kernel_setting import parse_kernels
 from detex_generator.kernels.operation import Implementation, KernelUnavailableError, Operation
 from detex_generator.kernels.segmented_attention import PageLayout, segmented_attention
 from detex_generator.kernels.self_attention import self_attention
@@ -43,11 +44,12 @@ def test_anything_else_is_refused(text: str) -> None:
         parse_kernels(text)
 
 
-def test_cpus_take_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+@pytest.mark.parametrize("interpret", ["0", "1"])
+def test_cpus_take_torch(monkeypatch: pytest.MonkeyPatch, interpret: str) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", interpret)
     choice = KernelChoice("auto", CPU, torch.float32)
     assert {choice.take(operation, head_dim=40) for operation in Operation} == {TORCH}
-    assert "segmented_attention by torch (they run on NVIDIA GPUs, and the device is cpu)" in choice.describe()
+    assert "segmented_attention by torch (kernels run on NVIDIA GPUs, and the device is cpu)" in choice.describe()
 
 
 @pytest.mark.parametrize("text", ["triton", "geglu=triton"])

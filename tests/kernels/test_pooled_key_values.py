@@ -1,63 +1,21 @@
 """A UNet that reads a pool predicts what it predicts from rows that are filled up."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from detex_core.settings import BaseModelSettings
-from detex_diffusion.base_model import BaseModel, load_base_model
-from detex_diffusion.conditioning import KeyValueBatch, PromptKeyValues
-from detex_diffusion.cross_attention import cross_attention_layers, cross_attention_sizes, head_shape
-from detex_diffusion.regions import Box, RegionMode, blended_key_values, box_coverage, joint_key_values, log_weight_maps
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.conditioning import KeyValueBatch
+from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.kernels.choice import KernelChoice
 from detex_generator.kernels.operation import Implementation, Operation
 from detex_generator.kernels.pooled_key_values import PooledKeyValues
-from tests.tiny_models import write_tiny_model
-
-COVERAGES = [box_coverage(Box(0.0, 0.0, 0.5, 1.0), 16, 16), box_coverage(Box(0.5, 0.2, 1.0, 1.0), 16, 16)]
-
-
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    folder = write_tiny_model(tmp_path_factory.mktemp("model"), "sd2")
-    return load_base_model(BaseModelSettings(name="tiny", source=str(folder)))
+from tests.kernels.random_prompts import placed_prompts
 
 
 @pytest.fixture
 def choice() -> KernelChoice:
     return KernelChoice("auto", torch.device("cpu"), torch.float32)
-
-
-def prompt(base_model: BaseModel, tokens: int, seed: int) -> PromptKeyValues:
-    generator = torch.Generator().manual_seed(seed)
-    layers = {}
-    for name, module in cross_attention_layers(base_model.unet).items():
-        heads, head_dim = head_shape(module)
-        key, value = (torch.randn(heads, tokens, head_dim, generator=generator) for _ in range(2))
-        layers[name] = (key, value)
-    return PromptKeyValues(layers)
-
-
-def prompts(base_model: BaseModel) -> list[PromptKeyValues]:
-    """Ragged: plain ones, one with regions in one softmax whose words are mixed, one blended from three prompts."""
-    sizes = set(cross_attention_sizes(base_model.unet, 8, 8).values())
-    plain = [prompt(base_model, tokens, tokens) for tokens in (9, 30)]
-    joint, scene, first, second = (prompt(base_model, tokens, tokens) for tokens in (12, 20, 7, 8))
-    segments = torch.tensor([0, 0, 1, 1, 0, 2, 0, 2, 2, 0, 0, 0])
-    placed_joint = joint_key_values(
-        joint.layers, segments, log_weight_maps(COVERAGES, [1.0, 3.0], sizes, RegionMode.JOINT)
-    )
-    blended = blended_key_values(
-        scene.layers, [first.layers, second.layers], log_weight_maps(COVERAGES, [1.0, 1.0], sizes, RegionMode.BLEND)
-    )
-    return [
-        plain[0],
-        PromptKeyValues(joint.layers, placed_joint),
-        plain[1],
-        PromptKeyValues(scene.layers, blended),
-    ]
 
 
 def predictions(base_model: BaseModel, batch: KeyValueBatch | PooledKeyValues) -> torch.Tensor:
@@ -72,7 +30,7 @@ def predictions(base_model: BaseModel, batch: KeyValueBatch | PooledKeyValues) -
 def test_a_pool_is_read_like_rows_that_are_filled_up(
     base_model: BaseModel, choice: KernelChoice, rounded: bool
 ) -> None:
-    texts = prompts(base_model)
+    texts = placed_prompts(base_model)
     wanted = predictions(base_model, KeyValueBatch.stack(texts))
     pooled = PooledKeyValues.of_prompts(texts, choice, rows=6 if rounded else None, rounded=rounded)
     torch.testing.assert_close(predictions(base_model, pooled), wanted, rtol=1e-4, atol=1e-5)
@@ -82,7 +40,7 @@ def test_a_pool_is_read_like_rows_that_are_filled_up(
 
 
 def test_without_regions_there_are_no_weights(base_model: BaseModel, choice: KernelChoice) -> None:
-    texts = [text for text in prompts(base_model) if text.regional is None] * 2
+    texts = [text for text in placed_prompts(base_model) if text.regional is None] * 2
     pooled = PooledKeyValues.of_prompts(texts, choice)
     assert not pooled.size.weighted
     assert pooled.size.tokens == 2 * (9 + 30)
@@ -91,7 +49,7 @@ def test_without_regions_there_are_no_weights(base_model: BaseModel, choice: Ker
 
 
 def test_pools_of_one_size_have_tensors_of_one_shape(base_model: BaseModel, choice: KernelChoice) -> None:
-    texts = prompts(base_model)
+    texts = placed_prompts(base_model)
     one = PooledKeyValues.of_prompts(texts, choice, rows=8, rounded=True)
     other = PooledKeyValues.of_prompts([texts[3], texts[0], texts[1]], choice, rows=8, rounded=True)
     assert one.size.tokens == 128
@@ -103,4 +61,4 @@ def test_pools_of_one_size_have_tensors_of_one_shape(base_model: BaseModel, choi
 
 def test_more_prompts_than_rows_are_refused(base_model: BaseModel, choice: KernelChoice) -> None:
     with pytest.raises(ValueError, match="4 prompts do not fit into 3 rows"):
-        PooledKeyValues.of_prompts(prompts(base_model), choice, rows=3)
+        PooledKeyValues.of_prompts(placed_prompts(base_model), choice, rows=3)

@@ -12,10 +12,13 @@ from detex_core.grpc_server.server import Server
 from detex_core.grpc_server.service import Service
 from detex_core.metrics import new_registry
 from detex_core.object_store import open_object_store
-from detex_generator.base_models import BaseModels
+from detex_generator.base_models import BaseModels, device_and_dtype
 from detex_generator.concept_cache import ConceptCache
 from detex_generator.engine import Admission, Engine
+from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.failures import EngineStoppedError
+from detex_generator.kernels.choice import KernelChoice
+from detex_generator.kernels.operation import Operation
 from detex_generator.metrics import GeneratorMetrics
 from detex_generator.prompt_cache import PromptCache
 from detex_generator.service import GeneratorServicer
@@ -50,7 +53,7 @@ class Generator:
             registry: Where metrics go; a new one where absent.
 
         Raises:
-            DetexError: The object store cannot be opened.
+            DetexError: The object store cannot be opened, or a device or kernel is asked for that is not there.
         """
         registry = registry or new_registry("generator")
         metrics = GeneratorMetrics(registry)
@@ -74,6 +77,7 @@ class Generator:
             settings,
             admission,
             metrics,
+            acceleration=self._acceleration(metrics),
             on_failure=partial(self._fail_from_thread, asyncio.get_running_loop()),
         )
         draining = asyncio.Event()
@@ -84,6 +88,17 @@ class Generator:
         self.server = Server(settings, [service], registry)
         self._draining = draining
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _acceleration(self, metrics: GeneratorMetrics) -> Acceleration | None:
+        """Kernels and graphs where any are to be used; says what computes each operation."""
+        device, dtype = device_and_dtype(self._settings)
+        choice = KernelChoice(self._settings.kernels, device, dtype)
+        _logger.info("Kernels on %s: %s", device.type, choice.describe())
+        for operation, decision in choice.decisions.items():
+            metrics.kernel_choice.labels(operation.value, decision.implementation.value).set(1)
+        if device.type == "cpu" and not any(choice.uses(operation) for operation in Operation):
+            return None
+        return Acceleration(choice, device, cuda_graphs=self._settings.cuda_graphs)
 
     async def start(self) -> None:
         """Begin to listen, and to load base models in the background.

@@ -47,6 +47,9 @@ class GeneratorMetrics:
         self.passes = counter("unet_passes", "UNet passes, each over all live rows of one resolution.")
         self.pass_seconds = seconds("unet_pass_seconds", "Time of one UNet pass with guidance and solver.")
         self.image_steps = counter("image_steps", "Denoising steps, each image counted by itself.")
+        self.kernel_choice = gauge(
+            "kernel_choice", "1 for what computes an operation of the denoising step.", "operation", "implementation"
+        )
         self.images = counter("images", "Images delivered.", "base_model")
         self.previews = counter("previews", "Previews delivered.")
         self.out_of_memory = counter("out_of_memory", "Times that memory ran out, by stage.", "stage")

@@ -2,9 +2,10 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from detex_core.settings import ServiceSettings
+from detex_generator.kernels.kernel_setting import parse_kernels
 
 MEBIBYTE = 1024**2
 GIBIBYTE = 1024**3
@@ -37,6 +38,10 @@ class GeneratorSettings(ServiceSettings):
         admission_threads: Threads that encode prompts.
         decoding_threads: Threads that decode latents and write PNGs.
         denoising_threads: Cores that one UNet pass uses on a CPU; 0 leaves it to torch.
+        kernels: What computes the parts of a denoising step: `auto`, `torch` or `triton`, or a list such as
+            `self_attention=triton,geglu=torch`. `auto` is torch on a CPU; what is asked for and cannot run ends the
+            service.
+        cuda_graphs: Whether denoising steps are captured as CUDA graphs; without effect on a CPU.
     """
 
     slots: int = Field(default=8, ge=1, le=256)
@@ -59,6 +64,14 @@ class GeneratorSettings(ServiceSettings):
     admission_threads: int = Field(default=2, ge=1, le=64)
     decoding_threads: int = Field(default=1, ge=1, le=64)
     denoising_threads: int = Field(default=0, ge=0, le=1024)
+    kernels: str = "auto"
+    cuda_graphs: bool = True
+
+    @field_validator("kernels")
+    @classmethod
+    def _check_kernels(cls, text: str) -> str:
+        parse_kernels(text)
+        return text
 
     @model_validator(mode="after")
     def _check_queue(self) -> Self:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from detex_core.errors import DetexError, UnavailableError
 from detex_core.grpc_server.status import as_domain_error
+from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.active_request import ActiveRequest, ImageTask
 from detex_generator.engine.admission import Admission
 from detex_generator.engine.decoding import Decoding
@@ -41,6 +42,7 @@ class Engine:
         admission: Admission,
         metrics: GeneratorMetrics,
         *,
+        acceleration: Acceleration | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         """Prepare; `start` begins.
@@ -49,6 +51,7 @@ class Engine:
             settings: Slots, limits and threads.
             admission: Checks and encodes requests.
             metrics: Hears of everything.
+            acceleration: Kernels and graphs of a GPU; None on a CPU.
             on_failure: Called, from the engine's thread, when the step loop has come to an unplanned end.
         """
         self._admission = admission
@@ -70,6 +73,7 @@ class Engine:
             self._decoding,
             metrics,
             threads=settings.denoising_threads,
+            acceleration=acceleration,
             on_room=self._encode_more,
             on_failure=self._fail,
         )

@@ -14,12 +14,15 @@ from torch import Tensor
 
 from detex_core.errors import DetexError
 from detex_diffusion.base_model import BaseModel
-from detex_diffusion.conditioning import KeyValueBatch
+from detex_diffusion.conditioning import KeyValueBatch, PromptKeyValues
 from detex_diffusion.latents import initial_noise
 from detex_diffusion.solver import guide, scale_input, solver_step
 from detex_diffusion.unet import KeyValueUNet
+from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.active_request import ImageTask
+from detex_generator.engine.denoising_step import StepInputs
 from detex_generator.engine.failures import NonFiniteLatentsError, drawing_error
+from detex_generator.engine.graphed_steps import GraphedSteps
 from detex_generator.engine.pace import Size
 from detex_generator.unet_cache import ConceptUNet
 
@@ -88,11 +91,20 @@ class SlotBatch:
         size: What the time of a pass depends on.
     """
 
-    def __init__(self, base_model: BaseModel, height: int, width: int, own_unet: ConceptUNet | None = None) -> None:
+    def __init__(
+        self,
+        base_model: BaseModel,
+        height: int,
+        width: int,
+        own_unet: ConceptUNet | None = None,
+        acceleration: Acceleration | None = None,
+    ) -> None:
         """No image is in a slot yet; height and width are in pixels; `own_unet` stands in for the base model's."""
         self.size: Size = (base_model.name, height, width)
         self._base_model = base_model
-        self._unet = KeyValueUNet(base_model.unet if own_unet is None else own_unet.unet)
+        unet = base_model.unet if own_unet is None else own_unet.unet
+        self._steps = None if acceleration is None else acceleration.steps(unet, keep=own_unet is None)
+        self._unet = KeyValueUNet(unet)
         self._shape = base_model.latent_shape(height, width)  # (C, h, w)
         self._slots: list[_Slot] = []
         self._stacked: tuple[tuple[_Slot, ...], KeyValueBatch] | None = None
@@ -132,6 +144,8 @@ class SlotBatch:
         except Exception:
             _logger.exception("A UNet pass over %d images failed; each is tried by itself", len(slots))
             self._stacked = None
+            if self._steps is not None:
+                self._steps.clear()
             results = [self._evaluate_alone(slot) for slot in slots]
         outcomes = [self._take(slot, result) for slot, result in zip(slots, results, strict=True)]
         self._slots = [
@@ -145,6 +159,8 @@ class SlotBatch:
 
     def _evaluate(self, slots: Sequence[_Slot]) -> list[_Step]:
         """One step of images; changes nothing."""
+        if self._steps is not None:
+            return self._evaluate_accelerated(self._steps, slots)
         device = self._base_model.device
         rows = torch.stack([slot.task.checked.step_table.rows[slot.step] for slot in slots]).to(device)  # (N, K)
         latents = torch.stack([slot.latents for slot in slots])  # (N, C, h, w)
@@ -168,6 +184,18 @@ class SlotBatch:
         following, clean = solver_step(rows, latents, predicted, previous_clean)
         finite = torch.isfinite(following).flatten(1).all(dim=1).tolist()
         return [_Step(*result) for result in zip(following, clean, finite, strict=True)]
+
+    def _evaluate_accelerated(self, steps: GraphedSteps, slots: Sequence[_Slot]) -> list[_Step]:
+        """The same by kernels and graphs."""
+        inputs = StepInputs.of(
+            torch.stack([slot.task.checked.step_table.rows[slot.step] for slot in slots]),
+            torch.stack([slot.latents for slot in slots]),
+            torch.stack([slot.previous_clean for slot in slots]),
+            [slot.task.active.request.guidance_scale if _guided(slot) else None for slot in slots],
+        )
+        results = steps(inputs, _prompts(slots))
+        finite = results.finite.tolist()
+        return [_Step(*result) for result in zip(results.latents, results.clean, finite, strict=True)]
 
     def _evaluate_alone(self, slot: _Slot) -> _Step | DetexError:
         try:
@@ -198,11 +226,15 @@ class SlotBatch:
         """Keys and values of R rows; stacked anew only when other images are in the slots."""
         present = tuple(slots)
         if self._stacked is None or self._stacked[0] != present:
-            conditionings = [slot.task.conditioning for slot in slots if slot.task.conditioning is not None]
-            prompts = [found.prompt for found in conditionings]
-            negatives = [found.negative_prompt for found in conditionings if found.negative_prompt is not None]
-            self._stacked = (present, KeyValueBatch.stack([*prompts, *negatives]))
+            self._stacked = (present, KeyValueBatch.stack(_prompts(slots)))
         return self._stacked[1]
+
+
+def _prompts(slots: Sequence[_Slot]) -> list[PromptKeyValues]:
+    """What R rows read: the prompts of all images, then the negative prompts of those that are guided."""
+    conditionings = [slot.task.conditioning for slot in slots if slot.task.conditioning is not None]
+    negatives = [found.negative_prompt for found in conditionings if found.negative_prompt is not None]
+    return [found.prompt for found in conditionings] + negatives
 
 
 def _guided(slot: _Slot) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.decoding import Decoding
 from detex_generator.engine.events import Progress
@@ -33,6 +34,7 @@ class StepLoop:
         metrics: GeneratorMetrics,
         *,
         threads: int,
+        acceleration: Acceleration | None,
         on_room: Callable[[], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
@@ -43,6 +45,7 @@ class StepLoop:
             decoding: Where finished latents go.
             metrics: Hears of passes.
             threads: Cores of a pass on a CPU; 0 leaves it to torch.
+            acceleration: Kernels and graphs of a GPU; None on a CPU.
             on_room: Called when images have left the ready queue for slots.
             on_failure: Called with what ended the loop before it was told to end.
         """
@@ -50,6 +53,7 @@ class StepLoop:
         self._decoding = decoding
         self._metrics = metrics
         self._threads = threads
+        self._acceleration = acceleration
         self._on_room = on_room
         self._on_failure = on_failure
         self._batches: dict[Bucket, SlotBatch] = {}
@@ -107,7 +111,9 @@ class StepLoop:
         bucket = (request.base_model, request.height, request.width, "" if own_unet is None else own_unet.key)
         try:
             if bucket not in self._batches:
-                self._batches[bucket] = SlotBatch(task.checked.base_model, request.height, request.width, own_unet)
+                self._batches[bucket] = SlotBatch(
+                    task.checked.base_model, request.height, request.width, own_unet, self._acceleration
+                )
             self._batches[bucket].join(task)
         except Exception as error:
             self._tell(StepOutcome(task, 0, error=failed_image(task, error)))

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Self
 
 import torch
 
-from detex_core.errors import invalid_input
 from detex_generator.kernels.availability import why_unavailable
+from detex_generator.kernels.kernel_setting import parse_kernels
 from detex_generator.kernels.operation import Implementation, KernelUnavailableError, Operation
 
-AUTO = "auto"
 LARGEST_HEAD_DIM = 256
 
 _ATTENTION = (Operation.SEGMENTED_ATTENTION, Operation.SELF_ATTENTION)
@@ -42,40 +42,6 @@ class Decision:
     reason: str
 
 
-def parse_kernels(text: str) -> dict[Operation, Implementation]:
-    """Implementations that are asked for by name; operations that are not in the answer are `auto`.
-
-    Args:
-        text: `auto`, `torch` or `triton` for all operations, or a list such as `self_attention=triton,geglu=torch`;
-            what a list does not name is `auto`.
-
-    Raises:
-        InvalidInputError: It is none of these.
-    """
-    accepted = (
-        f"{AUTO}, {', '.join(Implementation)}, or a list of operation=implementation with the operations "
-        f"{', '.join(Operation)}"
-    )
-    words = [word.strip() for word in text.split(",")]
-    if len(words) == 1 and "=" not in words[0]:
-        if words[0] == AUTO:
-            return {}
-        if words[0] not in set(Implementation):
-            raise invalid_input("kernels", repr(text), accepted)
-        return dict.fromkeys(Operation, Implementation(words[0]))
-    asked: dict[Operation, Implementation] = {}
-    for word in words:
-        operation, _, implementation = (part.strip() for part in word.partition("="))
-        if operation not in set(Operation) or operation in asked:
-            raise invalid_input("kernels", repr(text), accepted)
-        if implementation == AUTO:
-            continue
-        if implementation not in set(Implementation):
-            raise invalid_input("kernels", repr(text), accepted)
-        asked[Operation(operation)] = Implementation(implementation)
-    return asked
-
-
 class KernelChoice:
     """What computes each operation on one device with tensors of one type; safe to use from several threads.
 
@@ -98,7 +64,7 @@ class KernelChoice:
         asked = parse_kernels(text)
         obstacle = why_unavailable(device, dtype)
         self.decisions: Mapping[Operation, Decision] = MappingProxyType(
-            {operation: _decision(operation, asked.get(operation), obstacle) for operation in Operation}
+            {operation: _decision(operation, asked.get(operation), device, obstacle) for operation in Operation}
         )
         self._lock = threading.Lock()
         self._taken: Counter[tuple[Operation, Implementation]] = Counter()
@@ -132,6 +98,10 @@ class KernelChoice:
         """Whether the Triton kernel computes an operation."""
         return self.decisions[operation].implementation is Implementation.TRITON
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """The same one: a copy of a UNet goes by the choice, and is counted with, the UNet it was copied from."""
+        return self
+
     def describe(self) -> str:
         """One line for the log."""
         return "; ".join(
@@ -140,12 +110,17 @@ class KernelChoice:
         )
 
 
-def _decision(operation: Operation, asked: Implementation | None, obstacle: str | None) -> Decision:
+def _decision(
+    operation: Operation, asked: Implementation | None, device: torch.device, obstacle: str | None
+) -> Decision:
     if asked is Implementation.TRITON and obstacle is not None:
         raise KernelUnavailableError(f"kernels: {operation.value} is asked for by triton, but {obstacle}.")
     if asked is not None:
         return Decision(asked, "as asked for")
     implementation, reason = PREFERENCES[operation]
+    if implementation is Implementation.TRITON and device.type != "cuda":
+        # Also where kernels are interpreted: nobody wants that without asking for it.
+        return Decision(Implementation.TORCH, f"kernels run on NVIDIA GPUs, and the device is {device.type}")
     if implementation is Implementation.TRITON and obstacle is not None:
         return Decision(Implementation.TORCH, obstacle)
     return Decision(implementation, reason)

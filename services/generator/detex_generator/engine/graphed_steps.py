@@ -1,0 +1,191 @@
+"""Denoising steps on a GPU: captured once for each size, replayed from then on.
+
+A pass over a UNet of Stable Diffusion launches about a thousand kernels, and for small batches launching them takes
+longer than running them. A CUDA graph replays all of them by one launch, on tensors that stay where they are; so inputs
+are copied into those of the graph, and batches are filled up to one of few sizes. What fills them up changes nothing:
+rows are independent, and keys and values of rows that are not there have no pages.
+
+Legend: N images, R rows of the UNet pass.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+
+from detex_diffusion.conditioning import PromptKeyValues
+from detex_diffusion.unet import KeyValueUNet
+from detex_generator.engine.denoising_step import StepInputs, StepResults, denoising_step
+from detex_generator.kernels.choice import KernelChoice
+from detex_generator.kernels.operation import Operation
+from detex_generator.kernels.pooled_key_values import PooledKeyValues, PoolSize
+
+MOST_GRAPHS = 32
+"""Graphs that are kept, the least recently used going first; each has memory of its own for its inputs."""
+
+WARM_UPS = 2
+"""Passes before a capture, in which libraries choose algorithms and kernels are compiled."""
+
+Step = Callable[[], StepResults]
+SizeKey = tuple[int, torch.Size, PoolSize]
+
+
+class Capture(Protocol):
+    """Makes a step that is run again and again of one that reads and writes the same tensors each time."""
+
+    def __call__(self, step: Step) -> Step:
+        """The replay; what it gives may be overwritten by any later replay."""
+
+
+class CudaCapture:
+    """Captures CUDA graphs that share one pool of memory; for one thread."""
+
+    def __init__(self) -> None:
+        """Nothing is captured yet."""
+        self._pool: Any = None
+
+    def __call__(self, step: Step) -> Step:
+        """Capture a step on the current device."""
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads encode and decode meanwhile, and may take memory of the device: that is their own affair.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            results = step()
+        self._pool = self._pool or graph.pool()
+
+        def replay() -> StepResults:
+            graph.replay()
+            return results
+
+        return replay
+
+
+def eager(step: Step) -> Step:
+    """No capture: every replay runs the step anew."""
+    return step
+
+
+def rounded_up(number: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24, 32 and so on: at most a third of a batch is filled up."""
+    power = 1 << max(0, number - 1).bit_length()
+    return power * 3 // 4 if power >= 4 and number <= power * 3 // 4 else power
+
+
+@dataclass(eq=False)
+class _Graph:
+    """A captured step with its inputs.
+
+    Attributes:
+        inputs: Read by the graph.
+        text: Read by the graph.
+        replay: Runs it.
+        holds: The text that was copied in last.
+    """
+
+    inputs: StepInputs
+    text: PooledKeyValues
+    replay: Step
+    holds: PooledKeyValues
+
+
+class GraphedSteps:
+    """Steps of one UNet; belongs to the thread of the step loop, and is to be called under `torch.inference_mode`."""
+
+    def __init__(
+        self, unet: KeyValueUNet, choice: KernelChoice, capture: Capture, most_graphs: int = MOST_GRAPHS
+    ) -> None:
+        """Nothing is captured yet; `most_graphs` are kept."""
+        self._unet = unet
+        self._choice = choice
+        self._capture = capture
+        self._most_graphs = most_graphs
+        self._graphs: OrderedDict[SizeKey, _Graph] = OrderedDict()
+        self._pooled: tuple[tuple[PromptKeyValues, ...], int, PooledKeyValues] | None = None
+
+    @property
+    def captured(self) -> int:
+        """Graphs that are kept."""
+        return len(self._graphs)
+
+    def __call__(self, inputs: StepInputs, prompts: Sequence[PromptKeyValues]) -> StepResults:
+        """One step of N images; changes no input.
+
+        Args:
+            inputs: Of N images.
+            prompts: Of R rows, in their order.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: The device has no memory left for a batch of this size.
+        """
+        count = len(inputs.latents)
+        images = rounded_up(count)
+        rows = rounded_up(max(len(prompts), images))
+        text = self._text(tuple(prompts), rows)
+        filled = inputs.filled(images, rows)
+        graph = self._graph(filled, text)
+        for held, given in zip(graph.inputs.tensors, filled.tensors, strict=True):
+            held.copy_(given)
+        if graph.holds is not text:
+            for held, given in zip(graph.text.tensors, text.tensors, strict=True):
+                held.copy_(given)
+            graph.holds = text
+        return graph.replay().first(count)
+
+    def clear(self) -> None:
+        """Forget all graphs and give their memory back."""
+        self._graphs.clear()
+        self._pooled = None
+
+    def _text(self, prompts: tuple[PromptKeyValues, ...], rows: int) -> PooledKeyValues:
+        """Keys and values of the rows; pooled anew only when other prompts are read."""
+        last = self._pooled
+        if last is not None and last[1] == rows and _same(last[0], prompts):
+            return last[2]
+        text = PooledKeyValues.of_prompts(prompts, self._choice, rows=rows, rounded=True)
+        self._pooled = (prompts, rows, text)
+        return text
+
+    def _graph(self, inputs: StepInputs, text: PooledKeyValues) -> _Graph:
+        key = (len(inputs.latents), inputs.latents.shape[1:], text.size)
+        found = self._graphs.get(key)
+        if found is not None:
+            self._graphs.move_to_end(key)
+            return found
+        own_inputs, own_text = inputs.cloned(), _cloned(text)
+        solver_implementation = self._choice.take(Operation.GUIDED_SOLVER_STEP)
+
+        def step() -> StepResults:
+            return denoising_step(self._unet, own_inputs, own_text, solver_implementation)
+
+        graph = _Graph(own_inputs, own_text, self._capture(step), text)
+        while len(self._graphs) >= self._most_graphs:
+            self._graphs.popitem(last=False)
+        self._graphs[key] = graph
+        return graph
+
+
+def _same(one: tuple[PromptKeyValues, ...], other: tuple[PromptKeyValues, ...]) -> bool:
+    return len(one) == len(other) and all(left is right for left, right in zip(one, other, strict=True))
+
+
+def _cloned(text: PooledKeyValues) -> PooledKeyValues:
+    layout = text.layout
+    return replace(
+        text,
+        layers={name: (key.clone(), value.clone()) for name, (key, value) in text.layers.items()},
+        layout=replace(
+            layout,
+            starts=layout.starts.clone(),
+            lengths=layout.lengths.clone(),
+            segments=layout.segments.clone(),
+            joint=layout.joint.clone(),
+        ),
+        log_weights={positions: weights.clone() for positions, weights in text.log_weights.items()},
+    )

@@ -1,0 +1,42 @@
+"""A whole denoising step through all kernels, in a UNet of diffusers, against the same step without any."""
+
+import copy
+
+import torch
+
+from detex_diffusion.base_model import BaseModel
+from detex_diffusion.solver import Solver, step_table
+from detex_generator.engine.acceleration import Acceleration
+from detex_generator.engine.denoising_step import StepInputs
+from detex_generator.kernels.choice import KernelChoice
+from detex_generator.kernels.operation import Implementation, Operation
+from detex_generator.kernels.unet_kernels import KernelGEGLU, KernelGroupNormSiLU
+from tests.kernels.random_prompts import placed_prompts
+
+
+def test_a_step_by_kernels_alone_gives_what_torch_gives(base_model: BaseModel) -> None:
+    cpu = torch.device("cpu")
+    names = set(base_model.unet.state_dict())
+    rows = torch.stack([step_table(base_model.noise_schedule, Solver.DDIM, 10).rows[step] for step in (2, 7)])
+    generator = torch.Generator().manual_seed(0)
+    latents, previous = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
+    inputs = StepInputs.of(rows, latents, previous, [None, 5.0])
+    plain, joint, _, blended = placed_prompts(base_model)
+
+    results = {}
+    for text in ("torch", "triton"):
+        choice = KernelChoice(text, cpu, torch.float32)
+        unet = copy.deepcopy(base_model.unet)
+        steps = Acceleration(choice, cpu, cuda_graphs=False).steps(unet, keep=True)
+        assert set(unet.state_dict()) == names
+        with torch.inference_mode():
+            results[text] = steps(inputs, [plain, joint, blended])
+        assert set(choice.taken()) <= {(operation, Implementation(text)) for operation in Operation}
+    assert set(choice.taken()) == {(operation, Implementation.TRITON) for operation in Operation}
+    torch.testing.assert_close(results["triton"].latents, results["torch"].latents, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(results["triton"].clean, results["torch"].clean, rtol=1e-3, atol=1e-3)
+    # A copy goes by the same choice, as the UNet of a concept of its own does.
+    copied = copy.deepcopy(unet)
+    parts = [part for part in copied.modules() if isinstance(part, KernelGEGLU | KernelGroupNormSiLU)]
+    assert parts
+    assert {id(part.choice) for part in parts} == {id(choice)}
