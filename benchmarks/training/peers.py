@@ -190,4 +190,5 @@ class CustomDiffusionPeer(PeerLoop):
         return float(loss.detach())
 
 
-PEERS = {"textual_inversion": TextualInversionPeer, "custom_diffusion": CustomDiffusionPeer}
+Peer = TextualInversionPeer | CustomDiffusionPeer
+PEERS: dict[str, type[Peer]] = {"textual_inversion": TextualInversionPeer, "custom_diffusion": CustomDiffusionPeer}

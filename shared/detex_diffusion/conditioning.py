@@ -129,7 +129,10 @@ def project(unet: UNet2DConditionModel, hidden: Tensor, owned: Sequence[OwnedTok
     """
     rows, length, width = hidden.shape
     flat = hidden.reshape(rows * length, width)
-    parts = [(_positions(part.tokens, flat.device), part.deltas) for part in owned]
+    parts = []
+    for part in owned:
+        positions = _positions(part.tokens, flat.device)
+        parts.append((positions, flat if positions is None else flat[positions], part.deltas))
     layers = {}
     for name, module in cross_attention_layers(unet).items():
         heads, _ = head_shape(module)
@@ -137,15 +140,20 @@ def project(unet: UNet2DConditionModel, hidden: Tensor, owned: Sequence[OwnedTok
         for projection in PROJECTIONS:
             linear = getattr(module, projection)
             output = functional.linear(flat, linear.weight, linear.bias)  # (B T, O)
-            for positions, deltas in parts:
+            places, added = [], []
+            for positions, tokens, deltas in parts:
                 layer_delta = deltas.get(name)
                 delta: ProjectionDelta | None = None if layer_delta is None else getattr(layer_delta, projection)
-                if delta is None:
+                if delta is None or not len(tokens):
                     continue
                 if positions is None:
-                    output = output + delta.apply(flat)
-                elif len(positions):
-                    output = output.index_add(0, positions, delta.apply(flat[positions]))
+                    output = output + delta.apply(tokens)
+                else:
+                    places.append(positions)
+                    added.append(delta.apply(tokens))
+            if places:
+                # Once for all: each addition would copy the keys and values of the whole batch.
+                output = output.index_add(0, torch.cat(places), torch.cat(added))
             pair.append(output.view(rows, length, heads, -1).transpose(1, 2))  # (B, H, T, D)
         layers[name] = (pair[0], pair[1])
     return KeyValueBatch(layers)

@@ -5,6 +5,7 @@ Legend: B rows, N image positions, T text positions, H heads, D head dim, M chos
 
 from collections.abc import Collection
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -14,10 +15,17 @@ from torch import Tensor, nn
 KEY_VALUES = "key_values"
 RECORDER = "recorder"
 
+# Looking through all modules of a UNet takes longer than projecting a prompt, and gives the same each time.
+_LAYERS: WeakKeyDictionary[nn.Module, dict[str, nn.Module]] = WeakKeyDictionary()
+
 
 def cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
     """Cross-attention modules by name, in the order of the UNet's modules."""
-    return {name: module for name, module in unet.named_modules() if name.rsplit(".", 1)[-1] == "attn2"}
+    found = _LAYERS.get(unet)
+    if found is None:
+        found = {name: module for name, module in unet.named_modules() if name.rsplit(".", 1)[-1] == "attn2"}
+        _LAYERS[unet] = found
+    return dict(found)
 
 
 def cross_attention_sizes(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, tuple[int, int]]:
