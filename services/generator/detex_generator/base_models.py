@@ -11,6 +11,7 @@ from detex_core.errors import DetexError, FailedPreconditionError, NotFoundError
 from detex_core.object_store import ObjectStore
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
+from detex_generator.packed_layers import pack_base_model
 from detex_generator.settings import GeneratorSettings
 
 _logger = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class BaseModels:
             except DetexError as error:
                 _logger.error("Base model %s does not load: %s", configured.name, error.message)
                 raise
+            if self._settings.pack_weights:
+                pack_base_model(model)
             with self._lock:
                 self._served[configured.name] = ServedBaseModel(configured, model, configured.name == default)
             _logger.info(

@@ -1,0 +1,105 @@
+"""Packed layers compute what plain ones do, and follow their parameters."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from detex_core.settings import BaseModelSettings
+from detex_diffusion.base_model import BaseModel, load_base_model
+from detex_diffusion.conditioning import KeyValueBatch, key_values
+from detex_diffusion.latents import decode_latents
+from detex_diffusion.unet import KeyValueUNet
+from detex_generator.packed_layers import PackedConvolution, PackedLinear, pack, pack_base_model
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    sizes=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    bias=st.booleans(),
+)
+def test_linear_layers(rows: list[int], sizes: tuple[int, int], bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(*sizes, bias=bias)
+    assert pack(layer) == 1
+    assert isinstance(layer, PackedLinear)
+    with torch.inference_mode():
+        for shape in (rows, rows[::-1]):
+            given_rows = torch.randn(*shape, sizes[0])
+            expected = functional.linear(given_rows, layer.weight, layer.bias)
+            torch.testing.assert_close(layer(given_rows), expected, **TOLERANCE)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    channels=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    kernel=st.sampled_from([1, 3]),
+    stride=st.sampled_from([1, 2]),
+    bias=st.booleans(),
+    inputs=st.lists(
+        st.tuples(st.integers(1, 4), st.integers(3, 9), st.integers(3, 9), st.booleans()), min_size=1, max_size=3
+    ),
+)
+def test_convolutions(
+    channels: tuple[int, int], kernel: int, stride: int, bias: bool, inputs: list[tuple[int, int, int, bool]]
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(*channels, kernel, stride=stride, padding=kernel // 2, bias=bias)
+    assert pack(layer) == 1
+    assert isinstance(layer, PackedConvolution)
+    with torch.inference_mode():
+        for rows, height, width, last in inputs:
+            picture = torch.randn(rows, channels[0], height, width)
+            if last:
+                picture = picture.contiguous(memory_format=torch.channels_last)
+            expected = functional.conv2d(picture, layer.weight, layer.bias, stride, kernel // 2)
+            torch.testing.assert_close(layer(picture), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(8, 8), nn.Conv2d(8, 8, 1)])
+def test_a_changed_weight_is_seen_also_in_a_copy(layer: nn.Linear | nn.Conv2d) -> None:
+    pack(layer)
+    given_rows = torch.randn(2, 8) if isinstance(layer, nn.Linear) else torch.randn(2, 8, 3, 3)
+    with torch.no_grad():
+        before = layer(given_rows)
+        other = copy.deepcopy(layer)
+        other.weight.mul_(2)
+        layer_after, other_after = layer(given_rows), other(given_rows)
+    assert layer.bias is not None
+    assert torch.equal(layer_after, before)
+    bias = layer.bias.view(-1, *(1,) * (before.ndim - 2))
+    torch.testing.assert_close(other_after - bias, 2 * (before - bias), **TOLERANCE)
+
+
+def test_gradients_flow_where_they_are_asked_for() -> None:
+    layer = nn.Linear(3, 2)
+    pack(layer)
+    layer(torch.ones(1, 3)).sum().backward()
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, torch.ones(2, 3))
+
+
+def test_a_packed_base_model_predicts_and_decodes_alike(base_model: BaseModel) -> None:
+    packed = load_base_model(BaseModelSettings(name="packed", source=str(base_model.folder)))
+    pack_base_model(packed)
+    assert any(isinstance(module, PackedLinear) for module in packed.unet.modules())
+    assert any(isinstance(module, PackedConvolution) for module in packed.vae.modules())
+    torch.manual_seed(0)
+    latents = torch.randn(3, *base_model.latent_shape())
+    hidden = torch.randn(7, base_model.embedding_width)
+    outcomes = []
+    with torch.inference_mode():
+        for model in (base_model, packed):
+            prompt = key_values(model.unet, hidden, torch.full((7,), -1), [])
+            batch = KeyValueBatch.stack([prompt] * 3)
+            predicted = KeyValueUNet(model.unet)(latents, torch.tensor([1.0, 500.0, 999.0]), batch)
+            outcomes.append((predicted, decode_latents(model.vae, latents[:1])))
+    for plain, other in zip(*outcomes, strict=True):
+        torch.testing.assert_close(other, plain, rtol=1e-3, atol=1e-4)
