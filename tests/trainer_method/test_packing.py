@@ -1,18 +1,31 @@
 """Concepts that are learned in one pass come out as they do alone."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
+from detex_core.artifact import Manifest
+from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.failures import DivergedError
+from detex_trainer.failures import DivergedError, TrainingStopped
 from detex_trainer.hyperparameters import resolve_hyperparameters
+from detex_trainer.job_spec import JobSpec
+from detex_trainer.progress import JobPhase
+from detex_trainer.segmenters import SubjectNotFoundError
+from detex_trainer.training import train_concept
 from detex_trainer.training.loop import TrainingPack
+from detex_trainer.training.memory import MemoryEstimate, estimate_memory, pack_size
+from detex_trainer.training.pack_training import PackedJob, train_pack
 from detex_trainer.training.run import TrainingRun
-from detex_trainer.training_set import TrainingSet
-from tests.trainer_method.conftest import make_training_set
+from detex_trainer.training_set import TrainingPhoto, TrainingSet
+from tests.trainer_method.conftest import RecordingReporter, make_training_set
 from tests.trainer_method.learners import make_learner
 
 TOLERANCE = 1e-4
@@ -131,3 +144,97 @@ def test_a_job_can_leave_a_pack_and_another_join_it(base_model: BaseModel, train
     assert_close(recorders[0].losses, alone[0][:1])
     assert_close(recorders[1].losses, alone[1])
     assert_close(recorders[2].losses, alone[2])
+
+
+def packed_job(spec: JobSpec, training_set: TrainingSet, stop_at: int = 0) -> PackedJob:
+    looks = itertools.count(1)
+    return PackedJob(spec, training_set, RecordingReporter(), lambda: bool(stop_at) and next(looks) >= stop_at)
+
+
+def named(spec: JobSpec, index: int, **hyperparameters: object) -> JobSpec:
+    knobs = spec.hyperparameters.model_copy(update={"seed": index, **hyperparameters})
+    return spec.model_copy(
+        update={"job_id": f"job-{index:016x}", "concept_name": f"mug-{index}", "hyperparameters": knobs}
+    )
+
+
+def test_jobs_of_a_pack_are_published_each_when_it_is_done(
+    make_spec: Callable[..., JobSpec], training_set: TrainingSet, store: FolderStore, tmp_path: Path
+) -> None:
+    specs = [named(make_spec("textual_inversion"), index, steps=2 + index) for index in range(3)]
+    ended: list[tuple[str, object]] = []
+    train_pack(
+        [packed_job(spec, training_set) for spec in specs],
+        store,
+        lambda job, outcome: ended.append((job.spec.concept_name, outcome)),
+    )
+    assert [name for name, _ in ended] == ["mug-0", "mug-1", "mug-2"]
+    for spec, (_, packed) in zip(specs, ended, strict=True):
+        assert isinstance(packed, Manifest)
+        alone = train_concept(spec, training_set, FolderStore(tmp_path / "alone"), RecordingReporter(), lambda: False)
+        for name in ("loss_total", "denoising_loss_after"):
+            assert packed.metrics[name] == pytest.approx(alone.metrics[name], abs=TOLERANCE, rel=TOLERANCE)
+
+
+def test_a_job_that_fails_or_stops_leaves_a_pack_to_the_others(
+    make_spec: Callable[..., JobSpec], store: FolderStore, training_set: TrainingSet
+) -> None:
+    spec = make_spec("detex", steps=3)
+    whole = make_training_set(masks=False)
+    blank = [TrainingPhoto(photo.record, Image.new("RGB", photo.picture.size, "grey"), None) for photo in whole.photos]
+    jobs = [
+        packed_job(named(spec, 0), TrainingSet(whole.record, tuple(blank))),
+        packed_job(named(spec, 1), training_set, stop_at=3),
+        packed_job(named(spec, 2), training_set),
+    ]
+    ended: dict[str, object] = {}
+    train_pack(jobs, store, lambda job, outcome: ended.update({job.spec.concept_name: outcome}))
+    assert isinstance(ended["mug-0"], SubjectNotFoundError)
+    assert isinstance(ended["mug-1"], TrainingStopped)
+    assert isinstance(ended["mug-2"], Manifest)
+
+
+def test_a_pack_is_as_large_as_memory_allows(
+    make_spec: Callable[..., JobSpec], training_set: TrainingSet, store: FolderStore
+) -> None:
+    """With no memory to spare, one job begins when the one before has ended."""
+    jobs = [packed_job(named(make_spec("textual_inversion", steps=2), index), training_set) for index in range(2)]
+    begun_at_ends: list[int] = []
+
+    def begun() -> int:
+        phases = [{news.phase for news in job.reporter.news} for job in jobs]  # type: ignore[attr-defined]
+        return sum(JobPhase.TRAINING in each for each in phases)
+
+    train_pack(jobs, store, lambda job, outcome: begun_at_ends.append(begun()), free_bytes=lambda device: 0)
+    assert begun_at_ends == [1, 2]
+
+
+def test_jobs_that_differ_in_method_or_size_do_not_share_a_pack(
+    make_spec: Callable[..., JobSpec], training_set: TrainingSet, store: FolderStore
+) -> None:
+    jobs = [packed_job(make_spec(method), training_set) for method in ("detex", "textual_inversion")]
+    with pytest.raises(ValueError, match="same base model, method and size"):
+        train_pack(jobs, store, lambda job, outcome: None)
+
+
+def test_the_memory_of_a_run_is_estimated_without_changing_it(base_model: BaseModel, training_set: TrainingSet) -> None:
+    learner, photo_set = make_learner(base_model, training_set, "detex", "pose background")
+    before = [p.detach().clone() for group in learner.parameter_groups() for p in group.parameters]
+    small, large = (estimate_memory(learner, photo_set, base_model, batch_size) for batch_size in (2, 8))
+    assert large.state_bytes == small.state_bytes > 0
+    assert 3 < large.activation_bytes / small.activation_bytes < 4.5
+    after = [p for group in learner.parameter_groups() for p in group.parameters]
+    assert all(p.grad is None for p in after)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@given(
+    state=st.integers(0, 10**10),
+    activations=st.integers(1, 10**10),
+    free=st.integers(0, 10**12),
+    most=st.integers(1, 64),
+)
+def test_a_pack_fits_into_free_memory(state: int, activations: int, free: int, most: int) -> None:
+    size = pack_size(MemoryEstimate(state, activations), free, most)
+    assert 1 <= size <= most
+    assert size == 1 or size * (state + activations) <= free

@@ -57,6 +57,11 @@ class JobSpec(BaseModel):
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     niceness: int = Field(default=0, ge=0, le=19)
 
+    @property
+    def pack_key(self) -> tuple[object, ...]:
+        """What jobs that are trained together have in common: base model and where it lies, method and size."""
+        return (self.base_model, self.method, self.hyperparameters.resolution, self.device, self.dtype)
+
     @field_serializer("object_store")
     def _leave_out_secrets(self, settings: ObjectStoreSettings) -> dict[str, Any]:
         return settings.model_dump(mode="json", exclude={"access_key", "secret_key"})
