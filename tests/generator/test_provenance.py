@@ -8,9 +8,25 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from detex_core.errors import InvalidInputError
-from detex_generator.provenance import ConceptProvenance, Provenance, read_provenance, write_png
+from detex_generator.provenance import (
+    CompositionProvenance,
+    ConceptProvenance,
+    EditProvenance,
+    Provenance,
+    RegionProvenance,
+    read_provenance,
+    write_png,
+)
 
 HASH = "0" * 64
+REGIONS = st.builds(
+    RegionProvenance,
+    concept=st.sampled_from(["", "my-mug"]),
+    box=st.none() | st.just((0.0, 0.25, 0.5, 1.0)),
+    mask_sha256=st.sampled_from(["", HASH]),
+    weight=st.floats(0.1, 10),
+    prompt=st.text(st.characters(exclude_categories=["Cs"])),
+)
 PROVENANCE = st.builds(
     Provenance,
     prompt=st.text(st.characters(exclude_categories=["Cs"])),
@@ -27,6 +43,21 @@ PROVENANCE = st.builds(
     width=st.integers(8, 4096),
     height=st.integers(8, 4096),
     generator_version=st.just("0.1.0"),
+    composition=st.none()
+    | st.builds(
+        CompositionProvenance,
+        mode=st.sampled_from(["blend", "joint"]),
+        regions=st.lists(REGIONS, min_size=1, max_size=2).map(tuple),
+    ),
+    edit=st.none()
+    | st.builds(
+        EditProvenance,
+        kind=st.sampled_from(["image_to_image", "inpaint", "keep_product"]),
+        image_sha256=st.just(HASH),
+        mask_sha256=st.sampled_from(["", HASH]),
+        strength=st.floats(0.1, 1),
+        shadow=st.floats(0, 1),
+    ),
 )
 
 

@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from detex_core.prompt import Prompt
 from detex_diffusion.solver import Solver
+from detex_generator.picture_content import Composition, Edit
 
 
 class Priority(IntEnum):
@@ -36,6 +37,8 @@ class GenerationRequest:
         preview_interval_steps: A preview every so many steps; 0 for none.
         concept_versions: Version by name for concepts that are not to be taken in their newest.
         priority: Which requests go first.
+        composition: Places of subjects; None lets them stand where they like.
+        edit: A photo to begin from or to keep a part of; None draws from nothing.
     """
 
     prompt: str
@@ -53,6 +56,8 @@ class GenerationRequest:
     preview_interval_steps: int
     concept_versions: Mapping[str, str]
     priority: Priority = Priority.NORMAL
+    composition: Composition | None = None
+    edit: Edit | None = None
 
     @property
     def guided(self) -> bool:
@@ -65,4 +70,8 @@ class GenerationRequest:
         Without guidance the negative prompt has no effect, so its concepts are not needed.
         """
         negative = self.parsed_negative_prompt.concepts() if self.guided else ()
-        return tuple(dict.fromkeys(self.parsed_prompt.concepts() + negative))
+        return tuple(dict.fromkeys(self.parsed_prompt.concepts() + self._regional_concepts() + negative))
+
+    def _regional_concepts(self) -> tuple[str, ...]:
+        regions = () if self.composition is None else self.composition.regions
+        return tuple(name for region in regions for name in region.prompt.concepts())

@@ -8,13 +8,19 @@ from detex_diffusion.solver import Solver
 from detex_generator.base_models import ServedBaseModel
 from detex_generator.concept_cache import ResidentConcept
 from detex_generator.engine import Event, FinishedImage, Preview, Progress, Queued
-from detex_generator.provenance import Provenance
+from detex_generator.provenance import EditProvenance, Provenance, RegionProvenance
 from detex_protos.v1 import common_pb2, generator_pb2
 
 _SOLVERS = {
     Solver.DDIM: generator_pb2.SOLVER_DDIM,
     Solver.EULER: generator_pb2.SOLVER_EULER,
     Solver.DPM_SOLVER_PP_2M: generator_pb2.SOLVER_DPM_SOLVER_PP_2M,
+}
+_REGION_MODES = {"blend": generator_pb2.REGION_MODE_BLEND, "joint": generator_pb2.REGION_MODE_JOINT}
+_EDIT_KINDS = {
+    "image_to_image": generator_pb2.EDIT_KIND_IMAGE_TO_IMAGE,
+    "inpaint": generator_pb2.EDIT_KIND_INPAINT,
+    "keep_product": generator_pb2.EDIT_KIND_KEEP_PRODUCT,
 }
 
 
@@ -39,6 +45,7 @@ def event_message(event: Event) -> generator_pb2.GenerateResponse:
 
 def provenance_message(provenance: Provenance) -> generator_pb2.Provenance:
     """Where an image comes from."""
+    composition = provenance.composition
     return generator_pb2.Provenance(
         prompt=provenance.prompt,
         negative_prompt=provenance.negative_prompt,
@@ -58,6 +65,29 @@ def provenance_message(provenance: Provenance) -> generator_pb2.Provenance:
         width=provenance.width,
         height=provenance.height,
         generator_version=provenance.generator_version,
+        regions=[] if composition is None else map(_region_message, composition.regions),
+        region_mode=None if composition is None else _REGION_MODES[composition.mode],
+        edit=None if provenance.edit is None else _edit_message(provenance.edit),
+    )
+
+
+def _region_message(region: RegionProvenance) -> generator_pb2.RegionProvenance:
+    box = None
+    if region.box is not None:
+        left, top, right, bottom = region.box
+        box = generator_pb2.Box(left=left, top=top, right=right, bottom=bottom)
+    return generator_pb2.RegionProvenance(
+        concept=region.concept, box=box, mask_sha256=region.mask_sha256, weight=region.weight, prompt=region.prompt
+    )
+
+
+def _edit_message(edit: EditProvenance) -> generator_pb2.EditProvenance:
+    return generator_pb2.EditProvenance(
+        kind=_EDIT_KINDS[edit.kind],
+        image_sha256=edit.image_sha256,
+        mask_sha256=edit.mask_sha256,
+        strength=edit.strength,
+        shadow=edit.shadow,
     )
 
 

@@ -1,5 +1,6 @@
 """Where an image comes from, written into its PNG: all that it takes to draw it again."""
 
+import hashlib
 import io
 import json
 
@@ -7,6 +8,8 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detex_core.errors import invalid_input
+from detex_diffusion.regions import Box, RegionMode
+from detex_generator.generation_request import GenerationRequest
 
 PNG_TEXT_KEY = "detex"
 
@@ -21,6 +24,41 @@ class ConceptProvenance(_Record):
     name: str
     version: str
     manifest_sha256: str
+
+
+class RegionProvenance(_Record):
+    """The place of a subject.
+
+    Attributes:
+        concept: Concept; empty for a region of plain words.
+        box: Left, top, right and bottom in shares of the sides; None for a mask.
+        mask_sha256: SHA-256 (hex) of the mask as sent; empty for a box.
+        weight: How much it counts.
+        prompt: What it read; empty where one prompt was read.
+    """
+
+    concept: str
+    box: tuple[float, float, float, float] | None = None
+    mask_sha256: str = ""
+    weight: float
+    prompt: str
+
+
+class CompositionProvenance(_Record):
+    """Places of subjects, and how the prompt was read: `blend` or `joint`."""
+
+    mode: str
+    regions: tuple[RegionProvenance, ...]
+
+
+class EditProvenance(_Record):
+    """What became of a photo: kind by name, SHA-256 (hex) of the files as sent (no mask: empty), and the settings."""
+
+    kind: str
+    image_sha256: str
+    mask_sha256: str
+    strength: float
+    shadow: float
 
 
 class Provenance(_Record):
@@ -41,6 +79,8 @@ class Provenance(_Record):
         width: Pixels.
         height: Pixels.
         generator_version: Version of detex.
+        composition: Places of subjects; None where they had none.
+        edit: What became of a photo; None where the image was drawn from nothing.
     """
 
     prompt: str
@@ -55,6 +95,42 @@ class Provenance(_Record):
     width: int
     height: int
     generator_version: str
+    composition: CompositionProvenance | None = None
+    edit: EditProvenance | None = None
+
+
+def composition_provenance(request: GenerationRequest) -> CompositionProvenance | None:
+    """The places of subjects of a request."""
+    if request.composition is None:
+        return None
+    blended = request.composition.mode is RegionMode.BLEND
+    regions = []
+    for region in request.composition.regions:
+        place = region.place
+        regions.append(
+            RegionProvenance(
+                concept=region.concept,
+                box=(place.left, place.top, place.right, place.bottom) if isinstance(place, Box) else None,
+                mask_sha256="" if isinstance(place, Box) else hashlib.sha256(place).hexdigest(),
+                weight=region.weight,
+                prompt=str(region.prompt) if blended else "",
+            )
+        )
+    return CompositionProvenance(mode=request.composition.mode.value, regions=tuple(regions))
+
+
+def edit_provenance(request: GenerationRequest) -> EditProvenance | None:
+    """The edit of a request."""
+    edit = request.edit
+    if edit is None:
+        return None
+    return EditProvenance(
+        kind=edit.kind.value,
+        image_sha256=hashlib.sha256(edit.image).hexdigest(),
+        mask_sha256=hashlib.sha256(edit.mask).hexdigest() if edit.mask else "",
+        strength=edit.strength,
+        shadow=edit.shadow,
+    )
 
 
 def write_png(image: Image.Image, provenance: Provenance | None = None) -> bytes:
@@ -62,7 +138,8 @@ def write_png(image: Image.Image, provenance: Provenance | None = None) -> bytes
     information = PngImagePlugin.PngInfo()
     if provenance is not None:
         # ASCII, because PNG text chunks are Latin-1; JSON escapes the rest.
-        information.add_text(PNG_TEXT_KEY, json.dumps(provenance.model_dump(mode="json"), sort_keys=True))
+        told = provenance.model_dump(mode="json", exclude_none=True)
+        information.add_text(PNG_TEXT_KEY, json.dumps(told, sort_keys=True))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=information)
     return buffer.getvalue()

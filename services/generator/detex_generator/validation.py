@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from detex_core.artifact.manifest import CONCEPT_VERSION
 from detex_core.errors import InvalidInputError, Violation, invalid_input
-from detex_core.prompt import Prompt, parse_prompt
+from detex_core.prompt import Prompt
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.solver import Solver
+from detex_generator.content_validation import checked_composition, checked_edit, checked_size
 from detex_generator.generation_request import GenerationRequest, Priority
 from detex_generator.settings import GeneratorSettings
+from detex_generator.violations import Violations
 from detex_protos.v1 import generator_pb2
 
 MAX_GUIDANCE_SCALE = 50.0
@@ -30,27 +32,6 @@ PRIORITIES = {
     generator_pb2.PRIORITY_NORMAL: Priority.NORMAL,
     generator_pb2.PRIORITY_HIGH: Priority.HIGH,
 }
-
-
-class _Violations:
-    """Collects what is wrong with a request."""
-
-    def __init__(self) -> None:
-        self.found: list[Violation] = []
-
-    def add(self, field: str, given: object, accepted: str) -> None:
-        self.found.extend(invalid_input(field, given, accepted).violations)
-
-    def prompt(self, text: str, field: str) -> Prompt:
-        try:
-            return parse_prompt(text, field=field)
-        except InvalidInputError as error:
-            self.found.extend(error.violations)
-            return Prompt(())
-
-    def whole(self, field: str, given: int, lowest: int, highest: int, more: str = "") -> None:
-        if not lowest <= given <= highest:
-            self.add(field, given, f"{lowest} to {highest}{more}")
 
 
 def checked_request(
@@ -76,7 +57,7 @@ def checked_request(
     Raises:
         InvalidInputError: With one violation for each thing that is wrong.
     """
-    violations = _Violations()
+    violations = Violations()
     parsed_prompt = violations.prompt(message.prompt, "prompt")
     if not message.prompt.strip():
         violations.add("prompt", repr(message.prompt), "a prompt of 1 to 10,000 characters that are not all blank")
@@ -101,7 +82,8 @@ def checked_request(
         accepted = ", ".join(generator_pb2.Priority.keys())
         violations.add("priority", f"the unknown value {int(message.priority)}", f"one of {accepted}")
 
-    width, height = message.width or width, message.height or height
+    edit = checked_edit(message, steps, violations)
+    width, height = checked_size(message, edit, (width, height), SIZE_MULTIPLE, violations)
     for field, given in (("width", width), ("height", height)):
         if given % SIZE_MULTIPLE:
             violations.add(field, given, f"a multiple of {SIZE_MULTIPLE}")
@@ -110,7 +92,9 @@ def checked_request(
             "width", f"{width} with height {height}", f"at most {settings.max_image_pixels:,} pixels in an image"
         )
     # An interval longer than the request is no error: it asks for a preview that never comes due.
-    violations.found.extend(_version_violations(message, parsed_prompt, parsed_negative_prompt))
+    composition = checked_composition(message, parsed_prompt, violations)
+    regional = () if composition is None else tuple(region.prompt for region in composition.regions)
+    violations.found.extend(_version_violations(message, parsed_prompt, parsed_negative_prompt, *regional))
 
     if violations.found or solver is None or priority is None:
         raise InvalidInputError(*violations.found)
@@ -130,6 +114,8 @@ def checked_request(
         preview_interval_steps=message.preview_interval_steps,
         concept_versions=dict(message.concept_versions),
         priority=priority,
+        composition=composition,
+        edit=edit,
     )
     if len(request.concepts()) > settings.max_concepts_per_request:
         raise invalid_input(

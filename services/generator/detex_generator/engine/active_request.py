@@ -134,3 +134,8 @@ class ImageTask:
     def seed(self) -> int:
         """Seed of this image."""
         return self.active.request.seed + self.index
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps that are done; fewer than the request's where it begins from a photo."""
+        return self.checked.step_table.steps

@@ -23,6 +23,8 @@ from detex_diffusion.solver import StepTable, step_table
 from detex_diffusion.text import TokenizedPrompt, encode, tokenize, word_embeddings
 from detex_generator.base_models import BaseModels
 from detex_generator.concept_cache import ConceptCache, check_base_model
+from detex_generator.engine.photo_editing import PhotoEditing
+from detex_generator.engine.placement import CheckedComposition, check_composition, with_places
 from detex_generator.generation_request import GenerationRequest
 from detex_generator.prompt_cache import PromptCache, PromptKey
 from detex_generator.unet_cache import ConceptUNet, UNetCache, unet_owner
@@ -41,6 +43,8 @@ class CheckedRequest:
         prompt: Tokens of the prompt.
         negative_prompt: Tokens of the negative prompt; None without guidance.
         unet_owner: The concept whose UNet draws it; None for the base model's own UNet.
+        composition: Places of subjects; None where they have none.
+        editing: The photo that it begins from or keeps a part of; None where it is drawn from nothing.
     """
 
     base_model: BaseModel
@@ -49,6 +53,15 @@ class CheckedRequest:
     prompt: TokenizedPrompt
     negative_prompt: TokenizedPrompt | None
     unet_owner: StoredManifest | None = None
+    composition: CheckedComposition | None = None
+    editing: PhotoEditing | None = None
+
+    @property
+    def prompts(self) -> tuple[TokenizedPrompt, ...]:
+        """All prompts that the UNet reads."""
+        regional = () if self.composition is None else self.composition.prompts
+        negative = () if self.negative_prompt is None else (self.negative_prompt,)
+        return (self.prompt, *regional, *negative)
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class Admission:
 
         Raises:
             InvalidInputError: A prompt has too many tokens or names a word that a concept does not have; the base model
-                cannot do that many steps or that size.
+                cannot do that many steps or that size; a mask or photo does not decode.
             NotFoundError: A concept or version does not exist.
             FailedPreconditionError: A concept was trained on another base model, the solver does not fit the base
                 model's schedule, or several concepts have a UNet of their own.
@@ -99,12 +112,27 @@ class Admission:
         negative_prompt = None
         if request.guided:
             negative_prompt = self._tokenize(request.parsed_negative_prompt, stored, base_model, "negative_prompt")
-        return CheckedRequest(base_model, table, stored, prompt, negative_prompt, unet_owner(stored))
+        composition = editing = None
+        if request.composition is not None:
+            composition = check_composition(
+                request,
+                request.composition,
+                base_model,
+                prompt,
+                lambda text, field: self._tokenize(text, stored, base_model, field),
+            )
+        if request.edit is not None:
+            editing = PhotoEditing(request.edit, base_model, request.width, request.height)
+            table = table.from_step(request.edit.first_step(request.steps))
+        return CheckedRequest(
+            base_model, table, stored, prompt, negative_prompt, unet_owner(stored), composition, editing
+        )
 
     def needs_loading(self, checked: CheckedRequest) -> bool:
         """Whether encoding a checked request has to wait for the object store."""
-        prompts = [prompt for prompt in (checked.prompt, checked.negative_prompt) if prompt is not None]
-        if checked.unet_owner is None and all(self._key(checked, prompt) in self._prompts for prompt in prompts):
+        if checked.unet_owner is None and all(
+            self._key(checked, prompt) in self._prompts for prompt in checked.prompts
+        ):
             return False
         return not all(self._concepts.holds(stored, checked.base_model) for stored in checked.concepts.values())
 
@@ -149,6 +177,12 @@ class Admission:
             base_model = checked.base_model
             own_unet = self._unets.get(owner, base_model, lambda: self._concepts.get(owner, base_model))
         prompt = self._key_values(checked, checked.prompt, own_unet)
+        if checked.composition is not None:
+            prompt = with_places(
+                prompt, checked.composition, lambda regional: self._key_values(checked, regional, own_unet)
+            )
+        if checked.editing is not None:
+            checked.editing.prepare()
         negative_prompt = None
         if checked.negative_prompt is not None:
             negative_prompt = self._key_values(checked, checked.negative_prompt, own_unet)

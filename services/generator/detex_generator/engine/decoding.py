@@ -17,7 +17,13 @@ from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.events import FinishedImage, Preview
 from detex_generator.engine.failures import drawing_error, is_out_of_memory
 from detex_generator.metrics import GeneratorMetrics
-from detex_generator.provenance import ConceptProvenance, Provenance, write_png
+from detex_generator.provenance import (
+    ConceptProvenance,
+    Provenance,
+    composition_provenance,
+    edit_provenance,
+    write_png,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +65,9 @@ class Decoding:
                 return
             start = time.monotonic()
             provenance = provenance_of(task)
-            png = write_png(_decoded(task.checked.base_model, latents), provenance)
+            drawn = _decoded(task.checked.base_model, latents)
+            editing = task.checked.editing
+            png = write_png(drawn if editing is None else editing.finish(drawn), provenance)
             self._metrics.stage_seconds.labels("decode").observe(time.monotonic() - start)
             self._metrics.images.labels(active.request.base_model).inc()
             active.deliver(FinishedImage(task.index, png, provenance))
@@ -108,6 +116,8 @@ def provenance_of(task: ImageTask) -> Provenance:
         width=request.width,
         height=request.height,
         generator_version=__version__,
+        composition=composition_provenance(request),
+        edit=edit_provenance(request),
     )
 
 

@@ -24,6 +24,7 @@ from detex_generator.engine.denoising_step import StepInputs
 from detex_generator.engine.failures import NonFiniteLatentsError, drawing_error
 from detex_generator.engine.graphed_steps import GraphedSteps
 from detex_generator.engine.pace import Size
+from detex_generator.engine.photo_editing import PhotoHold
 from detex_generator.unet_cache import ConceptUNet
 
 _logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class _Slot:
         previous_clean: (C, h, w) float32, of the step before; zeros at the first.
         step: Denoising steps done.
         start_time: When it got its slot.
+        hold: Puts the kept part of a photo back after each step; None for most images.
     """
 
     task: ImageTask
@@ -67,6 +69,7 @@ class _Slot:
     previous_clean: Tensor
     step: int
     start_time: float
+    hold: PhotoHold | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +122,11 @@ class SlotBatch:
 
     def join(self, task: ImageTask) -> None:
         """Put an image into a slot, at its first denoising step."""
-        noise = initial_noise(task.seed, self._shape) * task.checked.step_table.initial_noise_scale
-        latents = noise.to(self._base_model.device)
-        self._slots.append(_Slot(task, latents, torch.zeros_like(latents), 0, time.monotonic()))
+        noise = initial_noise(task.seed, self._shape).to(self._base_model.device)
+        table, editing = task.checked.step_table, task.checked.editing
+        latents = noise * table.initial_noise_scale if editing is None else editing.begin(table, noise)
+        hold = None if editing is None else editing.hold(table, noise)
+        self._slots.append(_Slot(task, latents, torch.zeros_like(latents), 0, time.monotonic(), hold))
 
     def drop_finished_requests(self) -> None:
         """Free the slots of images whose request has ended, or whose deadline has passed."""
@@ -204,11 +209,13 @@ class SlotBatch:
             return failed_image(slot.task, error)
 
     def _take(self, slot: _Slot, result: _Step | DetexError) -> StepOutcome:
-        task, total = slot.task, slot.task.active.request.steps
+        task, total = slot.task, slot.task.steps
         slot.step += 1
         if isinstance(result, DetexError):
             return StepOutcome(task, slot.step, error=result)
         slot.latents, slot.previous_clean = result.latents, result.clean
+        if slot.hold is not None:
+            slot.latents = slot.hold.apply(slot.latents, slot.step)
         if not result.finite:
             return StepOutcome(task, slot.step, error=NonFiniteLatentsError(task.index, slot.step, total))
         done = slot.step == total
