@@ -14,7 +14,7 @@ from tests.tiny_models import write_tiny_model
 
 torch.set_num_threads(1)
 
-TINY_JUDGE = JudgeSize(picture_pixels=16, widths=(4, 8, 8), identity=8)
+TINY_JUDGE = JudgeSize(picture_pixels=16, widths=(4, 4, 8, 8), identity=8)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.quality.judge.network import JudgeNetwork, JudgeOutput
+from benchmarks.quality.judge.network import JudgeNetwork, look_twice
 from benchmarks.quality.judge.photos import JudgePhotos
 from benchmarks.showroom.shards import PHOTOS_PER_SUBJECT
 
@@ -25,7 +25,7 @@ def accuracies(network: JudgeNetwork, photos: JudgePhotos, images: Tensor) -> di
         photos: Whose labels.
         images: (N, 3, s, s) uint8, the photos themselves or what a VAE makes of them.
     """
-    outputs = [_judged(network, part) for part in torch.split(images, _BATCH)]
+    outputs = [look_twice(network, part.float() / 127.5 - 1) for part in torch.split(images, _BATCH)]
     found = {
         name: float((torch.cat([output.logits[name] for output in outputs]).argmax(1) == words).double().mean())
         for name, words in photos.factors.items()
@@ -57,9 +57,3 @@ def retrieval_accuracy(identity: Tensor, subjects: int) -> float:
         nearer = (similarity > similarity.diagonal()[:, None]).sum(dim=1)
         chances += [comb(others - k, subjects - 1) / comb(others, subjects - 1) for k in nearer.tolist()]
     return sum(chances) / len(chances)
-
-
-@torch.no_grad()
-def _judged(network: JudgeNetwork, images: Tensor) -> JudgeOutput:
-    output: JudgeOutput = network(images.float() / 127.5 - 1)
-    return output

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.quality.judge.network import JudgeNetwork, JudgeSize
+from benchmarks.quality.judge.network import JudgeNetwork, JudgeSize, look_twice
 from benchmarks.showroom.base_model.corpus import FACTORS
 from detex_diffusion.latents import to_pixels
 
@@ -47,12 +47,13 @@ class Judge:
     def __init__(self, network: JudgeNetwork) -> None:
         self.network = network.eval()
 
-    @torch.no_grad()
     def judge(self, pictures: Sequence[Image.Image]) -> Judgement:
         """Judge pictures of any size; other sizes than the judge's own are resampled."""
         side = self.network.size.picture_pixels
         fitting = [p if p.size == (side, side) else p.resize((side, side), Image.Resampling.BOX) for p in pictures]
-        outputs = [self.network(to_pixels(fitting[at : at + _BATCH])) for at in range(0, len(fitting), _BATCH)]
+        outputs = [
+            look_twice(self.network, to_pixels(fitting[at : at + _BATCH])) for at in range(0, len(fitting), _BATCH)
+        ]
         words, confidences = {}, {}
         for name, known in FACTORS.items():
             most = torch.cat([output.logits[name] for output in outputs]).softmax(dim=1).max(dim=1)

@@ -1,6 +1,6 @@
 """The judge's network: a small residual convolutional network that looks at the subject and at its surroundings apart.
 
-Legend: B pictures, s their side in pixels, c widths of the three levels, D width of the identity embedding.
+Legend: B pictures, s their side in pixels, c width of a level, D width of the identity embedding.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class JudgeSize:
 
     Attributes:
         picture_pixels: s, a multiple of 8.
-        widths: Channels at s / 2, s / 4 and s / 8.
+        widths: Channels at s, s / 2, s / 4 and s / 8.
         identity: D.
     """
 
     picture_pixels: int = 64
-    widths: tuple[int, int, int] = (24, 64, 112)
+    widths: tuple[int, int, int, int] = (16, 32, 64, 112)
     identity: int = 64
 
 
@@ -50,6 +50,22 @@ class JudgeOutput:
     identity: Tensor
     shape: Tensor
     colours: Tensor
+
+
+@torch.no_grad()
+def look_twice(network: nn.Module, pixels: Tensor) -> JudgeOutput:
+    """What a network says of pixels (B, 3, s, s), averaged with what it says of their mirror images."""
+    output: JudgeOutput = network(torch.cat([pixels, pixels.flip(-1)]))
+    seen, mirrored = output.mask_logits.chunk(2)
+    return JudgeOutput(
+        logits={
+            name: torch.stack(logits.log_softmax(dim=1).chunk(2)).mean(dim=0) for name, logits in output.logits.items()
+        },
+        mask_logits=(seen + mirrored.flip(-1)) / 2,
+        identity=functional.normalize(torch.stack(output.identity.chunk(2)).sum(dim=0), dim=1),
+        shape=torch.stack(output.shape.chunk(2)).mean(dim=0),
+        colours=torch.stack(output.colours.chunk(2)).mean(dim=0),
+    )
 
 
 class ResidualBlock(nn.Module):
@@ -75,10 +91,10 @@ class JudgeNetwork(nn.Module):
     def __init__(self, size: JudgeSize) -> None:
         super().__init__()
         self.size = size
-        small, middle, large = size.widths
-        self.fine = _down(3, small, 4)
-        self.medium = nn.Sequential(_down(small, middle, 3), ResidualBlock(middle))
-        self.coarse = nn.Sequential(_down(middle, large, 3), ResidualBlock(large), ResidualBlock(large))
+        first, small, middle, large = size.widths
+        self.fine = nn.Sequential(_convolution(3, first, 1), _convolution(first, small, 2), ResidualBlock(small))
+        self.medium = nn.Sequential(_convolution(small, middle, 2), ResidualBlock(middle))
+        self.coarse = nn.Sequential(_convolution(middle, large, 2), ResidualBlock(large), ResidualBlock(large))
         self.mask = nn.Conv2d(middle + large, 4, 3, padding=1)
         side = size.picture_pixels // 8
         self.pose = nn.Sequential(
@@ -93,8 +109,8 @@ class JudgeNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> JudgeOutput:
         """Judge pixels (B, 3, s, s) in -1 to 1."""
-        medium = self.medium(self.fine(pixels))  # (B, c1, s / 4, s / 4)
-        coarse = self.coarse(medium)  # (B, c2, s / 8, s / 8)
+        medium = self.medium(self.fine(pixels))  # (B, c, s / 4, s / 4)
+        coarse = self.coarse(medium)  # (B, c, s / 8, s / 8)
         enlarged = functional.interpolate(coarse, scale_factor=2, mode="nearest")
         mask_logits = functional.pixel_shuffle(self.mask(torch.cat([medium, enlarged], dim=1)), 2).float()
         # What is pooled must not change the mask to suit itself.
@@ -117,9 +133,8 @@ class JudgeNetwork(nn.Module):
         )
 
 
-def _down(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """Half the resolution."""
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride=2, padding=1, bias=False)
+def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
 

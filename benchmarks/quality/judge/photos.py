@@ -20,7 +20,9 @@ from detex_diffusion.latents import decode_latents, encode_images
 
 LARGEST_LATENT_NOISE: Final = 0.25
 """Deviation of the noise on latents before they are decoded: a UNet's latents are not quite those of an encoder."""
-_LARGEST_SHIFT_PIXELS: Final = 3
+_LARGEST_SHIFT: Final = 0.1  # of half the picture's side
+_LARGEST_ZOOM: Final = 0.15
+_LARGEST_TURN: Final = 0.08  # radians
 _DECODING_BATCH: Final = 50
 
 
@@ -117,8 +119,9 @@ def subject_batches(classes: Tensor, per_class: int, seed: int, epoch: int) -> I
 def varied(photos: JudgePhotos, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Photos at an index (B,) as pixels (B, 3, s, s) in -1 to 1 and masks (B, 1, s, s), lightly varied.
 
-    A photo that has a reconstruction is taken from there half of the time. Mirrored, shifted by up to 3 pixels,
-    blurred, of other brightness and contrast, with grain: what a generated picture may be without being another one.
+    A photo that has a reconstruction is taken from there half of the time. Mirrored, shifted, nearer or
+    further, slightly turned, blurred, of other brightness and contrast, with grain: what a generated picture may be
+    without being another one.
     """
     rows = len(index)
     use = (index < len(photos.reconstructions)) & (torch.rand(rows, generator=generator) < 0.5)
@@ -126,9 +129,7 @@ def varied(photos: JudgePhotos, index: Tensor, generator: torch.Generator) -> tu
     if bool(use.any()):
         images[use] = photos.reconstructions[index[use]].float()
     pixels = torch.cat([images / 127.5 - 1, photos.masks[index].float() / 255], dim=1)
-    mirrored = torch.rand(rows, 1, 1, 1, generator=generator) < 0.5
-    pixels = torch.where(mirrored, pixels.flip(-1), pixels)
-    pixels = _shifted(pixels, generator)
+    pixels = _moved(pixels, generator)
     pictures, masks = pixels[:, :3], pixels[:, 3:]
     blur = torch.rand(rows, 1, 1, 1, generator=generator) * (torch.rand(rows, 1, 1, 1, generator=generator) < 0.4)
     smooth = functional.avg_pool2d(functional.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
@@ -139,13 +140,14 @@ def varied(photos: JudgePhotos, index: Tensor, generator: torch.Generator) -> tu
     return (pictures * gain + offset + grain).clamp(-1, 1), masks
 
 
-def _shifted(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Each row (B, c, s, s) moved by up to 3 pixels; what comes in from outside repeats the edge."""
-    most, side = _LARGEST_SHIFT_PIXELS, pixels.shape[-1]
-    padded = functional.pad(pixels, (most,) * 4, mode="replicate")
-    places = torch.randint(0, 2 * most + 1, (len(pixels), 2), generator=generator)
-    rows = (places[:, :1] + torch.arange(side))[:, None, :, None]
-    columns = (places[:, 1:] + torch.arange(side))[:, None, None, :]
-    batch = torch.arange(len(pixels))[:, None, None, None]
-    channels = torch.arange(pixels.shape[1])[None, :, None, None]
-    return padded[batch, channels, rows, columns]
+def _moved(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Each row (B, c, s, s) mirrored or not, shifted, zoomed and turned a little; what comes in repeats the edge."""
+    rows = len(pixels)
+    draws = 2 * torch.rand(rows, 4, generator=generator) - 1
+    turn, zoom = _LARGEST_TURN * draws[:, 0], 1 + _LARGEST_ZOOM * draws[:, 1]
+    side = 1 - 2 * (torch.rand(rows, generator=generator) < 0.5).float()
+    shift = _LARGEST_SHIFT * draws[:, 2:]
+    first = torch.stack([side * zoom * turn.cos(), -zoom * turn.sin(), shift[:, 0]], dim=1)
+    second = torch.stack([side * zoom * turn.sin(), zoom * turn.cos(), shift[:, 1]], dim=1)
+    grid = functional.affine_grid(torch.stack([first, second], dim=1), list(pixels.shape), align_corners=False)
+    return functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)

@@ -20,7 +20,7 @@ from benchmarks.showroom.shards import PHOTOS_PER_SUBJECT
 
 _TEMPERATURE: Final = 0.1
 _CHECKPOINT_INTERVAL_STEPS: Final = 100
-_WEIGHTS: Final = {"identity": 1.0, "mask": 2.0, "shape": 4.0, "colours": 10.0}
+_WEIGHTS: Final = {"class": 1.5, "pose": 1.5, "identity": 1.0, "mask": 2.0, "shape": 4.0, "colours": 10.0}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class JudgeRecipe:
     """
 
     size: JudgeSize = field(default_factory=JudgeSize)
-    steps: int = 1_500
+    steps: int = 3_000
     subjects_per_class: int = 4
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
