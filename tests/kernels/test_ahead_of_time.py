@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.kernels.compilation import SHARED_BYTES, compiled
+from benchmarks.kernels.launches import ELEMENT_LAUNCHES, MATRIX_LAUNCHES, attention
 from detex_generator.kernels.triton_kernels.launch import Launch
-from tests.kernels.compilation import SHARED_BYTES, compiled
-from tests.kernels.launches import ELEMENT_LAUNCHES, MATRIX_LAUNCHES, attention
 
 ON_A100 = [
     "cross, head dim 40, all",

@@ -16,6 +16,7 @@ from tests.generator.running_generator import (
 )
 from tests.tiny_models import write_tiny_model
 
+POOLED = "segmented_attention=triton,guided_solver_step=triton"
 REQUESTS = [
     {"prompt": "a red mug on a table", "steps": 3, "seed": 5},
     {"prompt": "a lamp", "steps": 2, "seed": 6, "solver": Solver.SOLVER_DPM_SOLVER_PP_2M, "preview_interval_steps": 1},
@@ -29,9 +30,10 @@ def generators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, R
     models: dict[str, Path] = {"tiny": write_tiny_model(folder / "model")}
     with (
         running(generator_settings(models, folder / "store")) as plain,
-        running(generator_settings(models, folder / "store", kernels="guided_solver_step=triton")) as kernels,
+        running(generator_settings(models, folder / "store", kernels="guided_solver_step=triton")) as solver,
+        running(generator_settings(models, folder / "store", kernels=POOLED)) as pooled,
     ):
-        yield {"plain": plain, "kernels": kernels}
+        yield {"plain": plain, "solver": solver, "pooled": pooled}
 
 
 def test_images_are_the_same(generators: dict[str, RunningGenerator]) -> None:
@@ -40,14 +42,15 @@ def test_images_are_the_same(generators: dict[str, RunningGenerator]) -> None:
             name: [future.result() for future in [pool.submit(generator.draw, **request) for request in REQUESTS]]
             for name, generator in generators.items()
         }
-    for plain, kernels in zip(drawn["plain"], drawn["kernels"], strict=True):
-        assert len(plain) == len(kernels) == 1
-        assert signal_to_noise_decibels(pixels(plain[0].png), pixels(kernels[0].png)) >= 50
+    for plain, solver, pooled in zip(*drawn.values(), strict=True):
+        assert len(plain) == len(solver) == len(pooled) == 1
+        for kernels in (solver, pooled):
+            assert signal_to_noise_decibels(pixels(plain[0].png), pixels(kernels[0].png)) >= 50
 
 
 def test_metrics_tell_what_computes(generators: dict[str, RunningGenerator]) -> None:
     labels = {"operation": "guided_solver_step", "implementation": "triton"}
-    assert generators["kernels"].metric("kernel_choice", **labels) == 1
+    assert generators["pooled"].metric("kernel_choice", **labels) == 1
     assert generators["plain"].metric("kernel_choice", **labels) == 0
     labels["implementation"] = "torch"
     assert generators["plain"].metric("kernel_choice", **labels) == 1

@@ -1,5 +1,6 @@
 """What a GPU gets beyond a CPU: kernels, channels-last weights, CUDA graphs."""
 
+import logging
 import threading
 
 import torch
@@ -7,8 +8,12 @@ from diffusers import UNet2DConditionModel
 
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.graphed_steps import CudaCapture, GraphedSteps, eager
+from detex_generator.engine.plain_steps import PlainSteps, Steps
 from detex_generator.kernels.choice import KernelChoice
+from detex_generator.kernels.operation import Operation
 from detex_generator.kernels.unet_kernels import install_kernels, use_channels_last
+
+_logger = logging.getLogger(__name__)
 
 
 class Acceleration:
@@ -24,11 +29,14 @@ class Acceleration:
         """
         self._choice = choice
         self._device = device
+        self._pooled = choice.uses(Operation.SEGMENTED_ATTENTION)
         self._cuda_graphs = cuda_graphs and device.type == "cuda"
+        if self._cuda_graphs and not self._pooled:
+            _logger.info("No CUDA graphs: texts of all lengths share them only by the kernel of segmented attention")
         self._lock = threading.Lock()
-        self._kept: dict[int, GraphedSteps] = {}
+        self._kept: dict[int, Steps] = {}
 
-    def steps(self, unet: UNet2DConditionModel, *, keep: bool) -> GraphedSteps:
+    def steps(self, unet: UNet2DConditionModel, *, keep: bool) -> Steps:
         """The steps of a UNet.
 
         Args:
@@ -40,7 +48,12 @@ class Acceleration:
             if found is None:
                 install_kernels(unet, self._choice)
                 use_channels_last(unet)
-                found = GraphedSteps(KeyValueUNet(unet), self._choice, CudaCapture() if self._cuda_graphs else eager)
+                found = self._new(KeyValueUNet(unet))
                 if keep:
                     self._kept[id(unet)] = found
             return found
+
+    def _new(self, unet: KeyValueUNet) -> Steps:
+        if not self._pooled:
+            return PlainSteps(unet, self._choice)
+        return GraphedSteps(unet, self._choice, CudaCapture() if self._cuda_graphs else eager)

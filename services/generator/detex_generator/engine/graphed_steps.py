@@ -18,6 +18,7 @@ import torch
 from detex_diffusion.conditioning import PromptKeyValues
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.denoising_step import StepInputs, StepResults, denoising_step
+from detex_generator.engine.plain_steps import same_prompts
 from detex_generator.kernels.choice import KernelChoice
 from detex_generator.kernels.operation import Operation
 from detex_generator.kernels.pooled_key_values import PooledKeyValues, PoolSize
@@ -146,7 +147,7 @@ class GraphedSteps:
     def _text(self, prompts: tuple[PromptKeyValues, ...], rows: int) -> PooledKeyValues:
         """Keys and values of the rows; pooled anew only when other prompts are read."""
         last = self._pooled
-        if last is not None and last[1] == rows and _same(last[0], prompts):
+        if last is not None and last[1] == rows and same_prompts(last[0], prompts):
             return last[2]
         text = PooledKeyValues.of_prompts(prompts, self._choice, rows=rows, rounded=True)
         self._pooled = (prompts, rows, text)
@@ -169,10 +170,6 @@ class GraphedSteps:
             self._graphs.popitem(last=False)
         self._graphs[key] = graph
         return graph
-
-
-def _same(one: tuple[PromptKeyValues, ...], other: tuple[PromptKeyValues, ...]) -> bool:
-    return len(one) == len(other) and all(left is right for left, right in zip(one, other, strict=True))
 
 
 def _cloned(text: PooledKeyValues) -> PooledKeyValues:

@@ -22,9 +22,9 @@ from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.denoising_step import StepInputs
 from detex_generator.engine.failures import NonFiniteLatentsError, drawing_error
-from detex_generator.engine.graphed_steps import GraphedSteps
 from detex_generator.engine.pace import Size
 from detex_generator.engine.photo_editing import PhotoHold
+from detex_generator.engine.plain_steps import Steps
 from detex_generator.unet_cache import ConceptUNet
 
 _logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class SlotBatch:
         finite = torch.isfinite(following).flatten(1).all(dim=1).tolist()
         return [_Step(*result) for result in zip(following, clean, finite, strict=True)]
 
-    def _evaluate_accelerated(self, steps: GraphedSteps, slots: Sequence[_Slot]) -> list[_Step]:
+    def _evaluate_accelerated(self, steps: Steps, slots: Sequence[_Slot]) -> list[_Step]:
         """The same by kernels and graphs."""
         inputs = StepInputs.of(
             torch.stack([slot.task.checked.step_table.rows[slot.step] for slot in slots]),

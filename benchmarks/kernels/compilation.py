@@ -78,9 +78,11 @@ def compiled(launch: Launch, capability: int) -> Compiled:
         usage = _output(triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(path))
         machine_code = _output(triton.knobs.nvidia.nvdisasm.path, "-c", str(path))
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found, usage
+    if found is None:
+        raise ValueError(f"cuobjdump tells no resources: {usage}")
     names = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][A-Z0-9_.]*)", machine_code, flags=re.MULTILINE)
-    assert names, machine_code[:2000]
+    if not names:
+        raise ValueError(f"nvdisasm gives no instructions: {machine_code[:2000]}")
     return Compiled(int(found[1]), int(found[2]), result.metadata.shared, Counter(names))
 
 
