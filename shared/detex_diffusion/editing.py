@@ -61,11 +61,9 @@ def keeping(photo: Image.Image, mask: Image.Image | None, *, repaint: bool) -> K
     """
     kept = np.ones((photo.height, photo.width), dtype=np.float32)
     if mask is not None:
-        white = np.asarray(mask.convert("L"), dtype=np.float32) / 255
+        white = _shares(mask.convert("L"))
         kept = 1 - white if repaint else white
-    if photo.mode == "RGBA":
-        kept = kept * (np.asarray(photo.getchannel("A"), dtype=np.float32) / 255)
-    return kept
+    return kept * _shares(photo.getchannel("A")) if photo.mode == "RGBA" else kept
 
 
 def held_latents(kept: Keeping, height: int, width: int) -> Tensor:
@@ -117,7 +115,8 @@ def _feathered(kept: Keeping) -> Keeping:
         inside = functional.avg_pool2d(
             inside, axis, stride=1, padding=(axis[0] // 2, axis[1] // 2), count_include_pad=False
         )
-    return np.maximum(kept, inside[0, 0].numpy())
+    reaching: Keeping = inside[0, 0].numpy()
+    return np.maximum(kept, reaching)
 
 
 def _contact_shadow(kept: Keeping) -> Keeping:
@@ -134,5 +133,9 @@ def _contact_shadow(kept: Keeping) -> Keeping:
     half = (right - left + 2 * reach) * _SHADOW_FLATNESS / 2
     canvas = Image.new("L", (width, height), 0)
     ImageDraw.Draw(canvas).ellipse((left - reach, bottom - half, right + reach, bottom + half), fill=255)
-    blurred = canvas.filter(ImageFilter.GaussianBlur(half / 2))
-    return np.asarray(blurred, dtype=np.float32) / 255
+    return _shares(canvas.filter(ImageFilter.GaussianBlur(half / 2)))
+
+
+def _shares(grey: Image.Image) -> Keeping:
+    """A grey picture as numbers of 0 to 1."""
+    return np.asarray(grey, dtype=np.float32) / np.float32(255)

@@ -96,7 +96,7 @@ class StepTable:
             noise: Standard normal, of the same shape.
             step: 0 to n.
         """
-        signal, scale = self.levels[step].tolist()
+        signal, scale = self.levels[step].to(clean.device).unbind()
         return signal * clean + scale * noise
 
 

@@ -72,6 +72,16 @@ class GenerationRequest:
         negative = self.parsed_negative_prompt.concepts() if self.guided else ()
         return tuple(dict.fromkeys(self.parsed_prompt.concepts() + self._regional_concepts() + negative))
 
+    def field_of(self, concept: str) -> str:
+        """Where a concept is named first: `prompt`, `regions[0].prompt` or `negative_prompt`, for example."""
+        if concept in self.parsed_prompt.concepts():
+            return "prompt"
+        regions = () if self.composition is None else self.composition.regions
+        for index, region in enumerate(regions):
+            if concept in region.prompt.concepts():
+                return f"regions[{index}].prompt"
+        return "negative_prompt"
+
     def _regional_concepts(self) -> tuple[str, ...]:
         regions = () if self.composition is None else self.composition.regions
         return tuple(name for region in regions for name in region.prompt.concepts())

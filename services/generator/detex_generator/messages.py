@@ -16,7 +16,11 @@ _SOLVERS = {
     Solver.EULER: generator_pb2.SOLVER_EULER,
     Solver.DPM_SOLVER_PP_2M: generator_pb2.SOLVER_DPM_SOLVER_PP_2M,
 }
-_REGION_MODES = {"blend": generator_pb2.REGION_MODE_BLEND, "joint": generator_pb2.REGION_MODE_JOINT}
+_REGION_MODES = {
+    "": generator_pb2.REGION_MODE_UNSPECIFIED,
+    "blend": generator_pb2.REGION_MODE_BLEND,
+    "joint": generator_pb2.REGION_MODE_JOINT,
+}
 _EDIT_KINDS = {
     "image_to_image": generator_pb2.EDIT_KIND_IMAGE_TO_IMAGE,
     "inpaint": generator_pb2.EDIT_KIND_INPAINT,
@@ -66,7 +70,7 @@ def provenance_message(provenance: Provenance) -> generator_pb2.Provenance:
         height=provenance.height,
         generator_version=provenance.generator_version,
         regions=[] if composition is None else map(_region_message, composition.regions),
-        region_mode=None if composition is None else _REGION_MODES[composition.mode],
+        region_mode=_REGION_MODES["" if composition is None else composition.mode],
         edit=None if provenance.edit is None else _edit_message(provenance.edit),
     )
 

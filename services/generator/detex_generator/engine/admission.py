@@ -193,7 +193,7 @@ class Admission:
         try:
             return self._concepts.resolve(tenant, name, version)
         except NotFoundError as error:
-            field = "prompt" if name in request.parsed_prompt.concepts() else "negative_prompt"
+            field = request.field_of(name)
             if version:
                 field = f"concept_versions.{name}"
             raise NotFoundError(f"{field}: {error.message}", reason=error.reason) from error
