@@ -20,7 +20,7 @@ from detex_core.object_store import ObjectStore, open_object_store
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 from detex_trainer.base_models import BaseModelCatalogue
 from detex_trainer.cleanup import Cleanup, CleanupStores
-from detex_trainer.executors import ProcessExecutor
+from detex_trainer.executors import Executor, ProcessExecutor
 from detex_trainer.job_watch import JobWatch
 from detex_trainer.jobs import Database, JobClaims, JobRepository, TrainingSetLedger
 from detex_trainer.metrics import JobsCollector, TrainerMetrics
@@ -81,11 +81,7 @@ class Trainer:
                 lease_seconds=settings.lease_seconds,
                 max_running_per_tenant=settings.max_running_jobs_per_tenant,
             ),
-            ProcessExecutor(
-                worker_command,
-                threads=settings.threads_per_worker(),
-                stop_grace_seconds=settings.worker_stop_grace_seconds,
-            ),
+            _executor(settings, worker_command),
             self._store,
             functools.partial(job_spec, settings=settings),
             feed,
@@ -163,6 +159,17 @@ class Trainer:
     def _check_stores(self, store: ObjectStore) -> None:
         self._database.check()
         store.check()
+
+
+def _executor(settings: TrainerSettings, worker_command: Sequence[str]) -> Executor:
+    grace_seconds = settings.worker_stop_grace_seconds
+    if settings.kubernetes is None or settings.executor == "process":
+        return ProcessExecutor(worker_command, threads=settings.threads_per_worker(), stop_grace_seconds=grace_seconds)
+    # Imported here: the client of Kubernetes comes with an extra of its own.
+    from detex_trainer.executors.kubernetes import KubernetesExecutor
+
+    # The interpreter of the image, wherever that lies.
+    return KubernetesExecutor(settings.kubernetes, ("python", *worker_command[1:]), stop_grace_seconds=grace_seconds)
 
 
 def _intake(

@@ -1,7 +1,7 @@
 """Settings of the trainer, read from the environment (`DETEX_*`)."""
 
 import os
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from sqlalchemy import make_url
@@ -9,6 +9,7 @@ from sqlalchemy.exc import ArgumentError
 
 from detex_core.images import MAX_IMAGE_BYTES
 from detex_core.settings import ServiceSettings
+from detex_trainer.executors.kubernetes_settings import KubernetesSettings
 from detex_trainer.training_set.record import MAX_PHOTOS
 
 _MIB = 1024**2
@@ -21,10 +22,14 @@ class TrainerSettings(ServiceSettings):
         database_url: SQLAlchemy URL of the jobs; empty means `jobs.db` in the work folder.
         segmenter: Who finds the subject in photos without a mask: `color_contrast`, `none` (takes the whole photo), or
             the name of an entry point of the group `detex.segmenters`.
-        worker_count: Jobs that train at a time on this machine.
+        executor: Where workers run: `process` (this machine) or `kubernetes` (Jobs of a cluster).
+        kubernetes: What worker pods look like, as a JSON object (see `KubernetesSettings`); for the executor
+            `kubernetes` alone.
+        worker_count: Jobs that train at a time for this trainer.
         worker_threads: CPU threads of each worker; 0 gives each its share of the CPUs.
         worker_niceness: Nice value of the workers, so that calls are answered while they train.
         worker_stop_grace_seconds: Wait between asking a worker to stop and killing it.
+        checkpoint_interval_seconds: Time between two checkpoints of a job; 0 keeps none but those of ordered stops.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure.
         max_outages: How often a job is tried again, after growing pauses, because something that it needs does not
             answer.
@@ -44,10 +49,13 @@ class TrainerSettings(ServiceSettings):
 
     database_url: str = ""
     segmenter: str = Field(default="color_contrast", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    executor: Literal["process", "kubernetes"] = "process"
+    kubernetes: KubernetesSettings | None = None
     worker_count: int = Field(default=1, ge=1, le=64)
     worker_threads: int = Field(default=0, ge=0, le=256)
     worker_niceness: int = Field(default=5, ge=0, le=19)
     worker_stop_grace_seconds: float = Field(default=10.0, gt=0, le=600)
+    checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     max_attempts: int = Field(default=2, ge=1, le=10)
     max_outages: int = Field(default=12, ge=0, le=1_000)
     lease_seconds: float = Field(default=20.0, ge=1, le=3_600)
@@ -72,6 +80,14 @@ class TrainerSettings(ServiceSettings):
         except ArgumentError:
             raise ValueError("accepted is an SQLAlchemy URL, for example sqlite:////var/lib/detex/jobs.db") from None
         return url
+
+    @model_validator(mode="after")
+    def _check_executor(self) -> Self:
+        if self.executor == "kubernetes" and self.kubernetes is None:
+            raise ValueError(
+                "kubernetes: given nothing; accepted for the executor kubernetes is an object with an image"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_intervals(self) -> Self:

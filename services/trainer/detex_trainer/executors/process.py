@@ -22,6 +22,8 @@ _LINE_BYTES = 1024**2
 _TAIL_LINES = 60
 _LOOK_SECONDS = 0.05
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# Threads that wait for work of others sleep rather than spin: workers and calls share the CPUs.
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class ProcessExecutor:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=os.environ | dict.fromkeys(_THREAD_VARIABLES, str(self._threads)),
+                env=_WAITING | os.environ | dict.fromkeys(_THREAD_VARIABLES, str(self._threads)),
                 start_new_session=True,
                 limit=_LINE_BYTES,
             )

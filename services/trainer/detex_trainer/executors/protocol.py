@@ -15,13 +15,17 @@ class WorkerExit:
     Attributes:
         code: Exit status; negative for the signal that killed it.
         log_tail: The end of what it wrote to its log, for the trainer's log and never for callers.
+        cause: What is known beyond that, in words that follow `The worker`; empty for nothing.
     """
 
     code: int
     log_tail: str
+    cause: str = ""
 
     def describe(self) -> str:
         """The exit in words, for example `was killed by signal 9`."""
+        if self.cause:
+            return self.cause
         return f"ended with status {self.code}" if self.code >= 0 else f"was killed by signal {-self.code}"
 
 

@@ -24,15 +24,17 @@ from detex_trainer.worker.reporter import EventReporter, EventWriter
 
 TrainFunction = Callable[[JobSpec, TrainingSet, ObjectStore, ProgressReporter, Callable[[], bool]], Manifest]
 
+SPEC_VARIABLE = "DETEX_JOB_SPEC"
 _SPEC_BYTES = 1024**2
 
 _log = logging.getLogger(__name__)
 
 
 def run_worker(train: Callable[[], TrainFunction]) -> ExitCode:
-    """Read a job spec from standard input, train, report on standard output.
+    """Read a job spec, train, report on standard output.
 
-    Ends this process when standard input closes: then the trainer is gone.
+    The job spec comes from `DETEX_JOB_SPEC`, or else from standard input; then this process ends when standard input
+    closes, for the trainer is gone.
 
     Args:
         train: Gives the function that trains; called after the worker can be stopped, for its imports take seconds.
@@ -45,12 +47,14 @@ def run_worker(train: Callable[[], TrainFunction]) -> ExitCode:
     events = EventWriter(_take_standard_output())
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    given = os.environ.pop(SPEC_VARIABLE, "")
     try:
-        spec = JobSpec.model_validate_json(_read_line(sys.stdin.fileno()))
+        spec = JobSpec.model_validate_json(given or _read_line(sys.stdin.fileno()))
     except ValidationError as error:
         _log.error("job spec refused: %s", error)
         return ExitCode.BAD_SPEC
-    threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), name="parent watch", daemon=True).start()
+    if not given:
+        threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), name="parent watch", daemon=True).start()
     os.nice(spec.niceness)
     events.write(_run_job(spec, events, train, stop.is_set))
     return ExitCode.REPORTED
