@@ -53,6 +53,7 @@ def main() -> None:
     def report(line: str) -> None:
         print(f"{time.perf_counter() - begin:6.1f} s  {line}", file=sys.stderr, flush=True)
 
+    threads = torch.get_num_threads()
     base_model = load_base_model(BaseModelSettings(name="showroom", source="embedded"))
     rows: list[ResultRow] = []
     with tempfile.TemporaryDirectory(prefix="detex-serving-") as folder:
@@ -69,17 +70,18 @@ def main() -> None:
             work_folder=work_folder,
             peer=Peer(base_model.folder, concepts, batch=scale.batch, steps=scale.steps),
             asks=Asks(),
-            options={"dtype": arguments.dtype},
+            options={"dtype": arguments.dtype, "denoising_threads": threads},
             report=report,
         )
+        settings = asdict(scale) | {"engine_dtype": arguments.dtype, "peer_dtype": "float32", "quick": arguments.quick}
+        settings |= {"engine_threads": threads, "peer_threads": setting.peer.threads}
         for name in arguments.only:
             report(name)
             for row in MEASUREMENTS[name](setting):
                 rows.append(row)
                 report(table([row]))
-    settings = asdict(scale) | {"engine_dtype": arguments.dtype, "peer_dtype": "float32"}
-    settings |= {"threads": torch.get_num_threads(), "quick": arguments.quick}
-    path = write_results("serving", rows, module="benchmarks.serving", path=arguments.out, settings=settings)
+            # After each measurement: a run that is cut off leaves what it has.
+            path = write_results("serving", rows, module="benchmarks.serving", path=arguments.out, settings=settings)
     print(table(rows))
     print(f"written to {path}")
 

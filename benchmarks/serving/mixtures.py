@@ -23,7 +23,7 @@ def mixture_rows(setting: Setting) -> Iterator[ResultRow]:
             points = ((scale.concepts, many, peer_many), (1, one, peer_one))
             for concepts, own, peer in points if run % 2 else reversed(points):
                 own.append(setting.images_per_second(engine, setting.asks.uniform(concepts, scale.requests)))
-                asks = setting.asks.uniform(concepts, max(2, scale.requests // 4))
+                asks = setting.asks.uniform(concepts, scale.peer_requests)
                 peer.append(len(asks) / setting.peer.draw_all(asks))
             setting.report(f"mixture, run {run}: {many[-1]:.2f} over many, {one[-1]:.2f} over one concept, images/s")
     note = (
@@ -34,7 +34,7 @@ def mixture_rows(setting: Setting) -> Iterator[ResultRow]:
         ratios(many, one),
         reach=at_least(0.97),
         peer_runs=ratios(peer_many, peer_one),
-        note=f"{note}; peer: {len(setting.asks.uniform(1, max(2, scale.requests // 4)))} requests",
+        note=f"{note}; peer: {scale.peer_requests} requests",
     )
     yield median_row(f"throughput over {scale.concepts} concepts", many, "images/s", peer_runs=peer_many, note=note)
     yield median_row("throughput over 1 concept", one, "images/s", peer_runs=peer_one, note=note)
@@ -52,7 +52,7 @@ def working_set_rows(setting: Setting) -> Iterator[ResultRow]:
             for concepts in scale.working_sets if run % 2 else reversed(scale.working_sets):
                 _load_by_zipf(setting, engine, concepts)
                 hits, misses = _lookups(engine)
-                asks = setting.asks.zipf(concepts, scale.requests)
+                asks = setting.asks.zipf(concepts, scale.curve_requests)
                 speeds[concepts].append(setting.images_per_second(engine, asks))
                 hits, misses = _lookups(engine)[0] - hits, _lookups(engine)[1] - misses
                 hit_rates[concepts] = hits / max(1.0, hits + misses)
@@ -66,7 +66,7 @@ def working_set_rows(setting: Setting) -> Iterator[ResultRow]:
             ratios(speeds[concepts], single),
             reach=at_least(0.93) if last else None,
             note=f"the cache holds {scale.cached_concepts} concepts; hit rate of the last run "
-            f"{hit_rates[concepts]:.2f}; {scale.requests} requests of {scale.steps} steps at once",
+            f"{hit_rates[concepts]:.2f}; {scale.curve_requests} requests of {scale.steps} steps at once",
         )
 
 

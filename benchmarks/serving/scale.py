@@ -16,9 +16,11 @@ class Scale:
         batch: Most images of one call of the peer.
         concepts: Concepts of the measurement of mixtures.
         requests: Requests of one run of a throughput.
+        peer_requests: Requests of one run of the peer's throughput.
         runs: Runs of each throughput.
         working_sets: Concepts of the points on the curve over working sets; the cache holds a quarter of the last.
         warm_up_accesses: Accesses that bring the concept cache to its usual state before a point is measured.
+        curve_requests: Requests of one run of a point on that curve.
         load_requests: Requests of one run under a Poisson load.
         load_runs: Runs under a Poisson load.
         joins: Requests that arrive in a busy engine.
@@ -32,13 +34,15 @@ class Scale:
     batch: int = 8
     concepts: int = 64
     requests: int = 64
-    runs: int = 5
+    peer_requests: int = 8
+    runs: int = 3
     working_sets: tuple[int, ...] = (1, 10, 100, 1000)
     warm_up_accesses: int = 3000
-    load_requests: int = 120
-    load_runs: int = 2
-    joins: int = 40
-    cold_concepts: int = 30
+    curve_requests: int = 32
+    load_requests: int = 60
+    load_runs: int = 1
+    joins: int = 30
+    cold_concepts: int = 20
     company: int = 8
     memory_requests: int = 2000
 
@@ -55,9 +59,11 @@ QUICK = Scale(
     batch=4,
     concepts=6,
     requests=6,
+    peer_requests=2,
     runs=1,
     working_sets=(1, 4, 8),
     warm_up_accesses=20,
+    curve_requests=4,
     load_requests=6,
     load_runs=1,
     joins=3,
