@@ -21,6 +21,7 @@ from detex_client.picture import (
     Provenance,
     Queued,
 )
+from detex_client.picture_content import Box, Edit, EditKind, Region, RegionMode
 from detex_client.trainer_client import TrainerClient, TrainingEvent
 from detex_client.training_photo import TrainingPhoto, find_training_photos
 from detex_client.training_set import MaskView, StoredPhoto, TrainingSet
@@ -29,6 +30,7 @@ from detex_client.wire_enum import DeltaForm, JobPhase, JobState, MaskSource, Me
 
 __all__ = [
     "BaseModel",
+    "Box",
     "Concept",
     "ConceptAttribute",
     "ConceptReference",
@@ -36,6 +38,8 @@ __all__ = [
     "DeltaForm",
     "DenoisingProgress",
     "DetexClientError",
+    "Edit",
+    "EditKind",
     "GeneratedPicture",
     "GenerationEvent",
     "GeneratorClient",
@@ -57,6 +61,8 @@ __all__ = [
     "PriorPreservation",
     "Provenance",
     "Queued",
+    "Region",
+    "RegionMode",
     "RequestDone",
     "RequestEvent",
     "RequestFailed",

@@ -9,6 +9,7 @@ from PIL import Image
 
 from detex_client.concept import ConceptReference
 from detex_client.errors import refused
+from detex_client.picture_content import Edit, EditProvenance, Region, RegionMode, RegionProvenance
 from detex_client.wire_enum import Solver
 from detex_protos.v1 import generator_pb2
 
@@ -27,6 +28,9 @@ class PictureOptions(TypedDict, total=False):
     height: int
     preview_interval_steps: int
     concept_versions: dict[str, str]
+    regions: tuple[Region, ...]
+    region_mode: RegionMode | None
+    edit: Edit | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class PictureRequest:
         height: In pixels, a multiple of 8; 0 means the base model's.
         preview_interval_steps: A preview every so many steps; 0 means none.
         concept_versions: Versions by concept; a concept that is not listed takes its newest.
+        regions: Places of subjects, at most 8; none lets them stand where they like.
+        region_mode: How the prompt is read where there are regions; None takes the generator's default.
+        edit: A photo to begin from or to keep a part of; None draws from nothing.
     """
 
     prompt: str
@@ -60,13 +67,16 @@ class PictureRequest:
     height: int = 0
     preview_interval_steps: int = 0
     concept_versions: dict[str, str] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
+    region_mode: RegionMode | None = None
+    edit: Edit | None = None
 
     def to_wire(self) -> generator_pb2.GenerateRequest:
         """The message of the contract.
 
         Raises:
             DetexClientError: INVALID_ARGUMENT for a value that its field cannot carry at all, a negative count for
-                example; all other limits are the generator's.
+                example, and for a file that cannot be read; all other limits are the generator's.
         """
         message = generator_pb2.GenerateRequest()
         for name in ("prompt", "negative_prompt", "base_model", "count", "seed", "steps", "guidance_scale", "width"):
@@ -76,6 +86,11 @@ class PictureRequest:
         if self.solver is not None:
             message.solver = self.solver.number()
         message.concept_versions.update(self.concept_versions)
+        message.regions.extend(region.to_wire() for region in self.regions)
+        if self.region_mode is not None:
+            message.region_mode = self.region_mode.number()
+        if self.edit is not None:
+            message.edit.CopyFrom(self.edit.to_wire())
         return message
 
     def _set(self, message: generator_pb2.GenerateRequest, name: str) -> None:
@@ -161,6 +176,9 @@ class Provenance:
     width: int
     height: int
     generator_version: str
+    regions: tuple[RegionProvenance, ...] = ()
+    region_mode: RegionMode | None = None
+    edit: EditProvenance | None = None
 
     @classmethod
     def from_wire(cls, provenance: generator_pb2.Provenance) -> Self:
@@ -181,6 +199,9 @@ class Provenance:
             width=provenance.width,
             height=provenance.height,
             generator_version=provenance.generator_version,
+            regions=tuple(map(RegionProvenance.from_wire, provenance.regions)),
+            region_mode=RegionMode.from_number(provenance.region_mode) if provenance.region_mode else None,
+            edit=EditProvenance.from_wire(provenance.edit) if provenance.HasField("edit") else None,
         )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from detex_client.cli import options
+from detex_client.cli import composition, options
 from detex_client.cli.failure import reported
 from detex_client.cli.picture_files import slug, write_picture
 from detex_client.cli.progress_display import ProgressDisplay
@@ -21,7 +21,11 @@ from detex_client.picture import (
     PictureRequest,
     Queued,
 )
+from detex_client.picture_content import RegionMode
 from detex_client.wire_enum import Solver
+
+_PLACES = "Places of subjects"
+_PHOTO = "Photo to edit"
 
 
 @reported
@@ -47,6 +51,46 @@ def generate(
         list[str] | None,
         typer.Option(metavar="NAME=VERSION", help="Version of a concept; may be repeated.", show_default="the newest"),
     ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PLACE",
+            help="Where a subject stands: LEFT,TOP,RIGHT,BOTTOM in shares of 0 to 1, or a mask; may be repeated.",
+            show_default=False,
+            rich_help_panel=_PLACES,
+        ),
+    ] = None,
+    region_mode: Annotated[
+        RegionMode | None,
+        typer.Option(help="How the prompt is read.", show_default="blend", rich_help_panel=_PLACES),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Photo to begin from, or to edit with --mask.", show_default=False, rich_help_panel=_PHOTO),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="White is drawn anew; with --keep-product, white is the product.",
+            show_default=False,
+            rich_help_panel=_PHOTO,
+        ),
+    ] = None,
+    keep_product: Annotated[
+        bool,
+        typer.Option("--keep-product", help="Keep the product's pixels, draw the scene.", rich_help_panel=_PHOTO),
+    ] = False,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="How far to leave the photo, above 0, at most 1.",
+            show_default="0.8; 1 with a mask or product",
+            rich_help_panel=_PHOTO,
+        ),
+    ] = None,
+    shadow: Annotated[
+        float, typer.Option(help="Opacity of a shadow below the product, 0 to 1.", rich_help_panel=_PHOTO)
+    ] = 0.0,
     generator: options.GeneratorAddress = options.GENERATOR_ADDRESS,
     tenant: options.Tenant = options.TENANT,
     tls: options.UseTls = False,
@@ -60,6 +104,12 @@ def generate(
     background of its photo 0. Shells read square brackets themselves, so put the prompt in quotes:
 
     detex generate '[my-mug] with [my-mug:pose:2] on a beach' --count 4
+
+    Subjects have places, and photos are edited:
+
+    detex generate '[my-mug] next to [my-vase]' --region my-mug=0,0,0.5,1 --region my-vase=0.5,0,1,1
+
+    detex generate 'a mug on a beach' --image mug.jpg --mask mug.mask.png --keep-product --shadow 0.5
 
     Files are named by prompt and seed and never overwritten; each PNG carries all that it takes to draw it again.
     """
@@ -78,6 +128,9 @@ def generate(
         height=height,
         preview_interval_steps=preview,
         concept_versions=_versions(concept_version or []),
+        regions=composition.regions(region or []),
+        region_mode=region_mode,
+        edit=composition.edit(image, mask, keep_product=keep_product, strength=strength, shadow=shadow),
     )
     with (
         options.open_generator(generator, tenant, tls, root_certificates) as client,
