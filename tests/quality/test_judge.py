@@ -10,7 +10,7 @@ from benchmarks.quality.judge.accuracy import accuracies, retrieval_accuracy
 from benchmarks.quality.judge.judge import WEIGHTS_PATH, save_judge
 from benchmarks.quality.judge.network import JudgeNetwork, JudgeSize
 from benchmarks.quality.judge.photos import JudgePhotos, subject_batches, varied
-from benchmarks.quality.judge.training import JudgeRecipe, contrast, train_judge
+from benchmarks.quality.judge.training import JudgeRecipe, contrast, learning_rate_share, train_judge
 from benchmarks.showroom.base_model.corpus import FACTORS
 from benchmarks.showroom.factors import CLASSES
 from detex_diffusion.latents import to_pixels
@@ -84,6 +84,13 @@ def test_training_learns_goes_on_and_repeats_itself(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(again.parameters(), network.parameters(), strict=True))
     with pytest.raises(ValueError, match="of another recipe"):
         train_judge(photos, replace(recipe, seed=1), tmp_path / "whole" / "checkpoint.pt", lines.append)
+
+
+def test_learning_rates_warm_up_and_fall_to_nothing() -> None:
+    shares = [learning_rate_share(step, 100) for step in range(1, 101)]
+    assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert shares[4:] == sorted(shares[4:], reverse=True)
+    assert shares[-1] == pytest.approx(0.0)
 
 
 def test_too_few_photos(tmp_path: Path) -> None:

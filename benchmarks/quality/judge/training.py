@@ -3,12 +3,13 @@
 Legend: B pictures, the first and the second photo of B / 2 subjects one after the other; D width of the embedding.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import chain, count, islice
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from benchmarks.quality.judge.photos import JudgePhotos, subject_batches, varied
 from benchmarks.showroom.shards import PHOTOS_PER_SUBJECT
 
 _TEMPERATURE: Final = 0.1
+_WARM_UP_SHARE: Final = 0.05
 _CHECKPOINT_INTERVAL_STEPS: Final = 100
 _WEIGHTS: Final = {"class": 1.5, "pose": 1.5, "identity": 1.0, "mask": 2.0, "shape": 4.0, "colours": 10.0}
 
@@ -49,7 +51,8 @@ def train_judge(
 ) -> JudgeNetwork:
     """Train to the last step of the recipe, from the checkpoint on where there is one.
 
-    The same recipe, photos, machine and number of threads give the same weights, interrupted or not.
+    The same recipe, photos, machine and number of threads give the same weights, interrupted or not. A run may go on
+    with another number of steps: from there the learning rate follows the new plan.
 
     Args:
         photos: Of the train split.
@@ -58,23 +61,19 @@ def train_judge(
         report: Told of losses.
 
     Raises:
-        ValueError: The checkpoint is of another recipe, or there are too few photos for a batch.
+        ValueError: The checkpoint is of another recipe (but for the steps), or there are too few photos for a batch.
     """
     torch.manual_seed(recipe.seed)
     network = JudgeNetwork(recipe.size)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.05, cycle_momentum=False
-    )
     done = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
-        if state["recipe"] != asdict(recipe):
+        if state["recipe"] | {"steps": recipe.steps} != asdict(recipe):
             raise ValueError(f"work: {checkpoint} is of another recipe; name another folder or remove it")
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
         done = state["step"]
     started = monotonic()
     network.train()
@@ -89,15 +88,24 @@ def train_judge(
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * learning_rate_share(step, recipe.steps)
         optimizer.step()
-        schedule.step()
         if step % 50 == 0 or step == recipe.steps:
             told = ", ".join(f"{name} {float(loss.detach()):.3f}" for name, loss in losses.items())
             report(f"step {step} of {recipe.steps}, {monotonic() - started:.0f} s: {told}")
         if step % _CHECKPOINT_INTERVAL_STEPS == 0 or step == recipe.steps:
-            _save(checkpoint, step, recipe, network, optimizer, schedule)
+            _save(checkpoint, step, recipe, network, optimizer)
     network.eval()
     return network
+
+
+def learning_rate_share(step: int, steps: int) -> float:
+    """Share of the highest learning rate at a step (1 to `steps`): 5 % of warm-up, then a cosine decay to 0."""
+    warm_up = max(1, round(_WARM_UP_SHARE * steps))
+    if step <= warm_up:
+        return step / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
 
 def judge_losses(output: JudgeOutput, photos: JudgePhotos, index: Tensor, masks: Tensor) -> dict[str, Tensor]:
@@ -142,11 +150,11 @@ def _subjects(photos: JudgePhotos, recipe: JudgeRecipe) -> chain[Tensor]:
     return chain.from_iterable(subject_batches(classes, per_class, recipe.seed, epoch) for epoch in count())
 
 
-def _save(checkpoint: Path, step: int, recipe: JudgeRecipe, network: JudgeNetwork, *others: Any) -> None:
-    optimizer, schedule = others
+def _save(
+    checkpoint: Path, step: int, recipe: JudgeRecipe, network: JudgeNetwork, optimizer: torch.optim.AdamW
+) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     partial = checkpoint.with_suffix(".partial")
-    state = {"step": step, "recipe": asdict(recipe), "network": network.state_dict()}
-    state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-    torch.save(state, partial)
+    state = {"step": step, "recipe": asdict(recipe)}
+    torch.save(state | {"network": network.state_dict(), "optimizer": optimizer.state_dict()}, partial)
     partial.replace(checkpoint)
