@@ -89,7 +89,15 @@ def train(
     masks = b"".join(photo.mask.tobytes() for photo in training_set.photos if photo.mask)
     assert all(isinstance(photo.picture, Image.Image) for photo in training_set.photos)
     files = {"concept.safetensors": masks or b"no masks"}
-    return publish_concept(store, draft, files, outcome_key=outcome_key(spec.tenant, spec.job_id)).manifest
+    manifest = publish_concept(store, draft, files, outcome_key=outcome_key(spec.tenant, spec.job_id)).manifest
+    match name.partition("-")[0]:
+        case "lingers":
+            time.sleep(0.3)  # for others to kill somebody between publishing and the word about it
+        case "published":
+            (folder / f"{name}.published").write_text(manifest.version)
+            while not (folder / f"{name}.go").exists():
+                time.sleep(0.01)
+    return manifest
 
 
 def give_train() -> TrainFunction:
