@@ -26,7 +26,16 @@ from detex_client.trainer_client import TrainerClient, TrainingEvent
 from detex_client.training_photo import TrainingPhoto, find_training_photos
 from detex_client.training_set import MaskView, StoredPhoto, TrainingSet
 from detex_client.upload import UploadProgress
-from detex_client.wire_enum import DeltaForm, JobPhase, JobState, MaskSource, Method, PriorPreservation, Solver
+from detex_client.wire_enum import (
+    DeltaForm,
+    JobPhase,
+    JobState,
+    MaskSource,
+    Method,
+    Priority,
+    PriorPreservation,
+    Solver,
+)
 
 __all__ = [
     "BaseModel",
@@ -59,6 +68,7 @@ __all__ = [
     "PicturePreview",
     "PictureRequest",
     "PriorPreservation",
+    "Priority",
     "Provenance",
     "Queued",
     "Region",

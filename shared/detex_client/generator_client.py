@@ -70,12 +70,14 @@ class ResidentConcept:
         base_model: Base model it is loaded for.
         size_bytes: Memory it takes.
         idle_seconds: Time since its last use.
+        pinned: Whether it stays whatever others need.
     """
 
     reference: ConceptReference
     base_model: str
     size_bytes: int
     idle_seconds: float
+    pinned: bool = False
 
 
 class GeneratorClient(Connection):
@@ -195,10 +197,19 @@ class GeneratorClient(Connection):
         answer = self.unary(self._stub.ListResidentConcepts, generator_pb2.ListResidentConceptsRequest())
         return tuple(map(_resident, answer.concepts))
 
-    def prefetch(self, name: str, version: str = "", *, base_model: str = "") -> ResidentConcept:
-        """Load a concept ahead of its first picture; without a version the newest."""
+    def prefetch(
+        self, name: str, version: str = "", *, base_model: str = "", pin: bool | None = None
+    ) -> ResidentConcept:
+        """Load a concept ahead of its first picture; without a version the newest.
+
+        Args:
+            name: Which.
+            version: Which version.
+            base_model: Base model by name; empty means the generator's default.
+            pin: True keeps it in memory until a call with False; None leaves that as it is.
+        """
         request = generator_pb2.PrefetchConceptRequest(
-            reference=ConceptReference(name, version).to_wire(), base_model=base_model
+            reference=ConceptReference(name, version).to_wire(), base_model=base_model, pin=pin
         )
         answer = self.unary(self._stub.PrefetchConcept, request, GENERATION_TIMEOUT_SECONDS)
         return _resident(answer.concept)
@@ -222,4 +233,5 @@ def _resident(concept: generator_pb2.ResidentConcept) -> ResidentConcept:
         base_model=concept.base_model,
         size_bytes=concept.size_bytes,
         idle_seconds=concept.idle_time.ToTimedelta().total_seconds(),
+        pinned=concept.pinned,
     )

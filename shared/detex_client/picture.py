@@ -10,7 +10,7 @@ from PIL import Image
 from detex_client.concept import ConceptReference
 from detex_client.errors import refused
 from detex_client.picture_content import Edit, EditProvenance, Region, RegionMode, RegionProvenance
-from detex_client.wire_enum import Solver
+from detex_client.wire_enum import Priority, Solver
 from detex_protos.v1 import generator_pb2
 
 
@@ -31,6 +31,7 @@ class PictureOptions(TypedDict, total=False):
     regions: tuple[Region, ...]
     region_mode: RegionMode | None
     edit: Edit | None
+    priority: Priority | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class PictureRequest:
         regions: Places of subjects, at most 8; none lets them stand where they like.
         region_mode: How the prompt is read where there are regions; None takes the generator's default.
         edit: A photo to begin from or to keep a part of; None draws from nothing.
+        priority: Which requests go first; None takes the generator's default, normal.
     """
 
     prompt: str
@@ -70,6 +72,7 @@ class PictureRequest:
     regions: tuple[Region, ...] = ()
     region_mode: RegionMode | None = None
     edit: Edit | None = None
+    priority: Priority | None = None
 
     def to_wire(self) -> generator_pb2.GenerateRequest:
         """The message of the contract.
@@ -91,6 +94,8 @@ class PictureRequest:
             message.region_mode = self.region_mode.number()
         if self.edit is not None:
             message.edit.CopyFrom(self.edit.to_wire())
+        if self.priority is not None:
+            message.priority = self.priority.number()
         return message
 
     def _set(self, message: generator_pb2.GenerateRequest, name: str) -> None:

@@ -133,3 +133,15 @@ class Solver(WireEnum):
     @classmethod
     def _wire(cls) -> tuple[Any, str]:
         return generator_pb2.Solver, "SOLVER_"
+
+
+class Priority(WireEnum):
+    """Which requests go first when more are there than can be drawn at once."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return generator_pb2.Priority, "PRIORITY_"

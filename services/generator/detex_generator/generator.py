@@ -57,6 +57,7 @@ class Generator:
         """
         registry = registry or new_registry("generator")
         metrics = GeneratorMetrics(registry)
+        metrics.watch_device_memory()
         object_store = open_object_store(settings.object_store)
         self.concepts = ConceptCache(
             ConceptArchive(object_store),

@@ -1,5 +1,6 @@
 """What Prometheus hears of the generator."""
 
+import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _PREFIX = "detex_generator_"
@@ -52,6 +53,11 @@ class GeneratorMetrics:
         )
         self.images = counter("images", "Images delivered.", "base_model")
         self.previews = counter("previews", "Previews delivered.")
+        self.device_memory = gauge(
+            "device_memory_bytes",
+            "Memory of the GPU: what tensors take, what torch keeps for them, and all that there is.",
+            "use",
+        )
         self.out_of_memory = counter("out_of_memory", "Times that memory ran out, by stage.", "stage")
         self.failed_images = counter("failed_images", "Images that failed in a slot or in decoding.", "reason")
 
@@ -85,3 +91,13 @@ class GeneratorMetrics:
         self.prompt_misses = counter("prompt_cache_misses", "Prompts that had to be encoded.")
         self.prompt_evictions = counter("prompt_cache_evictions", "Prompts that made room for others.")
         self.prompt_bytes = gauge("prompt_cache_bytes", "Memory that kept keys and values take.")
+
+    def watch_device_memory(self) -> None:
+        """Tell the memory of the GPU of this process from now on; without effect where there is none."""
+        if not torch.cuda.is_available():
+            return
+        self.device_memory.labels("tensors").set_function(torch.cuda.memory_allocated)
+        self.device_memory.labels("reserved").set_function(torch.cuda.memory_reserved)
+        self.device_memory.labels("total").set(
+            torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        )
