@@ -1,5 +1,6 @@
 """Throughput over many concepts against one, and over working sets larger than the cache."""
 
+import time
 from collections.abc import Iterator
 
 from benchmarks.results_file import ResultRow, at_least, median_row
@@ -15,6 +16,8 @@ def mixture_rows(setting: Setting) -> Iterator[ResultRow]:
     one: list[float] = []
     peer_many: list[float] = []
     peer_one: list[float] = []
+    cpu: list[float] = []
+    peer_cpu: list[float] = []
     with setting.engine() as engine:
         setting.warm_up(engine)
         _load(setting, engine, scale.concepts)
@@ -22,9 +25,14 @@ def mixture_rows(setting: Setting) -> Iterator[ResultRow]:
             # Which comes first changes, so that no side gains by what the other leaves behind.
             points = ((scale.concepts, many, peer_many), (1, one, peer_one))
             for concepts, own, peer in points if run % 2 else reversed(points):
+                begin = time.process_time()
                 own.append(setting.images_per_second(engine, setting.asks.uniform(concepts, scale.requests)))
+                middle = time.process_time()
                 asks = setting.asks.uniform(concepts, scale.peer_requests)
                 peer.append(len(asks) / setting.peer.draw_all(asks))
+                if concepts > 1:
+                    cpu.append((middle - begin) / scale.requests)
+                    peer_cpu.append((time.process_time() - middle) / len(asks))
             setting.report(f"mixture, run {run}: {many[-1]:.2f} over many, {one[-1]:.2f} over one concept, images/s")
     note = (
         f"{scale.requests} requests at once, {scale.steps} steps with guidance, {scale.slots} slots, other prompts each"
@@ -38,6 +46,13 @@ def mixture_rows(setting: Setting) -> Iterator[ResultRow]:
     )
     yield median_row(f"throughput over {scale.concepts} concepts", many, "images/s", peer_runs=peer_many, note=note)
     yield median_row("throughput over 1 concept", one, "images/s", peer_runs=peer_one, note=note)
+    yield median_row(
+        f"CPU time per image over {scale.concepts} concepts",
+        cpu,
+        "s",
+        peer_runs=peer_cpu,
+        note="of all threads of the process; hardly depends on what else the machine does",
+    )
 
 
 def working_set_rows(setting: Setting) -> Iterator[ResultRow]:
