@@ -141,7 +141,9 @@ _DREAMBOOTH = MethodRecipe(
 )
 
 _RECIPES: dict[Method, MethodRecipe] = {
-    Method.DETEX: MethodRecipe(learns_attributes=True, uses_masks=True, trains_key_values=True),
+    Method.DETEX: MethodRecipe(
+        learns_attributes=True, uses_masks=True, trains_key_values=True, surroundings_probability=0.3
+    ),
     Method.TEXTUAL_INVERSION: MethodRecipe(learns_attributes=False, uses_masks=False, trains_key_values=False),
     Method.DREAMBOOTH: _DREAMBOOTH,
     Method.DREAMBOOTH_LORA: replace(_DREAMBOOTH, trains_unet="low_rank"),
