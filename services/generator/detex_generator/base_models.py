@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +47,11 @@ class BaseModels:
         self._served: dict[str, ServedBaseModel] = {}
         self._loaded = False
 
-    def load(self) -> None:
+    def load(self, prepare: Callable[[BaseModel], None] = lambda base_model: None) -> None:
         """Load every configured base model, one after the other.
+
+        Args:
+            prepare: Called with each before anybody else has it.
 
         Raises:
             DetexError: A base model does not load; its name is in the log.
@@ -68,6 +72,7 @@ class BaseModels:
                 raise
             if self._settings.pack_weights:
                 pack_base_model(model)
+            prepare(model)
             with self._lock:
                 self._served[configured.name] = ServedBaseModel(configured, model, configured.name == default)
             _logger.info(

@@ -12,6 +12,7 @@ from detex_core.grpc_server.server import Server
 from detex_core.grpc_server.service import Service
 from detex_core.metrics import new_registry
 from detex_core.object_store import open_object_store
+from detex_diffusion.base_model import BaseModel
 from detex_generator.base_models import BaseModels, device_and_dtype
 from detex_generator.concept_cache import ConceptCache
 from detex_generator.engine import Admission, Engine
@@ -74,11 +75,12 @@ class Generator:
         prompts = PromptCache(settings.prompt_cache_bytes, metrics)
         unets = UNetCache(settings.unet_cache_bytes, metrics)
         admission = Admission(self.base_models, self.concepts, prompts, unets)
+        self._acceleration = self._chosen_acceleration(metrics)
         self.engine = Engine(
             settings,
             admission,
             metrics,
-            acceleration=self._acceleration(metrics),
+            acceleration=self._acceleration,
             on_failure=partial(self._fail_from_thread, asyncio.get_running_loop()),
         )
         draining = asyncio.Event()
@@ -90,7 +92,11 @@ class Generator:
         self._draining = draining
         self._tasks: list[asyncio.Task[None]] = []
 
-    def _acceleration(self, metrics: GeneratorMetrics) -> Acceleration | None:
+    def _prepare(self, base_model: BaseModel) -> None:
+        if self._acceleration is not None:
+            self._acceleration.steps(base_model.unet, keep=True)
+
+    def _chosen_acceleration(self, metrics: GeneratorMetrics) -> Acceleration | None:
         """Kernels and graphs where any are to be used; says what computes each operation."""
         device, dtype = device_and_dtype(self._settings)
         choice = KernelChoice(self._settings.kernels, device, dtype)
@@ -129,7 +135,7 @@ class Generator:
 
     async def _load(self) -> None:
         try:
-            await asyncio.to_thread(self.base_models.load)
+            await asyncio.to_thread(self.base_models.load, self._prepare)
         except Exception as error:
             # What is of the domain has been told in full; the trace is for defects.
             trace = None if isinstance(error, DetexError) else error
