@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+# As the worker does it, before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 
 from benchmarks.results_file import ResultRow, table, write_results
@@ -16,6 +19,8 @@ from benchmarks.training.speed import packing_rows, peer_rows
 from benchmarks.training.whole_job import checkpoint_rows, job_rows
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
+from detex_trainer.frozen_layers import freeze_base_model
+from detex_trainer.training.memory import free_memory_bytes
 
 MEASUREMENTS: dict[str, Callable[[BaseModel, Scale], Iterator[ResultRow]]] = {
     "peers": peer_rows,
@@ -35,6 +40,7 @@ def main() -> None:
     scale = QUICK if arguments.quick else FULL
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     base_model = load_base_model(BaseModelSettings(name="showroom", source="embedded"))
+    freeze_base_model(base_model, free_memory_bytes(base_model.device))  # as the worker does it
     began = time.perf_counter()
     rows: list[ResultRow] = []
     for name in arguments.only:

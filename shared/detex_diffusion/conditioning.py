@@ -139,7 +139,7 @@ def project(unet: UNet2DConditionModel, hidden: Tensor, owned: Sequence[OwnedTok
         pair = []
         for projection in PROJECTIONS:
             linear = getattr(module, projection)
-            output = functional.linear(flat, linear.weight, linear.bias)  # (B T, O)
+            output = linear(flat)  # (B T, O)
             places, added = [], []
             for positions, tokens, deltas in parts:
                 layer_delta = deltas.get(name)

@@ -28,12 +28,14 @@ from detex_trainer.training_set import TrainingPhoto, TrainingSet
 from tests.trainer_method.conftest import RecordingReporter, make_training_set
 
 MakeSpec = Callable[..., JobSpec]
+_JOBS = itertools.count()
 
 
 def run(
     spec: JobSpec, training_set: TrainingSet, store: FolderStore, reporter: RecordingReporter | None = None
 ) -> dict[str, torch.Tensor]:
-    """Train and return the tensors as published."""
+    """Train as a job of its own and return the tensors as published."""
+    spec = spec.model_copy(update={"job_id": f"job-{next(_JOBS):016x}"})
     manifest = train_concept(spec, training_set, store, reporter or RecordingReporter(), lambda: False)
     archive = ConceptArchive(store)
     stored = archive.resolve("default", "my-mug", manifest.version)

@@ -33,7 +33,7 @@ class JobSpec(BaseModel):
         work_folder: Where copies of base models that are not local are kept.
         object_store: Where photos are read from and the concept is published to; its secrets are left out of the JSON
             and come to the worker through its environment.
-        checkpoint_interval_seconds: Time between two checkpoints; 0 for none.
+        checkpoint_interval_seconds: Time between two checkpoints; 0 keeps none but those of ordered stops.
         niceness: Added to the worker's nice value, 0 to 19.
     """
 

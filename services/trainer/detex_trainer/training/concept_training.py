@@ -1,6 +1,7 @@
 """A training job from photos to published concept."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from detex_trainer.attributes import parse_attributes
 from detex_trainer.checkpoint_archive import CheckpointArchive
 from detex_trainer.dataset import MaskedPhoto, PhotoSet, prepare_photos, training_side
 from detex_trainer.failures import TrainingStopped
+from detex_trainer.frozen_layers import freeze_base_model
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.masks import mask_from_image, whole_picture
 from detex_trainer.methods import MethodRecipe, method_recipe, needs_prior_images
@@ -26,6 +28,7 @@ from detex_trainer.training.evaluation import measure
 from detex_trainer.training.leakage import LeakageProbe
 from detex_trainer.training.loop import StepListener, train
 from detex_trainer.training.loss_curve import LossCurve
+from detex_trainer.training.memory import free_memory_bytes
 from detex_trainer.training.prior_images import prior_latents, prior_pictures
 from detex_trainer.training.progress_meter import ProgressMeter
 from detex_trainer.training.publication import publish, write_concept
@@ -139,13 +142,13 @@ class ConceptTraining:
         observer = StepObserver(spec, base_model, learner, reporter, meter)
         # What keeps states comes last, so that it keeps what the others have made of the step.
         self.listeners: list[StepListener] = [observer, curve, selection]
-        self._checkpointer: Checkpointer | None = None
-        if spec.checkpoint_interval_seconds:
-            archive = CheckpointArchive(store, spec.tenant, spec.job_id)
-            digest = course_digest(spec, base_model)
-            self._checkpointer = Checkpointer(archive, digest, interval_seconds=spec.checkpoint_interval_seconds)
-            self._checkpointer.resume(self.run)
-            self.listeners.append(self._checkpointer)
+        self._checkpointer = Checkpointer(
+            CheckpointArchive(store, spec.tenant, spec.job_id),
+            course_digest(spec, base_model),
+            interval_seconds=spec.checkpoint_interval_seconds or math.inf,
+        )
+        self._checkpointer.resume(self.run)
+        self.listeners.append(self._checkpointer)
         self._started = time.monotonic()
 
     def publish(self) -> Manifest:
@@ -191,8 +194,7 @@ class ConceptTraining:
 
     def close(self) -> None:
         """Wait for what is still being written."""
-        if self._checkpointer is not None:
-            self._checkpointer.close()
+        self._checkpointer.close()
 
     def _forget_checkpoints(self) -> None:
         self.close()
@@ -277,7 +279,7 @@ def base_model_of(spec: JobSpec, store: ObjectStore) -> BaseModel:
     device = spec.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_base_model(
+    base_model = load_base_model(
         spec.base_model,
         device,
         _DTYPES[spec.dtype],
@@ -285,6 +287,8 @@ def base_model_of(spec: JobSpec, store: ObjectStore) -> BaseModel:
         work_folder=spec.work_folder,
         allow_downloads=spec.allow_downloads,
     )
+    freeze_base_model(base_model, free_memory_bytes(base_model.device))
+    return base_model
 
 
 def _stop_if_asked(should_stop: Callable[[], bool]) -> None:

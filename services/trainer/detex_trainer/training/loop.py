@@ -97,8 +97,8 @@ class TrainingPack:
         if good:
             torch.autograd.backward([total for _, _, total in good])
         # Only now: going back changes weights that the shared pass still needs for its backward half.
-        for run, error in bad:
-            self._go_back(run, error, failures)
+        for run, cause in bad:
+            self._go_back(run, cause, failures)
         for run, value, _ in good:
             try:
                 run.update()

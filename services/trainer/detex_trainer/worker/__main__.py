@@ -1,5 +1,6 @@
 """`python -m detex_trainer.worker`: trains one job."""
 
+import os
 import sys
 
 from detex_trainer.worker.program import TrainFunction, run_worker
@@ -10,6 +11,9 @@ def _train_concept() -> TrainFunction:
 
     return train_concept
 
+
+# Threads that wait for work sleep: spinning ones would take the cores from the services beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if __name__ == "__main__":
     sys.exit(run_worker(_train_concept))
