@@ -64,6 +64,11 @@ class GenerationRequest:
         """Whether classifier-free guidance is on, which takes a second row of the UNet."""
         return self.guidance_scale > 1
 
+    @property
+    def steps_to_do(self) -> int:
+        """Denoising steps that an image takes; fewer than `steps` where it begins from a photo."""
+        return self.steps if self.edit is None else self.steps - self.edit.first_step(self.steps)
+
     def concepts(self) -> tuple[str, ...]:
         """Names of all concepts in the order of their first word, those of the prompt first.
 

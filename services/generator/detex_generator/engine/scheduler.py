@@ -106,7 +106,7 @@ class Scheduler:
             return
         request = active.request
         size = request.base_model, request.height, request.width
-        least = self.pace.least_seconds(size, steps=request.steps, images=images, slots=self._slots)
+        least = self.pace.least_seconds(size, steps=request.steps_to_do, images=images, slots=self._slots)
         left = active.deadline - time.monotonic()
         if least > left:
             raise HopelessDeadlineError(least, left)
@@ -117,7 +117,7 @@ class Scheduler:
             for task in tasks:
                 active, request = task.active, task.active.request
                 if active in self._waiting:
-                    cost = request.steps * (1 + request.guided) * request.width * request.height
+                    cost = request.steps_to_do * (1 + request.guided) * request.width * request.height
                     self._queues[request.priority].append(active.tenant, task, cost=cost, deadline=active.deadline)
 
     def next_to_encode(self) -> ImageTask | None:
@@ -259,5 +259,7 @@ class Scheduler:
         speed = self.pace.steps_per_second
         if speed is None or not self._waiting_images:
             return 1.0
-        steps = sum(active.request.steps * images for active, images in self._waiting.items()) / self._waiting_images
+        steps = (
+            sum(active.request.steps_to_do * images for active, images in self._waiting.items()) / self._waiting_images
+        )
         return min(max(started * steps / speed, _SHORTEST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
