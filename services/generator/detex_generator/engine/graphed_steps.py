@@ -11,7 +11,8 @@ Legend: N images, R rows of the UNet pass.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
+from weakref import WeakSet
 
 import torch
 
@@ -45,7 +46,7 @@ class CudaCapture:
 
     def __init__(self) -> None:
         """Nothing is captured yet."""
-        self._pool: Any = None
+        self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def __call__(self, step: Step) -> Step:
         """Capture a step on the current device."""
@@ -56,10 +57,13 @@ class CudaCapture:
                 step()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
+        # Replays follow one another, and what one gives is read before the next; so all graphs may share their memory.
+        # A pool that no graph holds any more must not be asked for again.
+        pool = next((other.pool() for other in self._graphs), None)
         # Other threads encode and decode meanwhile, and may take memory of the device: that is their own affair.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             results = step()
-        self._pool = self._pool or graph.pool()
+        self._graphs.add(graph)
 
         def replay() -> StepResults:
             graph.replay()
