@@ -238,6 +238,12 @@ WRONG: list[tuple[str, Edit, dict[str, str]]] = [
         Edit(kind=IMAGE_TO_IMAGE, image=png(photo()), mask=png(box_mask())),
         {"edit.mask": "EDIT_KIND_IMAGE_TO_IMAGE"},
     ),
+    (
+        "large photo to keep",
+        Edit(kind=KEEP_PRODUCT, image=png(Image.new("RGBA", (4097, 4096))), mask=png(Image.new("1", (4097, 4096), 1))),
+        {"edit.image": "at most 16,777,216 pixels"},
+    ),
+    ("large file", Edit(kind=IMAGE_TO_IMAGE, image=png(photo()) + bytes(32 * 1024**2)), {"edit": "33,554,432 bytes"}),
     ("no strength", Edit(kind=IMAGE_TO_IMAGE, image=png(photo()), strength=0.0), {"edit.strength": "above 0"}),
     ("too strong", Edit(kind=IMAGE_TO_IMAGE, image=png(photo()), strength=1.5), {"edit.strength": "at most 1"}),
     ("not a step", Edit(kind=IMAGE_TO_IMAGE, image=png(photo()), strength=0.05), {"edit.strength": "one step of 10"}),

@@ -14,6 +14,12 @@ from detex_protos.v1 import generator_pb2
 
 MAX_REGIONS = 8
 MAX_REGION_WEIGHT = 10.0
+MAX_FILES_BYTES = 32 * 1024**2
+"""Photo and masks of one request together: they wait in the queue as they came."""
+
+MAX_KEPT_PIXELS = 16 * 1024**2
+"""Pixels of a photo of which a part is kept: the picture has its size, and must fit into a message as a PNG."""
+
 SHAPE_TOLERANCE = 0.1
 """How far the shape of a drawing may be from that of a photo of which a part is kept."""
 
@@ -48,6 +54,10 @@ def checked_composition(
         return None
     if len(message.regions) > MAX_REGIONS:
         violations.add("regions", f"{len(message.regions)} regions", f"at most {MAX_REGIONS}")
+        return None
+    total = sum(len(region.mask) for region in message.regions)
+    if total > MAX_FILES_BYTES:
+        violations.add("regions", f"{total:,} bytes of masks", f"at most {MAX_FILES_BYTES:,} bytes")
         return None
     before = len(violations.found)
     subjects = {part.concept for part in prompt.parts if isinstance(part, SubjectWord)}
@@ -92,6 +102,12 @@ def checked_edit(message: generator_pb2.GenerateRequest, steps: int, violations:
         violations.add("edit.kind", f"the value {int(edit.kind)}", f"one of {', '.join(names)}")
         kind = EditKind.IMAGE_TO_IMAGE
     size = _size(edit.image, "edit.image", violations)
+    if size is not None and kind is not EditKind.IMAGE_TO_IMAGE and size[0] * size[1] > MAX_KEPT_PIXELS:
+        accepted = f"at most {MAX_KEPT_PIXELS:,} pixels where a part of the photo is kept"
+        violations.add("edit.image", _written(size), accepted)
+    total = len(edit.image) + len(edit.mask) + sum(len(region.mask) for region in message.regions)
+    if total > MAX_FILES_BYTES:
+        violations.add("edit", f"{total:,} bytes with all masks", f"at most {MAX_FILES_BYTES:,} bytes")
     if edit.mask and kind is EditKind.IMAGE_TO_IMAGE:
         violations.add(
             "edit.mask",
