@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from detex_core.clauses import by_subject
+from detex_core.errors import InvalidInputError
 from detex_core.images import decode_mask
 from detex_core.prompt import Prompt
 from detex_diffusion.base_model import BaseModel
@@ -81,14 +82,10 @@ def check_composition(
             tokenize(region.prompt, f"regions[{index}].prompt") for index, region in enumerate(composition.regions)
         )
         return CheckedComposition(composition.mode, log_weights, prompts, None)
-    cut, subjects = by_subject(request.parsed_prompt)
     names = [region.concept for region in composition.regions]
-    # One more for the tokens of no part: start, end and padding belong to the scene.
-    segment_of_part = [names.index(name) + 1 if name in names else 0 for name in subjects] + [0]
-    parts = tokenize(cut, "prompt").parts
-    if len(parts) != prompt.ids.shape[0]:
-        raise ValueError("a prompt cut into clauses has as many tokens as the prompt")
-    return CheckedComposition(composition.mode, log_weights, (), torch.tensor(segment_of_part)[parts])
+    return CheckedComposition(
+        composition.mode, log_weights, (), _segments(request.parsed_prompt, prompt, names, tokenize)
+    )
 
 
 def with_places(
@@ -107,3 +104,21 @@ def with_places(
         subjects = [read(tokenized).layers for tokenized in composition.prompts]
         placed = blended_key_values(prompt.layers, subjects, composition.log_weights)
     return replace(prompt, regional=placed)
+
+
+def _segments(
+    parsed: Prompt, prompt: TokenizedPrompt, names: list[str], tokenize: Callable[[Prompt, str], TokenizedPrompt]
+) -> Tensor:
+    """The segment (T,) of each token of a prompt: the place of a concept in `names` and 1 more, or 0 for the scene."""
+    cut, subjects = by_subject(parsed)
+    try:
+        tokenized = tokenize(cut, "prompt")
+    except InvalidInputError:
+        tokenized = None
+    if tokenized is not None and torch.equal(tokenized.ids, prompt.ids):
+        # One more for the tokens of no part: start, end and padding belong to the scene.
+        of_parts = [names.index(name) + 1 if name in names else 0 for name in subjects] + [0]
+        return torch.tensor(of_parts)[tokenized.parts]
+    # Cut, it reads otherwise, as where a class word has a preposition in it: then only the concepts' own words count.
+    of_concepts = [names.index(name) + 1 if name in names else 0 for name in prompt.concepts] + [0]
+    return torch.tensor(of_concepts)[prompt.owners]
