@@ -114,7 +114,7 @@ class ServiceSettings(BaseSettings):
         base_models: Base models at hand.
         default_base_model: Name of the one for requests that name none; empty means the first.
         device: `auto` takes a GPU where there is one.
-        dtype: Type of the weights; `auto` is float16 on a GPU and float32 elsewhere.
+        dtype: Type of the weights; `auto` is float16 on a GPU (in the trainer bfloat16) and float32 elsewhere.
         allow_downloads: Whether base models may be fetched from a hub.
         work_folder: Where the service keeps files of its own.
         drain_delay_seconds: Wait between reporting NOT_SERVING and refusing calls, for load balancers to notice.

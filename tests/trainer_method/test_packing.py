@@ -20,6 +20,7 @@ from detex_trainer.job_spec import JobSpec
 from detex_trainer.progress import JobPhase
 from detex_trainer.segmenters import SubjectNotFoundError
 from detex_trainer.training import train_concept
+from detex_trainer.training.base_model import base_model_of
 from detex_trainer.training.loop import TrainingPack
 from detex_trainer.training.memory import MemoryEstimate, estimate_memory, pack_size
 from detex_trainer.training.pack_training import PackedJob, train_pack
@@ -226,6 +227,18 @@ def test_the_memory_of_a_run_is_estimated_without_changing_it(base_model: BaseMo
     after = [p for group in learner.parameter_groups() for p in group.parameters]
     assert all(p.grad is None for p in after)
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_recomputed_activations_take_less_memory(
+    make_spec: Callable[..., JobSpec], training_set: TrainingSet, store: FolderStore
+) -> None:
+    kept = []
+    for recomputes in (False, True):
+        spec = make_spec().model_copy(update={"gradient_checkpointing": recomputes})
+        model = base_model_of(spec, store)
+        learner, photo_set = make_learner(model, training_set, "detex", "pose background")
+        kept.append(estimate_memory(learner, photo_set, model, 4).activation_bytes)
+    assert kept[1] < 0.6 * kept[0]
 
 
 @given(

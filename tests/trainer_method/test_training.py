@@ -243,6 +243,16 @@ def test_bfloat16_weights_train_float32_words(
     assert found["subject"].dtype is torch.float32
 
 
+def test_recomputed_activations_change_nothing(
+    make_spec: MakeSpec, training_set: TrainingSet, store: FolderStore
+) -> None:
+    spec = make_spec(delta_form="full")
+    recomputed = run(spec.model_copy(update={"gradient_checkpointing": True}), training_set, store)
+    kept = run(spec, training_set, store)
+    for name, tensor in kept.items():
+        torch.testing.assert_close(recomputed[name], tensor, atol=1e-4, rtol=1e-3)
+
+
 def test_float16_is_refused(make_spec: MakeSpec, training_set: TrainingSet, store: FolderStore) -> None:
     with pytest.raises(FailedPreconditionError, match="gradients underflow"):
         run(make_spec(dtype="float16"), training_set, store)

@@ -34,6 +34,7 @@ class JobSpec(BaseModel):
         object_store: Where photos are read from and the concept is published to; its secrets are left out of the JSON
             and come to the worker through its environment.
         checkpoint_interval_seconds: Time between two checkpoints; 0 keeps none but those of ordered stops.
+        gradient_checkpointing: Whether activations of the UNet are computed a second time in place of being kept.
         niceness: Added to the worker's nice value, 0 to 19.
     """
 
@@ -55,6 +56,7 @@ class JobSpec(BaseModel):
     work_folder: Path
     object_store: ObjectStoreSettings
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
+    gradient_checkpointing: bool = False
     niceness: int = Field(default=0, ge=0, le=19)
 
     @property

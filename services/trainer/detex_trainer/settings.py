@@ -30,6 +30,8 @@ class TrainerSettings(ServiceSettings):
         worker_niceness: Nice value of the workers, so that calls are answered while they train.
         worker_stop_grace_seconds: Wait between asking a worker to stop and killing it.
         checkpoint_interval_seconds: Time between two checkpoints of a job; 0 keeps none but those of ordered stops.
+        gradient_checkpointing: Whether activations of the UNet are computed a second time in place of being kept: a
+            third more time for a fraction of the memory.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure.
         max_outages: How often a job is tried again, after growing pauses, because something that it needs does not
             answer.
@@ -56,6 +58,7 @@ class TrainerSettings(ServiceSettings):
     worker_niceness: int = Field(default=5, ge=0, le=19)
     worker_stop_grace_seconds: float = Field(default=10.0, gt=0, le=600)
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
+    gradient_checkpointing: bool = False
     max_attempts: int = Field(default=2, ge=1, le=10)
     max_outages: int = Field(default=12, ge=0, le=1_000)
     lease_seconds: float = Field(default=20.0, ge=1, le=3_600)

@@ -140,6 +140,8 @@ def job_spec(job: Job, settings: TrainerSettings) -> JobSpec:
         segmenter=settings.segmenter,
         work_folder=settings.work_folder.absolute(),
         object_store=settings.object_store,
+        checkpoint_interval_seconds=settings.checkpoint_interval_seconds,
+        gradient_checkpointing=settings.gradient_checkpointing,
         niceness=settings.worker_niceness,
     )
 

@@ -9,26 +9,25 @@ import torch
 from torch import Tensor
 
 from detex_core.artifact import Manifest
-from detex_core.errors import DetexError, FailedPreconditionError
+from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
-from detex_diffusion.base_model import BaseModel, load_base_model
+from detex_diffusion.base_model import BaseModel
 from detex_trainer.attributes import parse_attributes
 from detex_trainer.checkpoint_archive import CheckpointArchive
 from detex_trainer.dataset import MaskedPhoto, PhotoSet, prepare_photos, training_side
 from detex_trainer.failures import TrainingStopped
-from detex_trainer.frozen_layers import freeze_base_model
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.masks import mask_from_image, whole_picture
 from detex_trainer.methods import MethodRecipe, method_recipe, needs_prior_images
 from detex_trainer.progress import JobPhase, JobProgress, ProgressReporter
 from detex_trainer.resumable import Resumable
 from detex_trainer.segmenters import Segmenter, SubjectNotFoundError, open_segmenter
+from detex_trainer.training.base_model import base_model_of
 from detex_trainer.training.checkpointing import Checkpointer, course_digest
 from detex_trainer.training.evaluation import measure
 from detex_trainer.training.leakage import LeakageProbe
 from detex_trainer.training.loop import StepListener, train
 from detex_trainer.training.loss_curve import LossCurve
-from detex_trainer.training.memory import free_memory_bytes
 from detex_trainer.training.prior_images import prior_latents, prior_pictures
 from detex_trainer.training.progress_meter import ProgressMeter
 from detex_trainer.training.publication import publish, write_concept
@@ -39,9 +38,6 @@ from detex_trainer.training.step_observer import StepObserver
 from detex_trainer.training_set.training_set import TrainingPhoto, TrainingSet
 
 _log = logging.getLogger(__name__)
-
-# Gradients underflow in float16; what is trained is float32 in any case.
-_DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def train_concept(
@@ -268,27 +264,6 @@ def _prior(
         return None
     pictures = prior_pictures(store, base_model, class_word, hyperparameters.prior_images, should_stop)
     return prior_latents(base_model, pictures, training_side(base_model, hyperparameters.resolution))
-
-
-def base_model_of(spec: JobSpec, store: ObjectStore) -> BaseModel:
-    """The base model of a job on its device; raises as `load_base_model`."""
-    if spec.dtype not in _DTYPES:
-        raise FailedPreconditionError(
-            f"The trainer is set to {spec.dtype}, in which gradients underflow; set auto, float32 or bfloat16."
-        )
-    device = spec.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    base_model = load_base_model(
-        spec.base_model,
-        device,
-        _DTYPES[spec.dtype],
-        store,
-        work_folder=spec.work_folder,
-        allow_downloads=spec.allow_downloads,
-    )
-    freeze_base_model(base_model, free_memory_bytes(base_model.device))
-    return base_model
 
 
 def _stop_if_asked(should_stop: Callable[[], bool]) -> None:

@@ -13,7 +13,8 @@ from detex_diffusion.base_model import BaseModel
 from detex_trainer.failures import TrainingStopped
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.progress import JobPhase, JobProgress, ProgressReporter
-from detex_trainer.training.concept_training import ConceptTraining, base_model_of
+from detex_trainer.training.base_model import base_model_of
+from detex_trainer.training.concept_training import ConceptTraining
 from detex_trainer.training.loop import TrainingPack
 from detex_trainer.training.memory import estimate_memory, free_memory_bytes, pack_size
 from detex_trainer.training.run import TrainingRun
