@@ -22,6 +22,7 @@ Keeping = NDArray[np.float32]
 
 _FEATHER = 1 / 256  # of the shorter side: how far what is kept reaches into what is drawn, fading
 _SHADOW_FLATNESS = 0.16  # height of a contact shadow in its widths
+_BAND = 256  # rows of a photo that are put together at a time
 _FOOT = 0.15  # lowest part of a product that stands on the ground, of its height
 
 
@@ -96,13 +97,20 @@ def put_together(photo: Image.Image, drawn: Image.Image, kept: Keeping, *, shado
         kept: (H, W) of the photo.
         shadow: Opacity, 0 to 1, of a contact shadow below what is kept; it darkens what was drawn and so has its tint.
     """
-    scene = np.asarray(drawn.resize(photo.size, Image.Resampling.LANCZOS).convert("RGB"), dtype=np.float32)
-    if shadow > 0:
-        scene = scene * (1 - shadow * _contact_shadow(kept))[..., None]
+    scene = np.asarray(drawn.convert("RGB").resize(photo.size, Image.Resampling.LANCZOS))
+    light = 1 - shadow * _contact_shadow(kept) if shadow > 0 else None
     pixels = np.asarray(photo.convert("RGB"))
-    share = _feathered(kept)[..., None]
-    mixed = np.rint(pixels * share + scene * (1 - share)).clip(0, 255).astype(np.uint8)
-    return Image.fromarray(np.where(kept[..., None] >= 1, pixels, mixed))
+    share = _feathered(kept)
+    together = np.empty_like(pixels)
+    # In bands, for numbers of a whole photo would take a gigabyte.
+    for top in range(0, len(pixels), _BAND):
+        band = slice(top, top + _BAND)
+        behind = scene[band].astype(np.float32)
+        if light is not None:
+            behind *= light[band, :, None]
+        mixed = pixels[band] * share[band, :, None] + behind * (1 - share[band, :, None])
+        together[band] = np.where(kept[band, :, None] >= 1, pixels[band], np.rint(mixed).clip(0, 255))
+    return Image.fromarray(together)
 
 
 def _feathered(kept: Keeping) -> Keeping:

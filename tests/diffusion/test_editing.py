@@ -116,6 +116,15 @@ def test_a_shadow_lies_below_what_is_kept_and_nowhere_else() -> None:
     assert red / blue == pytest.approx(2, rel=0.1)
 
 
+def test_a_photo_of_many_rows_is_put_together_without_seams() -> None:
+    original, drawn = photo((40, 700), 1), Image.new("RGB", (40, 700), (9, 99, 199))
+    kept = keeping(original, box_mask((40, 700), (10, 100, 30, 650)), repaint=False)
+    together = np.asarray(put_together(original, drawn, kept))
+    assert np.array_equal(together[100:650, 10:30], np.asarray(original)[100:650, 10:30])
+    assert np.array_equal(together[:90], np.asarray(drawn)[:90])
+    assert np.array_equal(together[110:640, 35:], np.asarray(drawn)[110:640, 35:])
+
+
 def test_nothing_kept_casts_no_shadow() -> None:
     drawn = photo((32, 32), 2)
     together = put_together(photo((32, 32)), drawn, np.zeros((32, 32), dtype=np.float32), shadow=1.0)
