@@ -283,7 +283,7 @@ def test_network_policies_admit_who_is_named(render, find) -> None:
 
 def test_network_policies_close_the_chart_s_own_servers(render, find) -> None:
     manifests = render("gpu-values.yaml", **{"networkPolicy.enabled": "true"})
-    for component, callers in (("minio", ["trainer", "generator"]), ("postgresql", ["trainer"])):
+    for component, callers in (("minio", ["trainer", "worker", "generator"]), ("postgresql", ["trainer"])):
         (rule,) = find(manifests, "NetworkPolicy", f"-{component}")["spec"]["ingress"]
         peers = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]]
         assert peers == callers

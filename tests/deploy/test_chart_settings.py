@@ -135,6 +135,10 @@ def other_value(setting: Setting) -> Any:
         return [{"name": "other", "source": "store:models/other", "defaultSteps": 7}]
     if setting.field == "default_base_model":
         return "showroom"
+    if setting.field == "kernels":
+        return "torch"
+    if setting.field == "segmenter":
+        return "none"
     if "enum" in schema:
         return schema["enum"][-1]
     if schema["type"] == "boolean":

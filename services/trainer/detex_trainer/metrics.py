@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from detex_core.errors import DetexError
 from detex_trainer.hyperparameters import Method, trainable_methods
 from detex_trainer.jobs.state import JobState
-from detex_trainer.progress import JobPhase
+from detex_trainer.progress import JobPhase, JobProgress
 
 # Failures carry many reasons and labels must stay few: what is not listed counts as OTHER.
 _REASONS = frozenset(
@@ -30,6 +30,10 @@ _REASONS = frozenset(
 )
 _WAIT_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
 _PHASE_BUCKETS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3_600, 14_400)
+
+_SPEED_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+_LOSS_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
+_MEMORY_BUCKETS = tuple(2.0**power for power in range(28, 38))  # 256 MiB to 128 GiB
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +75,34 @@ class TrainerMetrics:
         self.uploads = Counter(
             "detex_trainer_training_sets_total", "Uploads of training sets, by outcome.", ["outcome"], registry=registry
         )
+        self.speed = Histogram(
+            "detex_trainer_steps_per_second",
+            "Speed of each job over its last steps.",
+            ["method"],
+            buckets=_SPEED_BUCKETS,
+            registry=registry,
+        )
+        self.loss = Histogram(
+            "detex_trainer_final_loss",
+            "Smoothed total loss of each job at its last step.",
+            ["method"],
+            buckets=_LOSS_BUCKETS,
+            registry=registry,
+        )
+        self.memory = Histogram(
+            "detex_trainer_worker_memory_bytes",
+            "Most memory that each worker used: of the machine, and of its GPU where it has one.",
+            ["device"],
+            buckets=_MEMORY_BUCKETS,
+            registry=registry,
+        )
+        self.attempts = Histogram(
+            "detex_trainer_job_attempts",
+            "Attempts of each job that has ended.",
+            ["state"],
+            buckets=(0, 1, 2, 3, 5, 10),
+            registry=registry,
+        )
         self.deleted_training_sets = Counter(
             "detex_trainer_training_sets_deleted_total",
             "Training sets whose photos were deleted by the trainer, after their jobs or unused.",
@@ -82,6 +114,17 @@ class TrainerMetrics:
     def failed(self, reason: str) -> None:
         """Count a failed job."""
         self.failures.labels(reason if reason in _REASONS else "OTHER").inc()
+
+    def worker_ended(self, method: Method, last: JobProgress, memory_bytes: int, gpu_memory_bytes: int) -> None:
+        """Note what a worker reported last."""
+        if last.step == last.total_steps:
+            if last.steps_per_second:
+                self.speed.labels(method).observe(last.steps_per_second)
+            if "total" in last.losses:
+                self.loss.labels(method).observe(last.losses["total"])
+        for device, used in (("machine", memory_bytes), ("gpu", gpu_memory_bytes)):
+            if used:
+                self.memory.labels(device).observe(used)
 
     def phase_ended(self, method: Method, phase: JobPhase, seconds: float) -> None:
         """Time a phase of a job."""

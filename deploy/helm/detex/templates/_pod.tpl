@@ -88,7 +88,7 @@ labels:
 {{- $root := .root -}}
 {{- $values := index $root.Values .component -}}
 serviceAccountName: {{ include "detex.serviceAccountName" . }}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ and (eq .component "trainer") $root.Values.trainer.workerJobs.enabled }}
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ include "detex.terminationGracePeriodSeconds" . }}
 securityContext:

@@ -50,6 +50,10 @@ DETEX_OBJECT_STORE_{{ $key | snakecase | upper }}: {{ include "detex.settingValu
 {{- end }}
 DETEX_WORK_FOLDER: /var/lib/detex
 DETEX_LOG_FORMAT: json
+{{- if and (eq .component "trainer") .root.Values.trainer.workerJobs.enabled }}
+DETEX_EXECUTOR: kubernetes
+DETEX_KUBERNETES: {{ include "detex.workerJobs" .root | quote }}
+{{- end }}
 {{- end -}}
 
 {{/* Whole CPUs that a pod asks for, at least 1; empty where it asks for none. Takes root, component. */}}

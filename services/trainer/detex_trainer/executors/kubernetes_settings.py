@@ -73,7 +73,7 @@ class KubernetesSettings(_Settings):
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     service_account: str = ""
-    cpu: str = "2"
+    cpu: str = Field(default="2", pattern=r"^[0-9]+(\.[0-9]+)?m?$")
     memory: str = "4Gi"
     memory_limit: str = "8Gi"
     gpu_count: int = Field(default=0, ge=0, le=16)

@@ -124,6 +124,8 @@ def _pod(
 
 def _container(spec: JobSpec, settings: KubernetesSettings, command: Sequence[str]) -> dict[str, Any]:
     gpus = {settings.gpu_resource_name: str(settings.gpu_count)} if settings.gpu_count else {}
+    # Left to themselves, libraries take a thread per CPU of the node and are throttled.
+    environment = {"OMP_NUM_THREADS": str(_whole_cpus(settings.cpu))} | settings.environment
     told = spec.model_copy(update={"work_folder": _WORK_FOLDER, "niceness": 0})
     return {
         "name": CONTAINER,
@@ -132,7 +134,7 @@ def _container(spec: JobSpec, settings: KubernetesSettings, command: Sequence[st
         "command": list(command),
         "env": [
             {"name": SPEC_VARIABLE, "value": told.model_dump_json()},
-            *({"name": name, "value": value} for name, value in sorted(settings.environment.items())),
+            *({"name": name, "value": value} for name, value in sorted(environment.items())),
             *(
                 {"name": each.name, "valueFrom": {"secretKeyRef": {"name": each.secret, "key": each.key}}}
                 for each in settings.environment_secrets
@@ -156,3 +158,9 @@ def _container(spec: JobSpec, settings: KubernetesSettings, command: Sequence[st
             ),
         ],
     }
+
+
+def _whole_cpus(quantity: str) -> int:
+    """CPUs as Kubernetes writes them, `2`, `2.5` or `500m`, rounded down, at least 1."""
+    cpus = float(quantity[:-1]) / 1_000 if quantity.endswith("m") else float(quantity)
+    return max(1, int(cpus))

@@ -11,7 +11,7 @@ from detex_trainer.executors import Executor, WorkerExit, WorkerRun
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.jobs import CANCELLED, Job, JobClaim, JobClaims, JobFailure, PreviewRecord, deadline_passed
 from detex_trainer.metrics import TrainerMetrics
-from detex_trainer.progress import JobProgress
+from detex_trainer.progress import JobPhase, JobProgress
 from detex_trainer.supervisor.claim_threads import ClaimThreads
 from detex_trainer.supervisor.ending import JobEndings
 from detex_trainer.supervisor.feed import JobFeed
@@ -71,6 +71,8 @@ class Attendance:
         self._final: FinalEvent | None = None
         self._over = False
         self._progress: JobProgress | None = None
+        self._last_event: ProgressEvent | None = None
+        self._last_trained: JobProgress | None = None
         self._phase_began = time.monotonic()
 
     @property
@@ -100,6 +102,7 @@ class Attendance:
                 return
             ended = await self._follow(self._run)
         self._end_phase()
+        self._note_worker()
         self._over = True
         await self._conclude(ended)
 
@@ -142,6 +145,7 @@ class Attendance:
         match event:
             case ProgressEvent():
                 self._measure(event.progress)
+                self._last_event = event
                 await self._record(lambda: self._claims.record_progress(self._claim, event.progress))
             case PreviewEvent():
                 preview = PreviewRecord(event.step, event.prompt, event.key)
@@ -162,8 +166,17 @@ class Attendance:
         if before is None or before.phase is not progress.phase:
             self._end_phase()
         self._progress = progress
+        if progress.phase is JobPhase.TRAINING:
+            self._last_trained = progress
         done = progress.step - (before.step if before is not None else 0)
         self._metrics.steps.labels(self._claim.job.order.method).inc(max(0, done))
+
+    def _note_worker(self) -> None:
+        last = self._last_event
+        if last is not None:
+            trained = self._last_trained or last.progress
+            method = self._claim.job.order.method
+            self._metrics.worker_ended(method, trained, last.memory_bytes, last.gpu_memory_bytes)
 
     def _end_phase(self) -> None:
         now = time.monotonic()

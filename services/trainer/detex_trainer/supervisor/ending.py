@@ -135,6 +135,7 @@ class JobEndings:
             _log.info("job %s is %s", job.job_id, state)
             if state is not JobState.QUEUED:
                 self._metrics.ended.labels(job.order.method, state).inc()
+                self._metrics.attempts.labels(state).observe(job.attempts)
                 self._on_end()
         else:
             _log.warning("job %s was no longer held by this trainer when it was to be %s", job.job_id, state)

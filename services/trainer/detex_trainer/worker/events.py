@@ -28,10 +28,12 @@ class _Event(BaseModel):
 
 
 class ProgressEvent(_Event):
-    """How far the job has come."""
+    """How far the job has come, and the most memory that the worker has used so far, of the machine and of its GPU."""
 
     type: Literal["progress"] = "progress"
     progress: JobProgress
+    memory_bytes: int = Field(default=0, ge=0)
+    gpu_memory_bytes: int = Field(default=0, ge=0)
 
 
 class PreviewEvent(_Event):

@@ -4,6 +4,8 @@ import dataclasses
 import logging
 import math
 import os
+import resource
+import sys
 import time
 
 from detex_core.errors import DetexError
@@ -52,7 +54,13 @@ class EventReporter:
         self._last, self._last_time = progress, now
         # JSON has no infinity and no NaN; a loss that is either ends the job as diverged anyway.
         losses = {name: loss for name, loss in progress.losses.items() if math.isfinite(loss)}
-        self._events.write(ProgressEvent(progress=dataclasses.replace(progress, losses=losses)))
+        self._events.write(
+            ProgressEvent(
+                progress=dataclasses.replace(progress, losses=losses),
+                memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024,
+                gpu_memory_bytes=_gpu_memory_bytes(),
+            )
+        )
 
     def preview(self, preview: JobPreview) -> None:
         """Keep a preview; one that cannot be kept is logged and left out, for the job does not depend on it."""
@@ -63,3 +71,11 @@ class EventReporter:
             _log.warning("preview of step %d not kept: %s", preview.step, error.message)
             return
         self._events.write(PreviewEvent(step=preview.step, prompt=preview.prompt, key=key))
+
+
+def _gpu_memory_bytes() -> int:
+    """The most memory of the GPU so far; 0 where nothing of torch is loaded, for this may not be what loads it."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return 0
+    return int(torch.cuda.max_memory_reserved())
