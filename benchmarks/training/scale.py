@@ -28,7 +28,7 @@ class Scale:
     pack_steps: int = 4
     pack_blocks: int = 7
     job_steps: int = 0
-    jobs: int = 3
+    jobs: int = 2
     checkpoints: int = 15
 
 

@@ -75,8 +75,9 @@ def job_rows(scale: Scale) -> Iterator[ResultRow]:
             with TrainerClient(address) as trainer:
                 subject = sample_subjects()[0]
                 photos = [TrainingPhoto(photo.image_path, mask=photo.mask_path) for photo in subject.photos]
-                training_set = trainer.upload(photos, class_word=subject.class_word)
                 for index in range(scale.jobs):
+                    # Anew for each job, for photos are deleted when their job has ended.
+                    training_set = trainer.upload(photos, class_word=subject.class_word)
                     memory = _PeakMemory(process.pid)
                     began = time.perf_counter()
                     steps: Hyperparameters = {"steps": scale.job_steps} if scale.job_steps else {}
