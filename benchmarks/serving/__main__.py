@@ -28,6 +28,7 @@ from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import load_base_model
 
 MEASUREMENTS = {
+    "memory": memory_rows,  # first, while the process has freed little
     "mixture": mixture_rows,
     "working_set": working_set_rows,
     "poisson": poisson_rows,
@@ -35,7 +36,6 @@ MEASUREMENTS = {
     "cold": cold_rows,
     "alone": alone_rows,
     "company": company_rows,
-    "memory": memory_rows,
 }
 
 
@@ -53,7 +53,6 @@ def main() -> None:
     def report(line: str) -> None:
         print(f"{time.perf_counter() - begin:6.1f} s  {line}", file=sys.stderr, flush=True)
 
-    threads = torch.get_num_threads()
     base_model = load_base_model(BaseModelSettings(name="showroom", source="embedded"))
     rows: list[ResultRow] = []
     with tempfile.TemporaryDirectory(prefix="detex-serving-") as folder:
@@ -70,11 +69,12 @@ def main() -> None:
             work_folder=work_folder,
             peer=Peer(base_model.folder, concepts, batch=scale.batch, steps=scale.steps),
             asks=Asks(),
-            options={"dtype": arguments.dtype, "denoising_threads": threads},
+            options={"dtype": arguments.dtype},
             report=report,
         )
+        setting.options["denoising_threads"] = setting.fastest_threads(torch.get_num_threads())
         settings = asdict(scale) | {"engine_dtype": arguments.dtype, "peer_dtype": "float32", "quick": arguments.quick}
-        settings |= {"engine_threads": threads, "peer_threads": setting.peer.threads}
+        settings |= {"engine_threads": setting.options["denoising_threads"], "peer_threads": setting.peer.threads}
         for name in arguments.only:
             report(name)
             for row in MEASUREMENTS[name](setting):

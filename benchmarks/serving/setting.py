@@ -56,6 +56,15 @@ class Setting:
         _, seconds = engine.draw_all([message_of(ask, self.scale.steps) for ask in asks])
         return len(asks) / seconds
 
+    def fastest_threads(self, most: int) -> int:
+        """Threads of a UNet pass that the engine is fastest with here and now, as the peer chooses its own."""
+        speeds = {}
+        for threads in sorted({1, most}):
+            with self.engine(denoising_threads=threads) as engine:
+                self.images_per_second(engine, self.asks.uniform(1, self.scale.slots))
+                speeds[threads] = self.images_per_second(engine, self.asks.uniform(1, self.scale.slots))
+        return max(speeds, key=lambda threads: speeds[threads])
+
     def warm_up(self, engine: RunningEngine) -> None:
         """Draw as many images as there are slots, so that nothing measured is the first of its kind."""
         self.images_per_second(engine, self.asks.uniform(1, 2 * self.scale.slots))
