@@ -367,6 +367,10 @@ def test_metrics(trainer: RunningTrainer, training_set_id: str) -> None:
     assert samples["detex_trainer_queue_wait_seconds_count", "detex"] >= 1
     assert samples["detex_trainer_phase_seconds_count", "detex", "training"] >= 1
     assert samples["detex_trainer_steps_total", "detex"] >= 3
+    assert samples["detex_trainer_steps_per_second_count", "detex"] >= 1
+    assert samples["detex_trainer_final_loss_count", "detex"] >= 1
+    assert samples["detex_trainer_job_attempts_sum", "succeeded"] >= 1
+    assert samples["detex_trainer_worker_memory_bytes_sum", "machine"] > 10_000_000
     assert samples["detex_trainer_training_sets_total", "kept"] >= 1
 
 
