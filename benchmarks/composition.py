@@ -4,7 +4,8 @@ Run: python -m benchmarks.composition --out DIR [--subjects green-mug dotted-vas
 
 Starts trainer and generator as processes on this machine, learns two sample subjects, and draws both side by side: with
 the prompt alone, with their places read jointly, blended, and blended with places exchanged. Then it keeps a product's
-pixels in new scenes, and repaints the scene of a photo. Writes `sheet.png`, and every picture with its provenance.
+pixels in new scenes, and draws a photo anew. Writes `sheet.png`, and every picture with its provenance. A subject that
+DIR holds already, from an earlier run, is not learned again.
 """
 
 import argparse
@@ -28,6 +29,9 @@ SIDE = 64  # of the embedded base model
 LEFT, RIGHT = Box(0.0, 0.0, 0.5, 1.0), Box(0.5, 0.0, 1.0, 1.0)
 SCENES = ("on a beach", "in the snow", "on a wooden table")
 PICTURES = 3
+_WHOLE_PROMPT = "Left: the prompt alone. Right: one prompt, the words of a subject there in its place alone (joint)"
+_OWN_PROMPTS = "Left: a prompt for each place (blend). Right: the same with places exchanged"
+_PHOTO = "Left: the product's own pixels in a new scene. Right: its photo drawn anew, strength 0.6"
 WIDER = 4  # how many times larger the sheet shows a picture
 
 
@@ -43,7 +47,10 @@ def main() -> None:
     first, second = (subjects[name] for name in arguments.subjects)
     begun = time.monotonic()
     with _services(arguments.out) as (trainer, generator):
+        known = {concept.reference.name for concept in trainer.concepts()}
         for subject in (first, second):
+            if subject.name in known:
+                continue
             _learn(subject, trainer, arguments.steps, arguments.seed)
             print(f"{time.monotonic() - begun:7.1f} s  {subject.name} is learned", flush=True)
         requests = [*_side_by_side(first, second, arguments.seed), *_edits(first, arguments.seed)]
@@ -97,10 +104,10 @@ def _side_by_side(first: SampleSubject, second: SampleSubject, seed: int) -> lis
     straight = (Region(first.name, LEFT), Region(second.name, RIGHT))
     exchanged = (Region(first.name, RIGHT), Region(second.name, LEFT))
     variants: list[tuple[str, tuple[Region, ...], RegionMode | None]] = [
-        ("The prompt alone", (), None),
-        ("One prompt, the words of a subject there in its place alone", straight, RegionMode.JOINT),
-        ("A prompt for each place, blended", straight, RegionMode.BLEND),
-        ("Blended, places exchanged", exchanged, RegionMode.BLEND),
+        (_WHOLE_PROMPT, (), None),
+        (_WHOLE_PROMPT, straight, RegionMode.JOINT),
+        (_OWN_PROMPTS, straight, RegionMode.BLEND),
+        (_OWN_PROMPTS, exchanged, RegionMode.BLEND),
     ]
     return [
         (heading, PictureRequest(prompt, seed=seed + i, width=2 * SIDE, height=SIDE, regions=regions, region_mode=mode))
@@ -113,14 +120,12 @@ def _edits(subject: SampleSubject, seed: int) -> list[tuple[str, PictureRequest]
     photo = subject.photos[0]
     kept = Edit(EditKind.KEEP_PRODUCT, photo.image_path, photo.mask_path, shadow=0.4)
     again = Edit(EditKind.IMAGE_TO_IMAGE, photo.image_path, strength=0.6)
-    prompts = [f"a {subject.class_word} {scene}" for scene in SCENES]
-    return [
-        *(("The product's own pixels in a new scene", PictureRequest(text, seed=seed, edit=kept)) for text in prompts),
-        *(
-            ("Its photo drawn anew, strength 0.6", PictureRequest(f"[{subject.name}] {scene}", seed=seed, edit=again))
-            for scene in SCENES
-        ),
+    requests = [
+        # Words of the scene alone, and away from another product beside the one that is there.
+        *(PictureRequest(scene, f"a {subject.class_word}", seed=seed, edit=kept) for scene in SCENES),
+        *(PictureRequest(f"[{subject.name}] {scene}", seed=seed, edit=again) for scene in SCENES),
     ]
+    return [(_PHOTO, request) for request in requests]
 
 
 def _drawn(generator: GeneratorClient, requests: Sequence[PictureRequest]) -> list[GeneratedPicture]:

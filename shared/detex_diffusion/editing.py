@@ -20,7 +20,7 @@ from detex_diffusion.latents import encode_images, to_pixels
 
 Keeping = NDArray[np.float32]
 
-_FEATHER = 1 / 256  # of the shorter side: how far what is kept reaches into what is drawn, fading
+_FEATHER = 1 / 256  # of the shorter side: how far the photo reaches beyond what is kept, fading
 _SHADOW_FLATNESS = 0.16  # height of a contact shadow in its widths
 _BAND = 256  # rows of a photo that are put together at a time
 _FOOT = 0.15  # lowest part of a product that stands on the ground, of its height
@@ -117,8 +117,6 @@ def _feathered(kept: Keeping) -> Keeping:
     """The share of the photo in each pixel: what is kept, and a fading edge outside of it."""
     radius = max(1, round(min(kept.shape) * _FEATHER))
     inside = torch.from_numpy(kept >= 0.5).float()[None, None]
-    for axis in ((1, 2 * radius + 1), (2 * radius + 1, 1)):
-        inside = functional.max_pool2d(inside, axis, stride=1, padding=(axis[0] // 2, axis[1] // 2))
     for axis in ((1, 2 * radius + 1), (2 * radius + 1, 1)):
         inside = functional.avg_pool2d(
             inside, axis, stride=1, padding=(axis[0] // 2, axis[1] // 2), count_include_pad=False
