@@ -161,10 +161,12 @@ def test_an_upload_onto_a_full_disk(start_trainer: StartTrainer) -> None:
     refused = refusal(lambda: trainer.stub.UploadTrainingSet(iter(parts), timeout=30))
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL")
     assert refused.sentence == "The folder for uploads: the disk is full."
-    # The files fit where they are spooled, and not into the store.
-    picture = photo(size=(256, 256)).effect_spread(60)
+    # The file fits where it is spooled, and the database has room; what the store would write of it does not fit.
+    picture = photo(size=(1024, 1024)).effect_spread(60)
     small = encoded(picture, "JPEG", quality=30)
-    limit_file_size(trainer.process.pid, len(small) + 1_000)
+    limit_bytes = 1_500_000
+    assert len(small) < limit_bytes < len(encoded(picture))
+    limit_file_size(trainer.process.pid, limit_bytes)
     refused = refusal(lambda: trainer.stub.UploadTrainingSet(stream(header(), file(small)), timeout=30))
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL")
     limit_file_size(trainer.process.pid, resource.RLIM_INFINITY)
