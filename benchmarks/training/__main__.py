@@ -41,6 +41,7 @@ def main() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     base_model = load_base_model(BaseModelSettings(name="showroom", source="embedded"))
     freeze_base_model(base_model, free_memory_bytes(base_model.device))  # as the worker does it
+    load_before = os.getloadavg()[0]  # what else ran on the machine: seconds of whole jobs depend on it
     began = time.perf_counter()
     rows: list[ResultRow] = []
     for name in arguments.only:
@@ -48,6 +49,8 @@ def main() -> None:
             rows.append(row)
             print(f"{time.perf_counter() - began:6.1f} s  {table([row])}", file=sys.stderr, flush=True)
     settings = asdict(scale) | {
+        "load_average_before": load_before,
+        "load_average_after": os.getloadavg()[0],
         "base_model": base_model.fingerprint,
         "dtype": str(base_model.dtype),
         "threads": torch.get_num_threads(),
