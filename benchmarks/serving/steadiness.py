@@ -72,6 +72,8 @@ def memory_rows(setting: Setting) -> Iterator[ResultRow]:
     capacity_bytes = max(1, scale.cached_concepts // 2) * setting.concept_bytes
     # Small caches: they are full long before the first look, and what grows after that is a leak.
     with setting.engine(concept_cache_bytes=capacity_bytes, prompt_cache_bytes=8 * 1024**2) as engine:
+        for name in setting.concepts:  # manifests are remembered too, the rare ones' as well
+            engine.generator.concepts.resolve("default", name)
         asks = setting.asks.zipf(most, scale.memory_requests)
         messages = [message_of(ask, 2) for ask in asks]
         begin = len(messages) // 10
