@@ -1,6 +1,7 @@
 """Training jobs in a SQL table: states, submission, claims by servers, queries."""
 
-from detex_trainer.jobs.claims import CANCELLED, JobClaim, JobClaims, deadline_passed
+from detex_trainer.jobs.claim import JobClaim
+from detex_trainer.jobs.claims import CANCELLED, JobClaims, deadline_passed
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.record import Job, JobFailure, JobOrder, JobPage, PreviewRecord
 from detex_trainer.jobs.repository import JobRepository

@@ -6,13 +6,13 @@ without noticing changes nothing.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from detex_trainer.jobs.claim import HeldJob, JobClaim
 from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.queue_order import next_queued
@@ -25,40 +25,6 @@ CANCELLED = "CANCELLED"
 
 _UNHELD: dict[str, Any] = {"lease_owner": None, "lease_expire_time": None}
 _TRAINER_DIED = JobFailure("TRAINER_DIED", "The trainer stopped while this job ran.")
-
-
-@dataclass(frozen=True)
-class JobClaim:
-    """A job held by one server.
-
-    Attributes:
-        job: The job as it stood when it was claimed.
-        owner: The server.
-        number: How often the job was claimed before and with this claim.
-        to_end: Why the job is to be ended and not to be run; None where it is to be run.
-    """
-
-    job: Job
-    owner: str
-    number: int
-    to_end: JobFailure | None = None
-
-
-@dataclass(frozen=True)
-class HeldJob:
-    """A claim as found when it was renewed.
-
-    Attributes:
-        job_id: Id of the job.
-        number: Number of the claim.
-        cancel_requested: True once the caller asked the job to stop.
-        deadline_passed: True once its caller has no more use for it.
-    """
-
-    job_id: str
-    number: int
-    cancel_requested: bool
-    deadline_passed: bool
 
 
 class JobClaims:

@@ -1,0 +1,39 @@
+"""A job as the server knows it that holds it."""
+
+from dataclasses import dataclass
+
+from detex_trainer.jobs.record import Job, JobFailure
+
+
+@dataclass(frozen=True)
+class JobClaim:
+    """A job held by one server.
+
+    Attributes:
+        job: The job as it stood when it was claimed.
+        owner: The server.
+        number: How often the job was claimed before and with this claim.
+        to_end: Why the job is to be ended and not to be run; None where it is to be run.
+    """
+
+    job: Job
+    owner: str
+    number: int
+    to_end: JobFailure | None = None
+
+
+@dataclass(frozen=True)
+class HeldJob:
+    """A claim as found when it was renewed.
+
+    Attributes:
+        job_id: Id of the job.
+        number: Number of the claim.
+        cancel_requested: True once the caller asked the job to stop.
+        deadline_passed: True once its caller has no more use for it.
+    """
+
+    job_id: str
+    number: int
+    cancel_requested: bool
+    deadline_passed: bool
