@@ -22,13 +22,23 @@ def started(scripted: Scripted, *arguments: str) -> Iterator["subprocess.Popen[s
         "DETEX_GENERATOR_ADDRESS": scripted.generator_address,
     }
     process = subprocess.Popen(
-        [*MAIN, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*MAIN, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     try:
         yield process
     finally:
         process.kill()
         process.communicate()
+
+
+def heed_interrupts() -> None:
+    """As on a terminal: a shell that starts the tests in the background has its children ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def training(photos: Path) -> tuple[str, ...]:

@@ -18,7 +18,15 @@ pytestmark = pytest.mark.xdist_group("demo")
 
 def demo(tiny_model: Path, out: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [*DETEX, "demo", "--base-model", f"tiny={tiny_model}", "--out", str(out), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        # A shell that starts the tests in the background has its children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def test_demo_draws_a_contact_sheet_and_writes_the_facts(tiny_model: Path, tmp_path: Path) -> None:
