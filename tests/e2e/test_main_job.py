@@ -90,10 +90,11 @@ def test_running_job_is_cancelled(services: Services) -> None:
 def test_bad_input_is_refused_with_its_field(services: Services) -> None:
     trainer, generator = services.trainer, services.generator
     training_set = trainer.upload(find_training_photos(PHOTOS), class_word=SUBJECT.class_word)
+    single = trainer.upload(find_training_photos(PHOTOS[:1]), class_word=SUBJECT.class_word)
     cases: dict[str, Callable[[], object]] = {
         "steps": lambda: trainer.submit(training_set.training_set_id, name="a", steps=0),
         "base_model": lambda: trainer.submit(training_set.training_set_id, name="a", base_model="other"),
-        "photo": lambda: trainer.upload(find_training_photos(PHOTOS[:1]), class_word="vase"),
+        "training_set_id": lambda: trainer.submit(single.training_set_id, name="a"),
         "class_word": lambda: trainer.upload(find_training_photos(PHOTOS), class_word=""),
         "prompt": lambda: generator.generate(""),
         "guidance_scale": lambda: generator.generate("a mug", guidance_scale=float("nan")),
