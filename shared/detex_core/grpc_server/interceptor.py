@@ -50,6 +50,29 @@ class _Method:
         return not self.service.startswith("grpc.")
 
 
+class _Running:
+    """Metrics and log of a call that runs.
+
+    A call is counted before its status is sent: who has the answer of a call finds it in the metrics.
+    """
+
+    def __init__(self, metrics: CallMetrics, method: _Method) -> None:
+        self._metrics = metrics
+        self._method = method
+        self._begin = time.perf_counter()
+        self._ended = False
+        metrics.begin(method.kind, method.service, method.name)
+
+    def end(self, code: grpc.StatusCode, reason: str = "") -> None:
+        """The call ends with this status; further calls do nothing."""
+        if self._ended:
+            return
+        self._ended = True
+        method, seconds = self._method, time.perf_counter() - self._begin
+        self._metrics.end(method.kind, method.service, method.name, code.name, seconds)
+        _log(method, code, reason, seconds)
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps handlers of all four kinds.
 
@@ -126,37 +149,33 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _call(self, method: _Method, context: Context) -> AsyncIterator[None]:
-        begin = time.perf_counter()
-        self._metrics.begin(method.kind, method.service, method.name)
+        running = _Running(self._metrics, method)
         task = self._enter(method)
-        code, reason = grpc.StatusCode.UNKNOWN, ""
         try:
             add_log_fields(grpc_method=f"{method.service}/{method.name}")
             if method.is_ours:
                 set_tenant(_tenant(context))
             yield
-            code = _code(context)
+            running.end(_code(context))
         except asyncio.CancelledError:
             ended_here = self._ending and not method.is_ours
             if task is not None and task.cancelling() and not ended_here:
-                code = _why_cancelled(context)  # gRPC cancels the task of a call whose caller is gone
+                running.end(_why_cancelled(context))  # gRPC cancels the task of a call whose caller is gone
                 raise
             # The cancellation comes out of something the handler waited for; gRPC would leave its caller waiting.
             given_up = UnavailableError("The service has given up this call.")
-            code, reason = given_up.code, given_up.reason
+            running.end(given_up.code, given_up.reason)
             await context.abort_with_status(rich_status(given_up))
         except grpc.aio.BaseError:  # the handler has aborted, or has written to a caller who is gone
-            code = _why_cancelled(context) if context.cancelled() else _code(context)
+            running.end(_why_cancelled(context) if context.cancelled() else _code(context))
             raise
         except Exception as error:
             known = as_domain_error(error)
-            code, reason = known.code, f"{known.reason}: {known.message}"
+            running.end(known.code, f"{known.reason}: {known.message}")
             await context.abort_with_status(rich_status(known))
         finally:
-            seconds = time.perf_counter() - begin
+            running.end(grpc.StatusCode.UNKNOWN)
             self._leave(method, task)
-            self._metrics.end(method.kind, method.service, method.name, code.name, seconds)
-            _log(method, code, reason, seconds)
 
     def _enter(self, method: _Method) -> asyncio.Task[Any] | None:
         task = asyncio.current_task()
