@@ -58,6 +58,9 @@ class _SilentReporter:
     def preview(self, preview: JobPreview) -> None:
         pass
 
+    def checkpoint(self, step: int, seconds: float) -> None:
+        pass
+
 
 def learn_concept(
     photos: Sequence[Photo],

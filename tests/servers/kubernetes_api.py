@@ -35,7 +35,7 @@ class Pod:
         self.name = name
         self.job_name = job["metadata"]["name"]
         self.spec = job["spec"]["template"]["spec"]
-        self.labels = job["spec"]["template"]["metadata"]["labels"]
+        self.labels = job["spec"]["template"]["metadata"]["labels"] | {"job-name": self.job_name}
         self.created = _now()
         self.log: list[bytes] = []
         self.written = threading.Condition()

@@ -8,20 +8,23 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from detex_core.artifact import Attribute, ConceptDraft, KeyValueForm, Manifest, publish_concept
 from detex_core.object_store import ObjectStore
-from detex_trainer.failures import DivergedError, TrainingStopped
+from detex_trainer.failures import DivergedError, NoRoomError, TrainingStopped
 from detex_trainer.job_files import outcome_key
 from detex_trainer.job_spec import JobSpec
+from detex_trainer.packing import OnEnd, PackedJob
 from detex_trainer.progress import JobPhase, JobPreview, JobProgress, ProgressReporter
 from detex_trainer.training_set import TrainingSet
-from detex_trainer.worker.program import TrainFunction, run_worker
+from detex_trainer.worker.pack_run import TrainFunction
+from detex_trainer.worker.program import run_worker
 
 STEPS = 3
 
@@ -100,8 +103,31 @@ def train(
     return manifest
 
 
+def train_pack(jobs: Sequence[PackedJob], store: ObjectStore, on_end: OnEnd) -> None:
+    """Train jobs side by side; the whole pack fails where one of them is to do that to the others."""
+
+    def train_one(job: PackedJob) -> None:
+        try:
+            outcome = train(job.spec, job.training_set, store, job.reporter, job.should_stop)
+        except Exception as error:
+            on_end(job, error)
+        else:
+            on_end(job, outcome)
+
+    if len(jobs) > 1 and any(job.spec.concept_name.startswith("spoils") for job in jobs):
+        raise RuntimeError("a text that callers must not see")
+    full = [job for job in jobs[1:] if job.spec.concept_name.startswith("large")]
+    for job in full:
+        on_end(job, NoRoomError())
+    threads = [threading.Thread(target=train_one, args=(job,)) for job in jobs if job not in full]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def give_train() -> TrainFunction:
-    return train
+    return train_pack
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 from PIL import Image
 
+from detex_core.artifact import Closing, PublicationClosedError, close_publication
 from detex_core.errors import FailedPreconditionError, UnavailableError
 from detex_core.object_store import FolderStore
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
@@ -20,7 +21,8 @@ from detex_trainer.executors.kubernetes import KubernetesExecutor
 from detex_trainer.executors.kubernetes_settings import ClaimMount, KubernetesSettings, SecretReference
 from detex_trainer.executors.worker_manifest import worker_manifest
 from detex_trainer.hyperparameters import default_hyperparameters
-from detex_trainer.job_spec import JobSpec
+from detex_trainer.job_files import outcome_key
+from detex_trainer.job_spec import JobSpec, PackSpec
 from detex_trainer.training_set.archive import TrainingSetArchive, photo_key
 from detex_trainer.training_set.record import TrainingSetRecord
 from detex_trainer.worker.events import (
@@ -44,7 +46,7 @@ SETTINGS = KubernetesSettings(
     environment_secrets=(SecretReference(name="DETEX_S3_SECRET_KEY", secret="store", key="secret-key"),),
 )
 
-MakeSpec = Callable[[str], JobSpec]
+MakeSpec = Callable[..., PackSpec]
 MakeExecutor = Callable[[], Executor]
 
 
@@ -104,9 +106,9 @@ def spec(tmp_path: Path, meeting_folder: Path) -> MakeSpec:
     }
     archive.put_record(TrainingSetRecord.model_validate(record))
 
-    def make(concept_name: str) -> JobSpec:
+    def make_job(index: int, concept_name: str) -> JobSpec:
         return JobSpec(
-            job_id="job-0123456789abcdef",
+            job_id=f"job-{index:016x}",
             tenant="default",
             concept_name=concept_name,
             training_set_id=SET_ID,
@@ -117,6 +119,10 @@ def spec(tmp_path: Path, meeting_folder: Path) -> MakeSpec:
             work_folder=tmp_path,
             object_store=ObjectStoreSettings(url=f"folder://{tmp_path / 'objects'}"),
         )
+
+    def make(*concept_names: str) -> PackSpec:
+        jobs = tuple(make_job(index, name) for index, name in enumerate(concept_names))
+        return PackSpec(pack_id=f"{jobs[0].job_id}-1", jobs=jobs)
 
     return make
 
@@ -198,6 +204,43 @@ def test_a_worker_that_does_not_stop_is_killed(
         await worker.wait()
         assert not is_running(pid)
         worker.kill()
+
+    run(work)
+
+
+def test_jobs_of_a_pack_are_told_apart(executor: MakeExecutor, spec: MakeSpec) -> None:
+    async def work() -> None:
+        pack = spec("ok-one", "diverges-two", "ok-three")
+        worker = await executor().start(pack)
+        events = await all_events(worker)
+        assert {event.job_id for event in events} == {job.job_id for job in pack.jobs}
+        ends = {each.job_id: type(each) for each in events if isinstance(each, SucceededEvent | FailedEvent)}
+        first, second, third = (ends[job.job_id] for job in pack.jobs)
+        assert (first, second, third) == (SucceededEvent, FailedEvent, SucceededEvent)
+        assert (await worker.wait()).code == ExitCode.REPORTED
+
+    run(work)
+
+
+def test_a_job_ended_elsewhere_leaves_its_worker_to_the_others(
+    executor: MakeExecutor, spec: MakeSpec, meeting_folder: Path, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        pack = spec("waits-one", "waits-two")
+        worker = await executor().start(pack)
+        pid = await running(meeting_folder, "waits-two")
+        key = outcome_key("default", pack.jobs[0].job_id)
+        with pytest.raises(PublicationClosedError):
+            close_publication(FolderStore(tmp_path / "objects"), key, Closing(reason="CANCELLED", message="Stopped."))
+        ends = []
+        async for event in worker.events():
+            if isinstance(event, StoppedEvent):
+                assert is_running(pid)
+                (meeting_folder / "waits-two.go").touch()
+            if isinstance(event, StoppedEvent | SucceededEvent):
+                ends.append((event.job_id, type(event)))
+        assert ends == [(pack.jobs[0].job_id, StoppedEvent), (pack.jobs[1].job_id, SucceededEvent)]
+        await worker.wait()
 
     run(work)
 
@@ -301,7 +344,8 @@ def test_everything_asked_for_stands_in_the_manifest(spec: MakeSpec) -> None:
     told = {each["name"]: each for each in container["env"]}
     assert told["DETEX_S3_SECRET_KEY"]["valueFrom"]["secretKeyRef"] == {"name": "store", "key": "secret-key"}
     assert "secret_key" not in told["DETEX_JOB_SPEC"]["value"]
-    assert JobSpec.model_validate_json(told["DETEX_JOB_SPEC"]["value"]).concept_name == "ok-one"
+    told_jobs = PackSpec.model_validate_json(told["DETEX_JOB_SPEC"]["value"]).jobs
+    assert [job.concept_name for job in told_jobs] == ["ok-one"]
 
 
 def test_exits_are_told_for_people() -> None:

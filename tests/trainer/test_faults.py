@@ -72,12 +72,12 @@ def test_a_killed_trainer_loses_no_job_and_leaves_no_worker(start_trainer: Start
 
 def test_a_job_that_its_trainer_never_survives_fails(start_trainer: StartTrainer) -> None:
     for attempt in (1, 2):
-        trainer = start_trainer()
+        trainer = start_trainer(max_attempts=2)
         if attempt == 1:
             job = trainer.submit(upload(trainer), "waits-doomed")
         trainer.worker_pid("waits-doomed", attempt=attempt)
         trainer.kill()
-    ended = start_trainer().ended(job.job_id)
+    ended = start_trainer(max_attempts=2).ended(job.job_id)
     assert (ended.state, ended.failure.reason) == (trainer_pb2.JOB_STATE_FAILED, "TRAINER_DIED")
     assert ended.failure.message == "The trainer stopped 2 times while this job ran; submit it again."
 

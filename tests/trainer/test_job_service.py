@@ -110,12 +110,12 @@ def test_who_watches_late_gets_the_last_preview(trainer: RunningTrainer, trainin
         (
             "dies",
             "WORKER_DIED",
-            "The worker was killed by signal 9 before it had published a concept, in the last of 2 attempts",
+            "The worker was killed by signal 9 before it had published a concept, in the last of 3 attempts",
         ),
         (
             "exits",
             "WORKER_DIED",
-            "The worker ended with status 3 before it had published a concept, in the last of 2 attempts",
+            "The worker ended with status 3 before it had published a concept, in the last of 3 attempts",
         ),
     ],
 )
@@ -126,7 +126,7 @@ def test_failures(trainer: RunningTrainer, training_set_id: str, concept_name: s
     assert "must not see" not in job.failure.message
     assert not job.HasField("concept")
     attempts = (trainer.meeting_folder / f"{concept_name}.started").read_text().splitlines()
-    assert len(attempts) == (2 if reason == "WORKER_DIED" else 1), "only a dead worker is worth another try"
+    assert len(attempts) == (3 if reason == "WORKER_DIED" else 1), "only a dead worker is worth another try"
 
 
 def test_what_a_worker_prints_does_not_disturb(trainer: RunningTrainer, training_set_id: str) -> None:

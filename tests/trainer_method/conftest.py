@@ -30,12 +30,16 @@ class RecordingReporter:
 
     news: list[JobProgress] = field(default_factory=list)
     previews: list[JobPreview] = field(default_factory=list)
+    checkpoints: list[int] = field(default_factory=list)
 
     def progress(self, progress: JobProgress) -> None:
         self.news.append(progress)
 
     def preview(self, preview: JobPreview) -> None:
         self.previews.append(preview)
+
+    def checkpoint(self, step: int, seconds: float) -> None:
+        self.checkpoints.append(step)
 
 
 def draw_photo(index: int, width: int = 40, height: int = 32) -> tuple[Image.Image, Image.Image]:

@@ -14,16 +14,17 @@ from PIL import Image
 from detex_core.artifact import Manifest
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.failures import DivergedError, TrainingStopped
-from detex_trainer.hyperparameters import resolve_hyperparameters
+from detex_trainer.failures import DivergedError, NoRoomError, TrainingStopped
+from detex_trainer.hyperparameters import resolve_hyperparameters, trainable_methods
 from detex_trainer.job_spec import JobSpec
-from detex_trainer.progress import JobPhase
+from detex_trainer.methods.learner import PackableLearner
+from detex_trainer.packing import PackedJob, shares_passes
 from detex_trainer.segmenters import SubjectNotFoundError
 from detex_trainer.training import train_concept
 from detex_trainer.training.base_model import base_model_of
 from detex_trainer.training.loop import TrainingPack
-from detex_trainer.training.memory import MemoryEstimate, estimate_memory, pack_size
-from detex_trainer.training.pack_training import PackedJob, train_pack
+from detex_trainer.training.memory import MemoryEstimate, MemoryRoom, estimate_memory
+from detex_trainer.training.pack_training import train_pack
 from detex_trainer.training.run import TrainingRun
 from detex_trainer.training_set import TrainingPhoto, TrainingSet
 from tests.trainer_method.conftest import RecordingReporter, make_training_set
@@ -198,16 +199,54 @@ def test_a_job_that_fails_or_stops_leaves_a_pack_to_the_others(
 def test_a_pack_is_as_large_as_memory_allows(
     make_spec: Callable[..., JobSpec], training_set: TrainingSet, store: FolderStore
 ) -> None:
-    """With no memory to spare, one job begins when the one before has ended."""
-    jobs = [packed_job(named(make_spec("textual_inversion", steps=2), index), training_set) for index in range(2)]
-    begun_at_ends: list[int] = []
+    """With no memory to spare, one job is trained and the others are given back at once."""
+    jobs = [packed_job(named(make_spec("textual_inversion", steps=2), index), training_set) for index in range(3)]
+    ended: list[tuple[str, type[object]]] = []
+    train_pack(
+        jobs,
+        store,
+        lambda job, outcome: ended.append((job.spec.concept_name, type(outcome))),
+        free_bytes=lambda device: 0,
+    )
+    assert ended == [("mug-1", NoRoomError), ("mug-2", NoRoomError), ("mug-0", Manifest)]
 
-    def begun() -> int:
-        phases = [{news.phase for news in job.reporter.news} for job in jobs]  # type: ignore[attr-defined]
-        return sum(JobPhase.TRAINING in each for each in phases)
 
-    train_pack(jobs, store, lambda job, outcome: begun_at_ends.append(begun()), free_bytes=lambda device: 0)
-    assert begun_at_ends == [1, 2]
+def test_a_job_goes_on_from_its_own_checkpoint_in_another_pack(
+    make_spec: Callable[..., JobSpec], training_set: TrainingSet, store: FolderStore, tmp_path: Path
+) -> None:
+    specs = [named(make_spec("textual_inversion", steps=6), index) for index in range(2)]
+    ended: dict[str, object] = {}
+
+    def on_end(job: PackedJob, outcome: object) -> None:
+        ended[job.spec.concept_name] = outcome
+
+    # Looks before and after the photos are prepared come first: they are stopped after different numbers of steps.
+    train_pack(
+        [packed_job(spec, training_set, stop_at=5 + 2 * index) for index, spec in enumerate(specs)], store, on_end
+    )
+    assert all(isinstance(outcome, TrainingStopped) for outcome in ended.values())
+    resumed = [packed_job(spec, training_set) for spec in specs]
+    train_pack(resumed, store, on_end)
+    first_steps = [job.reporter.news[1].step for job in resumed]  # type: ignore[attr-defined]
+    assert 1 < first_steps[0] < first_steps[1], "neither began anew"
+    for spec in specs:
+        manifest = ended[spec.concept_name]
+        assert isinstance(manifest, Manifest)
+        alone = train_concept(spec, training_set, FolderStore(tmp_path / "alone"), RecordingReporter(), lambda: False)
+        assert manifest.metrics["loss_total"] == pytest.approx(alone.metrics["loss_total"], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("prior", ["none", "key_values", "prompt"])
+def test_what_is_said_to_share_passes_does(base_model: BaseModel, training_set: TrainingSet, prior: str) -> None:
+    for method in trainable_methods():
+        if prior == "key_values" and method not in {"detex", "custom_diffusion"}:
+            continue
+        if prior == "prompt" and method == "textual_inversion":
+            continue
+        chosen = {"prior_preservation": prior, "prior_loss_weight": 0.5}
+        learner, _ = make_learner(base_model, training_set, method, ATTRIBUTES.get(method, ""), **chosen)
+        said = shares_passes(method, resolve_hyperparameters(method, chosen))
+        assert isinstance(learner, PackableLearner) == said, method
 
 
 def test_jobs_that_differ_in_method_or_size_do_not_share_a_pack(
@@ -245,9 +284,11 @@ def test_recomputed_activations_take_less_memory(
     state=st.integers(0, 10**10),
     activations=st.integers(1, 10**10),
     free=st.integers(0, 10**12),
-    most=st.integers(1, 64),
+    batch_sizes=st.lists(st.integers(1, 64), min_size=1, max_size=16),
 )
-def test_a_pack_fits_into_free_memory(state: int, activations: int, free: int, most: int) -> None:
-    size = pack_size(MemoryEstimate(state, activations), free, most)
-    assert 1 <= size <= most
-    assert size == 1 or size * (state + activations) <= free
+def test_a_pack_fits_into_free_memory(state: int, activations: int, free: int, batch_sizes: list[int]) -> None:
+    room = MemoryRoom(MemoryEstimate(state, activations), 4, free)
+    assert room.take(batch_sizes[0]), "the first is trained whatever memory there is"
+    taken = [size for size in batch_sizes[1:] if room.take(size)]
+    if taken:
+        assert sum(state + activations * size / 4 for size in [batch_sizes[0], *taken]) <= free

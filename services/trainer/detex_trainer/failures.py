@@ -11,3 +11,7 @@ class DivergedError(FailedPreconditionError):
 
 class TrainingStopped(Exception):  # noqa: N818 - an answer to a request, not an error
     """Training ended early because it was asked to; nothing was published."""
+
+
+class NoRoomError(Exception):
+    """Memory does not suffice for this job beside those that train already; nothing of it was begun."""

@@ -1,9 +1,9 @@
-"""All that a worker needs to know of a job, as JSON."""
+"""All that a worker needs to know of its jobs, as JSON."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_serializer, model_validator
 
 from detex_core.artifact.manifest import AttributeName, ConceptName, TenantName
 from detex_core.settings import BaseModelSettings, Device, Dtype, ObjectStoreSettings
@@ -11,7 +11,10 @@ from detex_trainer.attributes import MAX_ATTRIBUTES
 from detex_trainer.hyperparameters import Hyperparameters, Method
 from detex_trainer.training_set.record import TrainingSetId
 
+MOST_PACKED_JOBS = 16
+
 JobId = Annotated[str, StringConstraints(pattern=r"^job-[0-9a-f]{16}$")]
+PackId = Annotated[str, StringConstraints(pattern=r"^job-[0-9a-f]{16}(-[0-9]+)?$")]
 
 
 class JobSpec(BaseModel):
@@ -67,3 +70,26 @@ class JobSpec(BaseModel):
     @field_serializer("object_store")
     def _leave_out_secrets(self, settings: ObjectStoreSettings) -> dict[str, Any]:
         return settings.model_dump(mode="json", exclude={"access_key", "secret_key"})
+
+
+class PackSpec(BaseModel):
+    """What one worker is to train: a job, or several that share their passes of the base model.
+
+    Attributes:
+        pack_id: Names the worker; no two that live at the same time have the same.
+        jobs: The jobs, all of one `JobSpec.pack_key`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    pack_id: PackId
+    jobs: tuple[JobSpec, ...] = Field(min_length=1, max_length=MOST_PACKED_JOBS)
+
+    @model_validator(mode="after")
+    def _check_jobs(self) -> Self:
+        if len({job.pack_key for job in self.jobs}) > 1:
+            raise ValueError("jobs: accepted are jobs of one base model, method and size")
+        if len({job.job_id for job in self.jobs}) < len(self.jobs):
+            raise ValueError("jobs: accepted is each job once")
+        return self

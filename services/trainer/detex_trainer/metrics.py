@@ -32,6 +32,9 @@ _WAIT_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
 _PHASE_BUCKETS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3_600, 14_400)
 
 _SPEED_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+_PACK_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16)
+_NORM_BUCKETS = (0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 100)
+_CHECKPOINT_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 _LOSS_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
 _MEMORY_BUCKETS = tuple(2.0**power for power in range(28, 38))  # 256 MiB to 128 GiB
 
@@ -108,20 +111,56 @@ class TrainerMetrics:
             "Training sets whose photos were deleted by the trainer, after their jobs or unused.",
             registry=registry,
         )
+        self.pack_size = Histogram(
+            "detex_trainer_pack_size",
+            "Jobs that each worker was started for, to be trained together.",
+            buckets=_PACK_BUCKETS,
+            registry=registry,
+        )
+        self.gradient_norm = Histogram(
+            "detex_trainer_gradient_norm",
+            "Norm of the gradients of each job at its last report, before they were clipped.",
+            ["method"],
+            buckets=_NORM_BUCKETS,
+            registry=registry,
+        )
+        self.divergences = Counter(
+            "detex_trainer_divergences_total",
+            "Times that training went back to an earlier state because its loss had diverged or was no number.",
+            ["method"],
+            registry=registry,
+        )
+        self.checkpoint = Histogram(
+            "detex_trainer_checkpoint_seconds",
+            "Time that writing a checkpoint took, while training went on.",
+            buckets=_CHECKPOINT_BUCKETS,
+            registry=registry,
+        )
+        self.checkpoint_age = Gauge(
+            "detex_trainer_checkpoint_age_seconds",
+            "Oldest state of a running job: time since its last checkpoint, or since it was taken by its worker.",
+            registry=registry,
+        )
         for method in trainable_methods():
             self.steps.labels(method)
+            self.divergences.labels(method)
 
     def failed(self, reason: str) -> None:
         """Count a failed job."""
         self.failures.labels(reason if reason in _REASONS else "OTHER").inc()
 
-    def worker_ended(self, method: Method, last: JobProgress, memory_bytes: int, gpu_memory_bytes: int) -> None:
-        """Note what a worker reported last."""
+    def job_trained(self, method: Method, last: JobProgress) -> None:
+        """Note what was reported last of the training of a job."""
+        if last.gradient_norm:
+            self.gradient_norm.labels(method).observe(last.gradient_norm)
         if last.step == last.total_steps:
             if last.steps_per_second:
                 self.speed.labels(method).observe(last.steps_per_second)
             if "total" in last.losses:
                 self.loss.labels(method).observe(last.losses["total"])
+
+    def worker_ended(self, memory_bytes: int, gpu_memory_bytes: int) -> None:
+        """Note what a worker has used; 0 for what it has not told."""
         for device, used in (("machine", memory_bytes), ("gpu", gpu_memory_bytes)):
             if used:
                 self.memory.labels(device).observe(used)

@@ -24,6 +24,8 @@ class JobProgress:
         losses: Losses by name (`total`, `denoising`, `attention`, `prior`), smoothed over the last steps.
         steps_per_second: Speed over the last steps; 0 while unknown.
         time_left_seconds: Estimate of the time to the end of the job; None while unknown.
+        gradient_norm: Norm of the gradients of the last step before they were clipped; 0 while unknown.
+        returns: How often training went back to an earlier state because it diverged.
     """
 
     phase: JobPhase
@@ -32,6 +34,8 @@ class JobProgress:
     losses: dict[str, float] = field(default_factory=dict)
     steps_per_second: float = 0.0
     time_left_seconds: float | None = None
+    gradient_norm: float = 0.0
+    returns: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,6 @@ class ProgressReporter(Protocol):
 
     def preview(self, preview: JobPreview) -> None:
         """Called for each preview picture."""
+
+    def checkpoint(self, step: int, seconds: float) -> None:
+        """Called when the state of a step is kept, after so many seconds; from a thread of its own."""

@@ -88,6 +88,7 @@ class Trainer:
             metrics,
             SupervisorPolicy(
                 worker_count=settings.worker_count,
+                max_pack_size=settings.jobs_per_worker(),
                 max_attempts=settings.max_attempts,
                 max_outages=settings.max_outages,
                 lease_seconds=settings.lease_seconds,

@@ -1,8 +1,8 @@
 """Workers as batch/v1 Jobs of a Kubernetes cluster.
 
-The Job of a job has the job's own name, so there are never two. A worker does not end with its trainer: the trainer
-that takes the job over finds the Job running and follows it from then on, and what its worker has written meanwhile is
-read from the pod's log. Events are lines of that log; all other lines are the worker's own.
+There is one Job for each pack of jobs, named after the pack, so there are never two. A worker does not end with its
+trainer: the trainer that takes the pack over finds the Job running and follows it from then on, and what its worker has
+written meanwhile is read from the pod's log. Events are lines of that log; all other lines are the worker's own.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from detex_trainer.executors.kubernetes_api import KubernetesApi
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
 from detex_trainer.executors.protocol import WorkerExit
 from detex_trainer.executors.worker_manifest import job_name, worker_manifest
-from detex_trainer.job_spec import JobSpec
+from detex_trainer.job_spec import PackSpec
 from detex_trainer.worker.events import WorkerEvent, read_event
 
 _LOOK_SECONDS = 1.0
@@ -42,9 +42,14 @@ class KubernetesExecutor:
         stop_grace_seconds: Wait between asking a worker to stop and killing it.
         look_seconds: Time between two looks at a Job.
 
+    Attributes:
+        outlives_trainer: Always: see above.
+
     Raises:
         FailedPreconditionError: There are no credentials for the cluster.
     """
+
+    outlives_trainer = True
 
     def __init__(
         self,
@@ -63,8 +68,8 @@ class KubernetesExecutor:
         # One per worker waits for its log; in the threads that calls share it would keep them waiting too.
         self._log_threads = ThreadPoolExecutor(_MAX_LOGS, thread_name_prefix="pod logs")
 
-    async def start(self, spec: JobSpec) -> "KubernetesRun":
-        """Start the worker of a job, or follow it where a trainer that is gone has started it.
+    async def start(self, pack: PackSpec) -> "KubernetesRun":
+        """Start the worker of a pack, or follow it where a trainer that is gone has started it.
 
         Raises:
             UnavailableError: The cluster does not answer, or an earlier Job does not go away.
@@ -73,7 +78,7 @@ class KubernetesExecutor:
             PermissionDeniedError: The trainer may not make Jobs.
         """
         manifest = worker_manifest(
-            spec,
+            pack,
             self._settings,
             command=self._command,
             owner=self._owner,
@@ -85,7 +90,7 @@ class KubernetesExecutor:
                 await asyncio.to_thread(self._api.create_job, manifest)
                 break
             except AlreadyExistsError:
-                if await asyncio.to_thread(self._adopt, spec.job_id):
+                if await asyncio.to_thread(self._adopt, pack.pack_id):
                     break
             if time.monotonic() > deadline:
                 raise UnavailableError("The worker of an earlier attempt does not go away.")
@@ -93,23 +98,23 @@ class KubernetesExecutor:
         return KubernetesRun(
             self._api,
             self._log_threads,
-            spec.job_id,
+            pack.pack_id,
             self._owner,
             self._settings.start_timeout_seconds,
             self._look_seconds,
         )
 
-    def _adopt(self, job_id: str) -> bool:
+    def _adopt(self, pack_id: str) -> bool:
         """Follow a Job that runs; one that has ended or is going makes room for a new one."""
-        name = job_name(job_id)
+        name = job_name(pack_id)
         found = self._api.job(name)
         if found is None or found.metadata.deletion_timestamp is not None:
             return False
         self._api.adopt_job(name, self._owner)
         if has_failed(found):
-            self._api.delete_job(name, job_id, self._owner, at_once=True)
+            self._api.delete_job(name, self._owner, at_once=True)
             return False
-        _log.info("following the worker of %s that another trainer has started", job_id)
+        _log.info("following the worker of %s that another trainer has started", pack_id)
         return True
 
 
@@ -134,15 +139,15 @@ class KubernetesRun:
         self,
         api: KubernetesApi,
         log_threads: ThreadPoolExecutor,
-        job_id: str,
+        pack_id: str,
         owner: str,
         start_timeout_seconds: float,
         look_seconds: float,
     ) -> None:
         self._api = api
         self._log_threads = log_threads
-        self._job_id = job_id
-        self._name = job_name(job_id)
+        self._pack_id = pack_id
+        self._name = job_name(pack_id)
         self._owner = owner
         self._start_timeout_seconds = start_timeout_seconds
         self._look_seconds = look_seconds
@@ -152,7 +157,7 @@ class KubernetesRun:
         self._last_time = ""
         self._last_read = time.monotonic()
         self._exit = WorkerExit(_UNKNOWN_EXIT, "", "was gone from the cluster")
-        self._watch = asyncio.create_task(self._follow(), name=f"worker of {job_id}")
+        self._watch = asyncio.create_task(self._follow(), name=f"worker of {pack_id}")
         self._deletions: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._killing = False
@@ -192,10 +197,10 @@ class KubernetesRun:
     async def _keep_deleting(self, *, at_once: bool) -> None:
         while not self._watch.done():
             try:
-                await asyncio.to_thread(self._api.delete_job, self._name, self._job_id, self._owner, at_once=at_once)
+                await asyncio.to_thread(self._api.delete_job, self._name, self._owner, at_once=at_once)
                 return
             except DetexError as error:
-                _log.warning("worker of %s not yet deleted: %s", self._job_id, error.message)
+                _log.warning("worker of %s not yet deleted: %s", self._pack_id, error.message)
             await asyncio.sleep(self._look_seconds)
 
     async def _follow(self) -> None:
@@ -205,7 +210,7 @@ class KubernetesRun:
                 try:
                     over = await self._look(waited_seconds=time.monotonic() - began)
                 except DetexError as error:
-                    _log.warning("worker of %s not seen: %s", self._job_id, error.message)
+                    _log.warning("worker of %s not seen: %s", self._pack_id, error.message)
                     over = False
                 if over:
                     break
@@ -220,11 +225,11 @@ class KubernetesRun:
     async def _look(self, *, waited_seconds: float) -> bool:
         """Read what is new; True where nothing runs any more."""
         job = await asyncio.to_thread(self._api.job, self._name)
-        pods = await asyncio.to_thread(self._api.pods, self._job_id)
+        pods = await asyncio.to_thread(self._api.pods, self._name)
         for pod in pods:
             if pod.status.phase in {"Running", "Succeeded", "Failed"}:
                 await self._loop.run_in_executor(self._log_threads, self._read_log, pod.metadata.name)
-        pods = await asyncio.to_thread(self._api.pods, self._job_id)
+        pods = await asyncio.to_thread(self._api.pods, self._name)
         if pods:
             self._note_exit(pods[-1])
         running = [pod for pod in pods if pod.status.phase not in {"Succeeded", "Failed"}]
@@ -271,6 +276,6 @@ class KubernetesRun:
 
     async def _remove(self) -> None:
         try:
-            await asyncio.to_thread(self._api.delete_job, self._name, self._job_id, self._owner, at_once=False)
+            await asyncio.to_thread(self._api.delete_job, self._name, self._owner, at_once=False)
         except DetexError as error:
             _log.warning("Job %s not deleted; the cluster will in time: %s", self._name, error.message)

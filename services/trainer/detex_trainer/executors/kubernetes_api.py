@@ -21,12 +21,13 @@ from detex_core.errors import (
     UnavailableError,
 )
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
-from detex_trainer.executors.worker_manifest import CONTAINER, JOB_LABEL, OWNER_ANNOTATION
+from detex_trainer.executors.worker_manifest import CONTAINER, OWNER_ANNOTATION
 
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _TIMEOUT_SECONDS = (5, 30)
 _LOG_TIMEOUT_SECONDS = (5, 60)
 _QUOTA_RETRY_SECONDS = 30.0
+_JOB_NAME_LABEL = "job-name"  # given to pods by the cluster, in all its versions
 
 
 class KubernetesApi:
@@ -74,20 +75,19 @@ class KubernetesApi:
         with _domain_errors():
             self._jobs.patch_namespaced_job(name, self._namespace, patch, _request_timeout=_TIMEOUT_SECONDS)
 
-    def pods(self, job_id: str) -> list[Any]:
-        """The pods of a job, the newest last."""
+    def pods(self, name: str) -> list[Any]:
+        """The pods of a Job, the newest last."""
         with _domain_errors():
             found = self._pods.list_namespaced_pod(
-                self._namespace, label_selector=f"{JOB_LABEL}={job_id}", _request_timeout=_TIMEOUT_SECONDS
+                self._namespace, label_selector=f"{_JOB_NAME_LABEL}={name}", _request_timeout=_TIMEOUT_SECONDS
             )
         return sorted(found.items, key=lambda pod: pod.metadata.creation_timestamp)
 
-    def delete_job(self, name: str, job_id: str, owner: str, *, at_once: bool) -> None:
+    def delete_job(self, name: str, owner: str, *, at_once: bool) -> None:
         """Delete a Job and its pods, unless somebody else follows it by now.
 
         Args:
             name: Name of the Job.
-            job_id: Id of its job.
             owner: Who wants to delete it.
             at_once: Whether its pods get no time to stop.
         """
@@ -99,7 +99,7 @@ class KubernetesApi:
                 name, self._namespace, propagation_policy="Background", _request_timeout=_TIMEOUT_SECONDS
             )
         if at_once:
-            for pod in self.pods(job_id):
+            for pod in self.pods(name):
                 with _domain_errors(NotFoundError):
                     self._pods.delete_namespaced_pod(
                         pod.metadata.name, self._namespace, grace_period_seconds=0, _request_timeout=_TIMEOUT_SECONDS

@@ -1,8 +1,8 @@
 """Workers as child processes on this machine.
 
-The worker's standard input carries the job spec and stays open: when this process ends, in whatever way, the pipe
-closes and the worker ends too. Each worker leads a process group of its own, so that a Ctrl-C meant for the trainer
-does not reach it and nothing it has started survives it.
+The worker's standard input carries what it is to train and stays open: when this process ends, in whatever way, the
+pipe closes and the worker ends too. Each worker leads a process group of its own, so that a Ctrl-C meant for the
+trainer does not reach it and nothing it has started survives it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from detex_core.errors import UnavailableError
 from detex_trainer.executors.protocol import WorkerExit
-from detex_trainer.job_spec import JobSpec
+from detex_trainer.job_spec import PackSpec
 from detex_trainer.worker.events import WorkerEvent, read_event
 
 _LINE_BYTES = 1024**2
@@ -29,7 +29,13 @@ _log = logging.getLogger(__name__)
 
 
 class ProcessExecutor:
-    """Starts each worker as a child process."""
+    """Starts each worker as a child process.
+
+    Attributes:
+        outlives_trainer: Never: see above.
+    """
+
+    outlives_trainer = False
 
     def __init__(self, command: Sequence[str], *, threads: int, stop_grace_seconds: float) -> None:
         """Nothing is started yet.
@@ -43,8 +49,8 @@ class ProcessExecutor:
         self._threads = threads
         self._stop_grace_seconds = stop_grace_seconds
 
-    async def start(self, spec: JobSpec) -> "ProcessRun":
-        """Start the worker of a job; raises UnavailableError where the machine cannot start a process."""
+    async def start(self, pack: PackSpec) -> "ProcessRun":
+        """Start a worker; raises UnavailableError where the machine cannot start a process."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -57,21 +63,21 @@ class ProcessExecutor:
             )
         except OSError as error:
             raise UnavailableError(f"The worker could not be started: {error.strerror}.") from error
-        run = ProcessRun(process, spec.job_id, self._stop_grace_seconds)
-        await run.send(spec)
+        run = ProcessRun(process, pack.pack_id, self._stop_grace_seconds)
+        await run.send(pack)
         return run
 
 
 class ProcessRun:
     """A worker in a child process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, job_id: str, stop_grace_seconds: float) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pack_id: str, stop_grace_seconds: float) -> None:
         self._process = process
-        self._job_id = job_id
+        self._pack_id = pack_id
         self._stop_grace_seconds = stop_grace_seconds
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._log_reader = asyncio.create_task(self._read_log(), name=f"log of {job_id}")
-        self._reaper = asyncio.create_task(self._reap(), name=f"end of {job_id}")
+        self._log_reader = asyncio.create_task(self._read_log(), name=f"log of {pack_id}")
+        self._reaper = asyncio.create_task(self._reap(), name=f"end of {pack_id}")
         self._killer: asyncio.TimerHandle | None = None
 
     @property
@@ -79,15 +85,15 @@ class ProcessRun:
         """Process id of the worker."""
         return self._process.pid
 
-    async def send(self, spec: JobSpec) -> None:
-        """Write the job spec; a worker that is gone already is found out by `wait`."""
+    async def send(self, pack: PackSpec) -> None:
+        """Write what is to be trained; a worker that is gone already is found out by `wait`."""
         stdin = self._process.stdin
         assert stdin is not None  # noqa: S101 - started with a pipe
         try:
-            stdin.write(spec.model_dump_json().encode() + b"\n")
+            stdin.write(pack.model_dump_json().encode() + b"\n")
             await stdin.drain()
         except (BrokenPipeError, ConnectionResetError):
-            _log.warning("worker of %s closed its standard input", self._job_id)
+            _log.warning("worker of %s closed its standard input", self._pack_id)
 
     async def events(self) -> AsyncIterator[WorkerEvent]:
         """What the worker reports; lines that are no events are logged and left out."""
@@ -97,14 +103,14 @@ class ProcessRun:
             try:
                 line = await stdout.readline()
             except ValueError:
-                _log.error("worker of %s wrote a line of more than %d bytes", self._job_id, _LINE_BYTES)
+                _log.error("worker of %s wrote a line of more than %d bytes", self._pack_id, _LINE_BYTES)
                 continue
             if not line:
                 return
             try:
                 yield read_event(line)
             except ValueError:
-                _log.error("worker of %s wrote what is no event: %r", self._job_id, line[:200])
+                _log.error("worker of %s wrote what is no event: %r", self._pack_id, line[:200])
 
     async def wait(self) -> WorkerExit:
         """Wait for the worker's end and that of all it has started."""
@@ -155,4 +161,4 @@ class ProcessRun:
                 return
             text = line.decode(errors="replace").rstrip()
             self._tail.append(text[:2_000])
-            _log.debug("worker of %s: %s", self._job_id, text)
+            _log.debug("worker of %s: %s", self._pack_id, text)

@@ -1,10 +1,10 @@
-"""What an executor does: start a worker for a job, tell what it reports, stop it."""
+"""What an executor does: start a worker for jobs, tell what it reports, stop it."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from detex_trainer.job_spec import JobSpec
+from detex_trainer.job_spec import PackSpec
 from detex_trainer.worker.events import WorkerEvent
 
 
@@ -48,8 +48,15 @@ class WorkerRun(Protocol):
 class Executor(Protocol):
     """Starts workers on a kind of machine."""
 
-    async def start(self, spec: JobSpec) -> WorkerRun:
-        """Start the worker of a job.
+    @property
+    def outlives_trainer(self) -> bool:
+        """Whether workers live on when their trainer is gone, for the next one to follow."""
+
+    async def start(self, pack: PackSpec) -> WorkerRun:
+        """Start a worker.
+
+        Args:
+            pack: What it is to train.
 
         Raises:
             UnavailableError: There is no room for it now.

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
-from detex_trainer.job_spec import JobSpec
+from detex_trainer.job_spec import PackSpec
 from detex_trainer.worker.events import ExitCode
 from detex_trainer.worker.program import SPEC_VARIABLE
 
 CONTAINER = "worker"
-JOB_LABEL = "detex.dev/job"
+PACK_LABEL = "detex.dev/pack"
+JOBS_ANNOTATION = "detex.dev/jobs"
 OWNER_ANNOTATION = "detex.dev/owner"
 
 _USER = 10001
@@ -17,13 +18,13 @@ _WORK_FOLDER = "/var/lib/detex"
 _TEMPORARY_FOLDER = "/tmp"  # noqa: S108 - of the container alone
 
 
-def job_name(job_id: str) -> str:
-    """Name of the Job; the same for all attempts of a job, so that two never run side by side."""
-    return f"detex-{job_id}"
+def job_name(pack_id: str) -> str:
+    """Name of the Job; jobs whose trainer was lost keep their pack, so that it never runs twice side by side."""
+    return f"detex-{pack_id}"
 
 
 def worker_manifest(
-    spec: JobSpec,
+    pack: PackSpec,
     settings: KubernetesSettings,
     *,
     command: Sequence[str],
@@ -32,10 +33,10 @@ def worker_manifest(
 ) -> dict[str, Any]:
     """The Job of a worker.
 
-    The job spec holds no secrets; those of the workers stand in Secrets, which the pods name.
+    What the worker is told holds no secrets; those of the workers stand in Secrets, which the pods name.
 
     Args:
-        spec: What the worker is told.
+        pack: What the worker is told.
         settings: What its pod looks like.
         command: Program and arguments of a worker.
         owner: Who follows it, see `KubernetesExecutor`.
@@ -45,16 +46,16 @@ def worker_manifest(
         "app.kubernetes.io/name": "detex",
         "app.kubernetes.io/component": "worker",
         **settings.labels,
-        JOB_LABEL: spec.job_id,
+        PACK_LABEL: pack.pack_id,
     }
     queue = {"kueue.x-k8s.io/queue-name": settings.queue_name} if settings.queue_name else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job_name(spec.job_id),
+            "name": job_name(pack.pack_id),
             "labels": labels | queue,
-            "annotations": {OWNER_ANNOTATION: owner},
+            "annotations": {OWNER_ANNOTATION: owner, JOBS_ANNOTATION: ",".join(job.job_id for job in pack.jobs)},
         },
         "spec": {
             "backoffLimit": settings.backoff_limit,
@@ -76,14 +77,14 @@ def worker_manifest(
             },
             "template": {
                 "metadata": {"labels": labels, "annotations": dict(settings.annotations)},
-                "spec": _pod(spec, settings, command, stop_grace_seconds),
+                "spec": _pod(pack, settings, command, stop_grace_seconds),
             },
         },
     }
 
 
 def _pod(
-    spec: JobSpec, settings: KubernetesSettings, command: Sequence[str], stop_grace_seconds: float
+    pack: PackSpec, settings: KubernetesSettings, command: Sequence[str], stop_grace_seconds: float
 ) -> dict[str, Any]:
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -98,7 +99,7 @@ def _pod(
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(spec, settings, command)],
+        "containers": [_container(pack, settings, command)],
         "volumes": [
             {"name": "work", "emptyDir": {"sizeLimit": settings.work_size}},
             {"name": "temporary", "emptyDir": {}},
@@ -122,11 +123,12 @@ def _pod(
     return pod | {key: name for key, name in names.items() if name}
 
 
-def _container(spec: JobSpec, settings: KubernetesSettings, command: Sequence[str]) -> dict[str, Any]:
+def _container(pack: PackSpec, settings: KubernetesSettings, command: Sequence[str]) -> dict[str, Any]:
     gpus = {settings.gpu_resource_name: str(settings.gpu_count)} if settings.gpu_count else {}
     # Left to themselves, libraries take a thread per CPU of the node and are throttled.
     environment = {"OMP_NUM_THREADS": str(_whole_cpus(settings.cpu))} | settings.environment
-    told = spec.model_copy(update={"work_folder": _WORK_FOLDER, "niceness": 0})
+    there = {"work_folder": _WORK_FOLDER, "niceness": 0}
+    told = pack.model_copy(update={"jobs": tuple(job.model_copy(update=there) for job in pack.jobs)})
     return {
         "name": CONTAINER,
         "image": settings.image,

@@ -1,12 +1,13 @@
 """Training jobs in a SQL table: states, submission, claims by servers, queries."""
 
-from detex_trainer.jobs.claim import JobClaim
-from detex_trainer.jobs.claims import CANCELLED, JobClaims, deadline_passed
+from detex_trainer.jobs.claim import JobClaim, PackLimits
+from detex_trainer.jobs.claims import JobClaims
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.record import Job, JobFailure, JobOrder, JobPage, PreviewRecord
 from detex_trainer.jobs.repository import JobRepository
 from detex_trainer.jobs.state import ENDED, TRANSITIONS, JobState
 from detex_trainer.jobs.training_sets import NewTrainingSet, TrainingSetKey, TrainingSetLedger
+from detex_trainer.jobs.transitions import CANCELLED, deadline_passed
 
 __all__ = [
     "CANCELLED",
@@ -22,6 +23,7 @@ __all__ = [
     "JobRepository",
     "JobState",
     "NewTrainingSet",
+    "PackLimits",
     "PreviewRecord",
     "TrainingSetKey",
     "TrainingSetLedger",

@@ -13,12 +13,14 @@ class JobClaim:
         job: The job as it stood when it was claimed.
         owner: The server.
         number: How often the job was claimed before and with this claim.
+        pack_id: Names the worker that trains it, alone or with others.
         to_end: Why the job is to be ended and not to be run; None where it is to be run.
     """
 
     job: Job
     owner: str
     number: int
+    pack_id: str
     to_end: JobFailure | None = None
 
 
@@ -37,3 +39,20 @@ class HeldJob:
     number: int
     cancel_requested: bool
     deadline_passed: bool
+
+
+@dataclass(frozen=True)
+class PackLimits:
+    """How many jobs a server takes at a time, to be trained together.
+
+    Attributes:
+        most: Jobs of a pack.
+        idle_workers: Workers without work; what waits is spread over them.
+        max_attempts: How often a job is tried; the last of several attempts is made alone.
+        follows_workers: Whether workers live on without their server, so that jobs of a lost one stay together.
+    """
+
+    most: int = 1
+    idle_workers: int = 1
+    max_attempts: int = 1
+    follows_workers: bool = False

@@ -9,21 +9,19 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
-from detex_trainer.jobs.claim import HeldJob, JobClaim
+from detex_trainer.jobs.claim import HeldJob, JobClaim, PackLimits
 from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
-from detex_trainer.jobs.queue_order import next_queued
+from detex_trainer.jobs.queue_order import next_companions, next_queued, waiting_of_pack_key
 from detex_trainer.jobs.record import Job, JobFailure, PreviewRecord
 from detex_trainer.jobs.state import JobState
 from detex_trainer.jobs.tables import PROGRESS, JobRow, PreviewRow
+from detex_trainer.jobs.transitions import UNHELD, cause_to_end, changed, ended, expired, held, interrupted
 from detex_trainer.progress import JobProgress
 
-CANCELLED = "CANCELLED"
-
-_UNHELD: dict[str, Any] = {"lease_owner": None, "lease_expire_time": None}
 _TRAINER_DIED = JobFailure("TRAINER_DIED", "The trainer stopped while this job ran.")
 
 
@@ -52,25 +50,74 @@ class JobClaims:
         self._now = now
 
     def claim(self, owner: str) -> JobClaim | None:
-        """Take the job that is next: of the tenant with the fewest running jobs, then of the one served longest ago.
+        """Take the job that is next; see `claim_pack`."""
+        return next(iter(self.claim_pack(owner, PackLimits())), None)
 
-        Of one tenant the job of the highest priority is next, then the oldest. Tenants at their limit wait, and so do
-        jobs that pause before they are tried again.
+    def claim_pack(self, owner: str, limits: PackLimits) -> tuple[JobClaim, ...]:
+        """Take the job that is next, and with it what waits and can be trained together with it.
+
+        Next is a job of the tenant with the fewest running jobs, then of the one served longest ago; of one tenant the
+        job of the highest priority, then the oldest. Tenants at their limit wait, and so do jobs that pause before they
+        are tried again. The rest of the pack is chosen by the same rules, see `next_companions`.
 
         Args:
             owner: The server, by a name that no other server and no earlier life of it has.
+            limits: How many.
 
         Returns:
-            The claim, or None where no job can be run.
+            The claims, of one pack id; none where no job can be run.
         """
         now = self._now()
         with self._database.writing() as session:
-            if self._max_running:
+            if self._max_running or limits.most > 1:
                 self._database.wait_for_turn(session, "claim")
-            for row in session.scalars(next_queued(now, self._max_running)):
-                values = {"start_time": func.coalesce(JobRow.start_time, now), "attempts": JobRow.attempts + 1}
-                if self._take(session, row, JobRow.state == JobState.QUEUED, owner, now, values):
-                    return JobClaim(row.to_job(), owner, row.claims)
+            first = self._take_one(session, next_queued(now, self._max_running), owner, now, None, limits)
+            if first is None:
+                return ()
+            if first.pack_id != _fresh_pack_id(first.job.job_id, first.number):
+                return (first, *self._left_of_pack(session, first, owner, now))
+            return (first, *self._companions(session, first, owner, now, limits))
+
+    def _left_of_pack(self, session: Session, first: JobClaim, owner: str, now: datetime) -> list[JobClaim]:
+        """The other jobs of a worker whose server was lost."""
+        query = select(JobRow).where(JobRow.pack_id == first.pack_id, JobRow.state == JobState.QUEUED)
+        return [
+            JobClaim(row.to_job(), owner, row.claims, first.pack_id)
+            for row in session.scalars(query.order_by(JobRow.sequence)).all()
+            if self._take(session, row, JobRow.state == JobState.QUEUED, owner, now, _begun(now, first.pack_id))
+        ]
+
+    def _companions(
+        self, session: Session, first: JobClaim, owner: str, now: datetime, limits: PackLimits
+    ) -> list[JobClaim]:
+        job = first.job
+        if not job.order.pack_key or limits.most == 1 or 1 < job.attempts >= limits.max_attempts:
+            return []
+        waiting = session.scalar(waiting_of_pack_key(now, job.order.pack_key)) or 0
+        most = min(limits.most, -(-(waiting + 1) // max(1, limits.idle_workers)))
+        query = next_companions(now, self._max_running, job.order.pack_key, limits.max_attempts)
+        claims: list[JobClaim] = []
+        while len(claims) + 1 < most:
+            claim = self._take_one(session, query, owner, now, first.pack_id, limits)
+            if claim is None:
+                break
+            claims.append(claim)
+        return claims
+
+    def _take_one(
+        self,
+        session: Session,
+        query: Select[JobRow],
+        owner: str,
+        now: datetime,
+        pack_id: str | None,
+        limits: PackLimits,
+    ) -> JobClaim | None:
+        for row in session.scalars(query).all():
+            followed = row.pack_id if limits.follows_workers else None
+            name = pack_id or followed or _fresh_pack_id(row.job_id, row.claims + 1)
+            if self._take(session, row, JobRow.state == JobState.QUEUED, owner, now, _begun(now, name)):
+                return JobClaim(row.to_job(), owner, row.claims, name)
         return None
 
     def claim_to_end(self, owner: str, *, max_attempts: int) -> JobClaim | None:
@@ -85,13 +132,13 @@ class JobClaims:
         """
         now = self._now()
         queued = JobRow.state == JobState.QUEUED
-        left = _expired(now)
+        left = expired(now)
         unwanted = JobRow.cancel_requested | (JobRow.deadline_time < now)
         guard = (queued & unwanted) | (left & (unwanted | (JobRow.attempts >= max_attempts)))
         with self._database.writing() as session:
             for row in session.scalars(select(JobRow).where(guard).order_by(JobRow.sequence).limit(8)):
                 if self._take(session, row, guard, owner, now, {}):
-                    return JobClaim(row.to_job(), owner, row.claims, _cause(row, now))
+                    return JobClaim(row.to_job(), owner, row.claims, row.pack_id or row.job_id, cause_to_end(row, now))
         return None
 
     def renew(self, owner: str, job_ids: Collection[str]) -> tuple[HeldJob, ...]:
@@ -101,13 +148,13 @@ class JobClaims:
             Those of the jobs that the server still holds.
         """
         now = self._now()
-        held = (JobRow.state == JobState.RUNNING) & (JobRow.lease_owner == owner) & JobRow.job_id.in_(sorted(job_ids))
+        mine = (JobRow.state == JobState.RUNNING) & (JobRow.lease_owner == owner) & JobRow.job_id.in_(sorted(job_ids))
         with self._database.writing() as session:
-            session.execute(update(JobRow).where(held).values(lease_expire_time=now + self._lease))
+            session.execute(update(JobRow).where(mine).values(lease_expire_time=now + self._lease))
             columns = (JobRow.job_id, JobRow.claims, JobRow.cancel_requested, JobRow.deadline_time)
             return tuple(
                 HeldJob(job_id, number, cancelled, deadline is not None and deadline < now)
-                for job_id, number, cancelled, deadline in session.execute(select(*columns).where(held))
+                for job_id, number, cancelled, deadline in session.execute(select(*columns).where(mine))
             )
 
     def release_expired(self, *, max_attempts: int) -> tuple[Job, ...]:
@@ -121,19 +168,19 @@ class JobClaims:
         """
         now = self._now()
         wanted = ~JobRow.cancel_requested & (JobRow.deadline_time.is_(None) | (JobRow.deadline_time >= now))
-        expired = _expired(now) & wanted & (JobRow.attempts < max_attempts)
+        lost = expired(now) & wanted & (JobRow.attempts < max_attempts)
         values = {
             "state": JobState.QUEUED,
             "queue_time": now,
             "progress": None,
-            **_UNHELD,
-            **_interrupted(_TRAINER_DIED),
+            **UNHELD,
+            **interrupted(_TRAINER_DIED),
         }
         released = []
         with self._database.writing() as session:
-            for row in session.scalars(select(JobRow).where(expired)):
-                guard = (JobRow.sequence == row.sequence) & (JobRow.claims == row.claims) & expired
-                if _changed(session.execute(update(JobRow).where(guard).values(**values))):
+            for row in session.scalars(select(JobRow).where(lost)):
+                guard = (JobRow.sequence == row.sequence) & (JobRow.claims == row.claims) & lost
+                if changed(session.execute(update(JobRow).where(guard).values(**values))):
                     session.refresh(row)
                     released.append(row.to_job())
         return tuple(released)
@@ -145,7 +192,7 @@ class JobClaims:
     def record_preview(self, claim: JobClaim, preview: PreviewRecord) -> bool:
         """Keep a preview, in place of one of the same step from an earlier attempt; False where the claim is lost."""
         with self._database.writing() as session:
-            if session.scalar(select(JobRow.sequence).where(_held(claim))) is None:
+            if session.scalar(select(JobRow.sequence).where(held(claim))) is None:
                 return False
             session.merge(
                 PreviewRow(
@@ -156,15 +203,15 @@ class JobClaims:
 
     def succeed(self, claim: JobClaim, concept_version: str) -> bool:
         """End a job whose concept is published; False where the claim is lost."""
-        return self._change(claim, {**_ended(JobState.SUCCEEDED, self._now()), "concept_version": concept_version})
+        return self._change(claim, {**ended(JobState.SUCCEEDED, self._now()), "concept_version": concept_version})
 
     def fail(self, claim: JobClaim, failure: JobFailure) -> bool:
         """End a job without a concept; False where the claim is lost."""
-        return self._change(claim, _ended(JobState.FAILED, self._now(), failure))
+        return self._change(claim, ended(JobState.FAILED, self._now(), failure))
 
     def cancel(self, claim: JobClaim) -> bool:
         """End a job whose worker has stopped because its caller asked for it; False where the claim is lost."""
-        return self._change(claim, _ended(JobState.CANCELLED, self._now()))
+        return self._change(claim, ended(JobState.CANCELLED, self._now()))
 
     def requeue(
         self,
@@ -183,16 +230,16 @@ class JobClaims:
             pause_seconds: How long it waits before it may be taken again.
         """
         now = self._now()
-        values: dict[str, Any] = {"state": JobState.QUEUED, "queue_time": now, "progress": None}
+        values: dict[str, Any] = {"state": JobState.QUEUED, "queue_time": now, "progress": None, "pack_id": None}
         if cause is None or is_outage:
             values["attempts"] = JobRow.attempts - 1
         if is_outage:
             values["outages"] = JobRow.outages + 1
         if cause is not None:
-            values |= _interrupted(cause)
+            values |= interrupted(cause)
         if pause_seconds:
             values["ready_time"] = now + timedelta(seconds=pause_seconds)
-        return self._change(claim, values | _UNHELD)
+        return self._change(claim, values | UNHELD)
 
     def _take(
         self,
@@ -217,54 +264,23 @@ class JobClaims:
                 **values,
             )
         )
-        if _changed(taken):
+        if changed(taken):
             session.refresh(row)
             return True
         return False
 
     def _change(self, claim: JobClaim, values: dict[str, Any]) -> bool:
         with self._database.writing() as session:
-            return _changed(session.execute(update(JobRow).where(_held(claim)).values(**values)))
+            return changed(session.execute(update(JobRow).where(held(claim)).values(**values)))
 
 
-def _cause(row: JobRow, now: datetime) -> JobFailure:
-    if row.cancel_requested:
-        return JobFailure(CANCELLED, "Its caller asked it to stop.")
-    if row.deadline_time is not None and row.deadline_time < now:
-        return deadline_passed(row.deadline_time)
-    return JobFailure("TRAINER_DIED", f"The trainer stopped {row.attempts} times while this job ran; submit it again.")
+def _begun(now: datetime, pack_id: str) -> dict[str, Any]:
+    return {
+        "start_time": func.coalesce(JobRow.start_time, now),
+        "attempts": JobRow.attempts + 1,
+        "pack_id": pack_id,
+    }
 
 
-def deadline_passed(deadline: datetime) -> JobFailure:
-    """Why a job ends at its deadline."""
-    return JobFailure(
-        "DEADLINE_PASSED", f"The job was not done by its deadline, {deadline:%Y-%m-%d %H:%M:%S} UTC; submit it again."
-    )
-
-
-def _expired(now: datetime) -> ColumnElement[bool]:
-    return (JobRow.state == JobState.RUNNING) & (JobRow.lease_expire_time < now)
-
-
-def _held(claim: JobClaim) -> ColumnElement[bool]:
-    return (
-        (JobRow.sequence == claim.job.sequence)
-        & (JobRow.state == JobState.RUNNING)
-        & (JobRow.lease_owner == claim.owner)
-        & (JobRow.claims == claim.number)
-    )
-
-
-def _ended(state: JobState, now: datetime, failure: JobFailure | None = None) -> dict[str, Any]:
-    values = {"state": state, "end_time": now, **_UNHELD}
-    if failure is not None:
-        values |= {"failure_reason": failure.reason[:64], "failure_message": failure.message[:2_000]}
-    return values
-
-
-def _interrupted(cause: JobFailure) -> dict[str, Any]:
-    return {"retry_reason": cause.reason[:64], "retry_message": cause.message[:2_000]}
-
-
-def _changed(result: Any) -> bool:
-    return bool(result.rowcount == 1)
+def _fresh_pack_id(job_id: str, number: int) -> str:
+    return f"{job_id}-{number}"

@@ -1,5 +1,7 @@
 """A job as the rest of the trainer sees it, apart from how it is stored."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from detex_core.artifact.manifest import AttributeName, ConceptName
 from detex_trainer.hyperparameters import Hyperparameters, Method
 from detex_trainer.jobs.state import ENDED, JobState
+from detex_trainer.packing import shares_passes
 from detex_trainer.progress import JobProgress
 from detex_trainer.training_set.record import TrainingSetId
 
@@ -32,6 +35,17 @@ class JobOrder(BaseModel):
     hyperparameters: Hyperparameters
     attributes: tuple[AttributeName, ...]
     base_model: str
+
+    @property
+    def pack_key(self) -> str:
+        """Equal for jobs that can be trained together: of one base model, method and size; empty for one that cannot.
+
+        A SHA-256 (hex).
+        """
+        if not shares_passes(self.method, self.hyperparameters):
+            return ""
+        common = (self.base_model, self.method.value, self.hyperparameters.resolution)
+        return hashlib.sha256(json.dumps(common).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

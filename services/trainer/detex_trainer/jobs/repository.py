@@ -234,6 +234,7 @@ class JobRepository:
                 training_set_id=submission.order.training_set_id,
                 priority=submission.priority,
                 deadline_time=submission.deadline_time,
+                pack_key=submission.order.pack_key,
             )
             session.add(row)
             session.flush()

@@ -58,7 +58,9 @@ class JobRow(Table):
     """A job.
 
     A running job is held by one server (`lease_owner`) until `lease_expire_time`, which that server moves on as long
-    as it lives; `claims` tells two claims of the same server apart. `cleared` says that nothing is left to delete of
+    as it lives; `claims` tells two claims of the same server apart. Jobs of one `pack_key` can be trained together, and
+    those of one `pack_id` are, by one worker; it stays with a job whose server was lost, for its worker may be alive.
+    `cleared` says that nothing is left to delete of
     what an ended job does not need any more.
     """
 
@@ -70,6 +72,7 @@ class JobRow(Table):
         Index("jobs_claim_time", "tenant", "claim_time"),
         Index("jobs_training_set", "tenant", "training_set_id"),
         Index("jobs_cleared", "cleared", "state"),
+        Index("jobs_pack_id", "pack_id"),
     )
 
     sequence: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
@@ -103,6 +106,8 @@ class JobRow(Table):
     retry_reason: Mapped[str | None] = mapped_column(String(64))
     retry_message: Mapped[str | None] = mapped_column(Text)
     cleared: Mapped[bool] = mapped_column(default=False, server_default=false())
+    pack_key: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    pack_id: Mapped[str | None] = mapped_column(String(64))
 
     def to_job(self) -> Job:
         """The row as a record."""

@@ -1,126 +1,147 @@
-"""Sees one claimed job through: starts its worker, records what it reports, ends the job as the worker ended."""
+"""Sees the claimed jobs of one worker through: starts it, hands on what it reports, ends each job as it ended."""
 
 import asyncio
-import logging
-import time
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Coroutine, Sequence
 
 from detex_core.errors import DetexError
 from detex_trainer.executors import Executor, WorkerExit, WorkerRun
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.jobs import CANCELLED, Job, JobClaim, JobClaims, JobFailure, PreviewRecord, deadline_passed
-from detex_trainer.metrics import TrainerMetrics
-from detex_trainer.progress import JobPhase, JobProgress
-from detex_trainer.supervisor.claim_threads import ClaimThreads
-from detex_trainer.supervisor.ending import JobEndings
-from detex_trainer.supervisor.feed import JobFeed
-from detex_trainer.worker.events import (
-    ExitCode,
-    FailedEvent,
-    FinalEvent,
-    PreviewEvent,
-    ProgressEvent,
-    SucceededEvent,
-    WorkerEvent,
-)
+from detex_trainer.job_spec import JobSpec, PackSpec
+from detex_trainer.jobs import Job, JobClaim
+from detex_trainer.supervisor.job_attendance import Intention, JobAttendance, JobCare
+from detex_trainer.worker.events import ExitCode, ProgressEvent
 
-_CANCELLED = JobFailure(CANCELLED, "Its caller asked it to stop.")
-_LONGEST_PAUSE_SECONDS = 60.0
 _LAST_WORD_SECONDS = 10.0
-
-_log = logging.getLogger(__name__)
-
-
-class Intention(Enum):
-    """Why a worker is stopped."""
-
-    CANCEL = "its caller asked for it"
-    DEADLINE = "its deadline has passed"
-    REQUEUE = "this trainer stops"
-    ABANDON = "the job is no longer held by this trainer"
+_ORDERLY = WorkerExit(ExitCode.REPORTED, "", "stopped")
 
 
 class Attendance:
-    """One worker for one claim."""
+    """One worker for the claims of one pack.
 
-    def __init__(
-        self,
-        claim: JobClaim,
-        claims: JobClaims,
-        threads: ClaimThreads,
-        executor: Executor,
-        feed: JobFeed,
-        metrics: TrainerMetrics,
-        endings: JobEndings,
-        *,
-        max_attempts: int,
-        max_outages: int,
-    ) -> None:
-        self._claim = claim
-        self._claims = claims
-        self._threads = threads
+    Attributes:
+        jobs: What it trains.
+    """
+
+    def __init__(self, claims: Sequence[JobClaim], executor: Executor, care: JobCare) -> None:
+        """Nothing is started yet.
+
+        Args:
+            claims: At least one, all of one pack id.
+            executor: Where the worker runs.
+            care: What is needed to see its jobs through.
+        """
+        self.jobs = tuple(JobAttendance(claim, care) for claim in claims)
+        self._pack_id = claims[0].pack_id
         self._executor = executor
-        self._feed = feed
-        self._metrics = metrics
-        self._endings = endings
-        self._max_attempts = max_attempts
-        self._max_outages = max_outages
+        self._care = care
         self._run: WorkerRun | None = None
-        self._intention: Intention | None = None
-        self._final: FinalEvent | None = None
-        self._over = False
-        self._progress: JobProgress | None = None
-        self._last_event: ProgressEvent | None = None
-        self._last_trained: JobProgress | None = None
-        self._phase_began = time.monotonic()
-
-    @property
-    def claim(self) -> JobClaim:
-        """The claim that is seen through."""
-        return self._claim
+        self._conclusions: set[asyncio.Task[None]] = set()
+        self._memory_bytes = 0
+        self._gpu_memory_bytes = 0
 
     @property
     def time_left_seconds(self) -> float | None:
-        """Estimate of the time to the end of the job; None while unknown."""
-        return None if self._progress is None else self._progress.time_left_seconds
+        """Estimate of the time until all jobs have ended; None while unknown."""
+        left = [job.time_left_seconds for job in self.jobs if job.is_at_work]
+        return None if None in left else max((each for each in left if each is not None), default=0.0)
 
     async def see_through(self, write_spec: Callable[[Job], JobSpec]) -> None:
-        """Run the job to its end; raises nothing that the job could bring about."""
-        self._feed.publish(self._claim.job.job_id)
-        if self._claim.to_end is not None:
-            self._over = True
-            await self._endings.end(self._claim, self._claim.to_end)
-            return
-        ended = WorkerExit(ExitCode.REPORTED, "")
-        if self._intention is None:
+        """Run the jobs to their ends; raises nothing that they could bring about.
+
+        Args:
+            write_spec: Makes a job spec of a job; raises DetexError where the job can no longer run.
+        """
+        for job in self.jobs:
+            self._care.feed.publish(job.job_id)
+        ended = _ORDERLY
+        specs = self._specs(write_spec)
+        if specs:
             try:
-                self._run = await self._executor.start(write_spec(self._claim.job))
+                self._run = await self._executor.start(PackSpec(pack_id=self._pack_id, jobs=tuple(specs)))
             except DetexError as error:
-                _log.warning("job %s not started: %s", self._claim.job.job_id, error.message)
-                await self._conclude_unstarted(error)
-                return
-            ended = await self._follow(self._run)
-        self._end_phase()
-        self._note_worker()
-        self._over = True
-        await self._conclude(ended)
+                for job in self._at_work():
+                    self._conclude(job, job.conclude_unstarted(error))
+            else:
+                self._care.metrics.pack_size.observe(len(specs))
+                ended = await self._follow(self._run)
+                self._care.metrics.worker_ended(self._memory_bytes, self._gpu_memory_bytes)
+        for job in self.jobs:
+            if not job.is_over:
+                self._conclude(job, job.conclude(ended))
+        await asyncio.gather(*self._conclusions)
+
+    def stop(self, job: JobAttendance, intention: Intention) -> None:
+        """Have a job stopped: with its worker, unless that has others to go on with.
+
+        Args:
+            job: One of its jobs.
+            intention: Why.
+        """
+        if job.is_over:
+            return
+        job.intend(intention)
+        if self._run is None:
+            return  # to be looked at when it has been started
+        at_work = self._at_work()
+        if all(each.intention is not None for each in at_work):
+            if any(each.intention is Intention.ABANDON for each in at_work) or intention is Intention.ABANDON:
+                self._run.kill()
+            else:
+                self._run.stop()
+        elif job.is_at_work:
+            # The worker will notice by the job's outcome that somebody has ended it, and leave it.
+            self._conclude(job, job.conclude(_ORDERLY))
+
+    def stop_all(self, intention: Intention) -> None:
+        """Have all jobs stopped."""
+        for job in self.jobs:
+            job.intend(intention)
+        for job in self.jobs:
+            self.stop(job, intention)
+
+    def _specs(self, write_spec: Callable[[Job], JobSpec]) -> list[JobSpec]:
+        """What the worker is told of the jobs that are to be run; the others are ended."""
+        specs = []
+        for job in self.jobs:
+            if job.intention is not None:
+                continue  # ended with those that ran
+            try:
+                specs.append(write_spec(job.claim.job))
+            except DetexError as error:
+                self._conclude(job, job.conclude_unstarted(error))
+        return specs
 
     async def _follow(self, run: WorkerRun) -> WorkerExit:
-        if self._intention is not None:
-            run.stop()
+        for job in self._at_work():
+            if job.intention is not None:
+                self.stop(job, job.intention)
         try:
-            async for event in run.events():
-                await self._take(event)
-                if self._final is not None:
-                    break
+            if self._at_work():
+                await self._take_events(run)
         finally:
             # Whatever went wrong here, and whatever the worker does after its last word: it may not outlive this.
             ended = await self._end_of(run)
         return ended
 
+    async def _take_events(self, run: WorkerRun) -> None:
+        jobs = {job.job_id: job for job in self.jobs}
+        only = self.jobs[0] if len(self.jobs) == 1 else None
+        async for event in run.events():
+            job = jobs.get(event.job_id, None if event.job_id else only)
+            if isinstance(event, ProgressEvent):
+                self._memory_bytes = max(self._memory_bytes, event.memory_bytes)
+                self._gpu_memory_bytes = max(self._gpu_memory_bytes, event.gpu_memory_bytes)
+            if job is None or not job.is_at_work:
+                continue
+            await job.take(event)
+            if not self._at_work():
+                return
+            if job.final is not None:
+                self._conclude(job, job.conclude(_ORDERLY))
+
     async def _end_of(self, run: WorkerRun) -> WorkerExit:
-        if self._final is not None or self._intention is None:
+        if self._is_ended_early():
+            run.stop()
+        elif not any(job.intention is not None for job in self._at_work()):
             try:
                 async with asyncio.timeout(_LAST_WORD_SECONDS):
                     return await run.wait()
@@ -128,109 +149,14 @@ class Attendance:
                 run.kill()
         return await run.wait()
 
-    def stop(self, intention: Intention) -> None:
-        """Ask the worker to stop; the first intention decides what becomes of the job."""
-        if self._over:
-            return
-        if self._intention is None:
-            _log.info("stopping job %s: %s", self._claim.job.job_id, intention.value)
-            self._intention = intention
-        if self._run is not None:
-            if intention is Intention.ABANDON:
-                self._run.kill()
-            else:
-                self._run.stop()
+    def _is_ended_early(self) -> bool:
+        """Whether the worker may still train a job that was ended while it went on with others."""
+        return not self._at_work() and any(job.final is None for job in self.jobs)
 
-    async def _take(self, event: WorkerEvent) -> None:
-        match event:
-            case ProgressEvent():
-                self._measure(event.progress)
-                self._last_event = event
-                await self._record(lambda: self._claims.record_progress(self._claim, event.progress))
-            case PreviewEvent():
-                preview = PreviewRecord(event.step, event.prompt, event.key)
-                await self._record(lambda: self._claims.record_preview(self._claim, preview))
-            case _:
-                self._final = event
+    def _at_work(self) -> list[JobAttendance]:
+        return [job for job in self.jobs if job.is_at_work]
 
-    async def _record(self, write: Callable[[], bool]) -> None:
-        try:
-            await self._threads.run(write)
-        except DetexError as error:
-            _log.warning("news of job %s not recorded: %s", self._claim.job.job_id, error.message)
-            return
-        self._feed.publish(self._claim.job.job_id)
-
-    def _measure(self, progress: JobProgress) -> None:
-        before = self._progress
-        if before is None or before.phase is not progress.phase:
-            self._end_phase()
-        self._progress = progress
-        if progress.phase is JobPhase.TRAINING:
-            self._last_trained = progress
-        done = progress.step - (before.step if before is not None else 0)
-        self._metrics.steps.labels(self._claim.job.order.method).inc(max(0, done))
-
-    def _note_worker(self) -> None:
-        last = self._last_event
-        if last is not None:
-            trained = self._last_trained or last.progress
-            method = self._claim.job.order.method
-            self._metrics.worker_ended(method, trained, last.memory_bytes, last.gpu_memory_bytes)
-
-    def _end_phase(self) -> None:
-        now = time.monotonic()
-        if self._progress is not None:
-            self._metrics.phase_ended(self._claim.job.order.method, self._progress.phase, now - self._phase_began)
-        self._phase_began = now
-
-    async def _conclude_unstarted(self, error: DetexError) -> None:
-        if self._intention is Intention.CANCEL:
-            await self._endings.end(self._claim, _CANCELLED)
-        else:
-            await self._try_again_or_fail(
-                JobFailure(error.reason, error.message), "not_started", error.retry_delay_seconds
-            )
-
-    async def _conclude(self, ended: WorkerExit) -> None:
-        job = self._claim.job
-        match self._final, self._intention:
-            case SucceededEvent(concept_version=version), _:
-                await self._endings.succeed(self._claim, version)
-            case _, Intention.CANCEL:
-                await self._endings.end(self._claim, _CANCELLED)
-            case _, Intention.DEADLINE:
-                deadline = job.deadline_time
-                assert deadline is not None  # noqa: S101 - the reason for the intention
-                await self._endings.end(self._claim, deadline_passed(deadline))
-            case FailedEvent(reason=reason, message=message, retry_delay_seconds=delay), _:
-                _log.warning("job %s failed: %s %s\n%s", job.job_id, reason, message, ended.log_tail)
-                await self._try_again_or_fail(JobFailure(reason, message), "unavailable", delay)
-            case _, Intention.REQUEUE:
-                await self._endings.requeue(self._claim, "trainer_stops", None)
-            case _, Intention.ABANDON:
-                return
-            case _:
-                _log.error("worker of %s %s\n%s", job.job_id, ended.describe(), ended.log_tail)
-                await self._conclude_dead(ended)
-
-    async def _try_again_or_fail(self, failure: JobFailure, label: str, retry_delay_seconds: float | None) -> None:
-        job = self._claim.job
-        if retry_delay_seconds is None or job.outages >= self._max_outages:
-            await self._endings.end(self._claim, failure)
-            return
-        pause = min(_LONGEST_PAUSE_SECONDS, max(retry_delay_seconds, 2.0**job.outages))
-        await self._endings.requeue(self._claim, label, failure, is_outage=True, pause_seconds=pause)
-
-    async def _conclude_dead(self, ended: WorkerExit) -> None:
-        attempts = self._claim.job.attempts
-        if ended.code != ExitCode.BAD_SPEC and attempts < self._max_attempts:
-            message = f"The worker {ended.describe()} in attempt {attempts}, and the job is tried again."
-            await self._endings.requeue(self._claim, "worker_died", JobFailure("WORKER_DIED", message))
-            return
-        message = (
-            f"The worker {ended.describe()} before it had published a concept"
-            f"{f', in the last of {attempts} attempts' if attempts > 1 else ''}. Often that means that memory ran out: "
-            "submit the job again with a smaller batch_size or resolution."
-        )
-        await self._endings.end(self._claim, JobFailure("WORKER_DIED", message))
+    def _conclude(self, job: JobAttendance, conclusion: Coroutine[None, None, None]) -> None:
+        """Decide what becomes of a job, however long that takes, while the worker goes on with the others."""
+        job.is_over = True
+        self._conclusions.add(asyncio.create_task(conclusion, name=f"end of {job.job_id}"))

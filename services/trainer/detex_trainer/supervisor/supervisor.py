@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,12 +11,13 @@ from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
 from detex_trainer.executors import Executor
 from detex_trainer.job_spec import JobSpec
-from detex_trainer.jobs import Job, JobClaim, JobClaims
+from detex_trainer.jobs import Job, JobClaim, JobClaims, PackLimits
 from detex_trainer.metrics import TrainerMetrics
-from detex_trainer.supervisor.attendance import Attendance, Intention
+from detex_trainer.supervisor.attendance import Attendance
 from detex_trainer.supervisor.claim_threads import ClaimThreads
 from detex_trainer.supervisor.ending import JobEndings
 from detex_trainer.supervisor.feed import JobFeed
+from detex_trainer.supervisor.job_attendance import Intention, JobCare
 
 _MAX_ENDINGS = 8
 
@@ -28,7 +29,8 @@ class SupervisorPolicy:
     """How jobs are run.
 
     Attributes:
-        worker_count: Jobs that run at a time.
+        worker_count: Workers that run at a time.
+        max_pack_size: Jobs that one worker trains together.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure.
         max_outages: How often a job is tried again because something that it needs does not answer.
         lease_seconds: How long other trainers leave a job to this one without hearing from it.
@@ -37,6 +39,7 @@ class SupervisorPolicy:
     """
 
     worker_count: int
+    max_pack_size: int
     max_attempts: int
     max_outages: int
     lease_seconds: float
@@ -81,12 +84,22 @@ class Supervisor:
         self._metrics = metrics
         self._policy = policy
         self._attendances: dict[asyncio.Task[None], Attendance] = {}
+        self._ending: dict[asyncio.Task[None], JobClaim] = {}
         self._wake = asyncio.Event()
         self._draining = False
         self._finished = asyncio.Event()
         self._renewed = time.monotonic()
         self._threads = ClaimThreads(1 + policy.worker_count)
-        self._endings = JobEndings(claims, self._threads, store, feed, metrics, on_end)
+        self._care = JobCare(
+            claims,
+            self._threads,
+            feed,
+            metrics,
+            JobEndings(claims, self._threads, store, feed, metrics, on_end),
+            max_attempts=policy.max_attempts,
+            max_outages=policy.max_outages,
+        )
+        metrics.checkpoint_age.set_function(self._checkpoint_age_seconds)
 
     def wake(self) -> None:
         """Look at once: a job was submitted."""
@@ -100,7 +113,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Reconcile until `drain` is called and all workers have ended."""
-        while not self._draining or self._attendances:
+        while not self._draining or self._attendances or self._ending:
             self._wake.clear()
             try:
                 await self._reconcile()
@@ -130,11 +143,11 @@ class Supervisor:
         for attendance in self._attendances.values():
             time_left = attendance.time_left_seconds
             if time_left is None or time.monotonic() + time_left > deadline:
-                attendance.stop(Intention.REQUEUE)
+                attendance.stop_all(Intention.REQUEUE)
         if self._attendances:
             await asyncio.wait(self._attendances, timeout=max(0.0, deadline - time.monotonic()))
         for attendance in self._attendances.values():
-            attendance.stop(Intention.REQUEUE)
+            attendance.stop_all(Intention.REQUEUE)
         self.wake()
         await self._finished.wait()
 
@@ -142,40 +155,48 @@ class Supervisor:
         await self._renew()
         await self._release_expired()
         await self._end_unwanted()
-        while not self._draining and self._workers() < self._policy.worker_count:
-            claim = await self._threads.run(self._claims.claim, self._owner)
-            if claim is None:
+        while not self._draining and len(self._attendances) < self._policy.worker_count:
+            limits = PackLimits(
+                most=self._policy.max_pack_size,
+                idle_workers=self._policy.worker_count - len(self._attendances),
+                max_attempts=self._policy.max_attempts,
+                follows_workers=self._executor.outlives_trainer,
+            )
+            claims = await self._threads.run(self._claims.claim_pack, self._owner, limits)
+            if not claims:
                 return
-            self._attend(claim)
+            self._attend(claims)
 
     async def _end_unwanted(self) -> None:
         # They take no worker, so they need not wait for one; few at a time, for each waits for the object store.
-        while not self._draining and len(self._attendances) - self._workers() < _MAX_ENDINGS:
+        while not self._draining and len(self._ending) < _MAX_ENDINGS:
             claim = await self._threads.run(
                 self._claims.claim_to_end, self._owner, max_attempts=self._policy.max_attempts
             )
-            if claim is None:
+            if claim is None or claim.to_end is None:
                 return
-            self._attend(claim)
-
-    def _workers(self) -> int:
-        return sum(attendance.claim.to_end is None for attendance in self._attendances.values())
+            _log.info("job %s of %s is ended: %s", claim.job.job_id, claim.job.tenant, claim.to_end.message)
+            self._feed.publish(claim.job.job_id)
+            ending = self._care.endings.end(claim, claim.to_end)
+            task = asyncio.create_task(ending, name=f"end of {claim.job.job_id}")
+            self._ending[task] = claim
+            task.add_done_callback(self._ended)
 
     async def _renew(self) -> None:
         # Jobs that begin while the table answers are left for the next look.
-        attended = list(self._attendances.values())
-        job_ids = [attendance.claim.job.job_id for attendance in attended]
-        renewed = await self._threads.run(self._claims.renew, self._owner, job_ids) if attended else ()
-        held = {(job.job_id, job.number): job for job in renewed}
+        attended = [(attendance, job) for attendance in self._attendances.values() for job in attendance.jobs]
+        job_ids = [job.job_id for _, job in attended] + [claim.job.job_id for claim in self._ending.values()]
+        renewed = await self._threads.run(self._claims.renew, self._owner, job_ids) if job_ids else ()
+        found = {(job.job_id, job.number): job for job in renewed}
         self._renewed = time.monotonic()
-        for attendance in attended:
-            job = held.get((attendance.claim.job.job_id, attendance.claim.number))
-            if job is None:
-                attendance.stop(Intention.ABANDON)
-            elif job.cancel_requested:
-                attendance.stop(Intention.CANCEL)
-            elif job.deadline_passed:
-                attendance.stop(Intention.DEADLINE)
+        for attendance, job in attended:
+            held = found.get((job.job_id, job.claim.number))
+            if held is None:
+                attendance.stop(job, Intention.ABANDON)
+            elif held.cancel_requested:
+                attendance.stop(job, Intention.CANCEL)
+            elif held.deadline_passed:
+                attendance.stop(job, Intention.DEADLINE)
 
     async def _release_expired(self) -> None:
         released = await self._threads.run(self._claims.release_expired, max_attempts=self._policy.max_attempts)
@@ -184,41 +205,41 @@ class Supervisor:
             self._metrics.requeued.labels("trainer_died").inc()
             self._feed.publish(job.job_id)
 
-    def _attend(self, claim: JobClaim) -> None:
-        job = claim.job
-        if claim.to_end is None:
-            _log.info("job %s of %s begins, attempt %d", job.job_id, job.tenant, job.attempts)
+    def _attend(self, claims: Sequence[JobClaim]) -> None:
+        for claim in claims:
+            job = claim.job
+            _log.info("job %s of %s begins, attempt %d, in %s", job.job_id, job.tenant, job.attempts, claim.pack_id)
             waited = (datetime.now(UTC) - job.queue_time).total_seconds()
             self._metrics.queue_wait.labels(job.order.method).observe(max(0.0, waited))
-        else:
-            _log.info("job %s of %s is ended: %s", job.job_id, job.tenant, claim.to_end.message)
-        attendance = Attendance(
-            claim,
-            self._claims,
-            self._threads,
-            self._executor,
-            self._feed,
-            self._metrics,
-            self._endings,
-            max_attempts=self._policy.max_attempts,
-            max_outages=self._policy.max_outages,
-        )
+        attendance = Attendance(claims, self._executor, self._care)
         if self._draining:
-            attendance.stop(Intention.REQUEUE)
-        task = asyncio.create_task(attendance.see_through(self._write_spec), name=f"attendance of {job.job_id}")
+            attendance.stop_all(Intention.REQUEUE)
+        name = f"attendance of {claims[0].pack_id}"
+        task = asyncio.create_task(attendance.see_through(self._write_spec), name=name)
         self._attendances[task] = attendance
-        self._metrics.workers.set(self._workers())
+        self._metrics.workers.set(len(self._attendances))
         task.add_done_callback(self._attended)
 
     def _attended(self, task: asyncio.Task[None]) -> None:
-        attendance = self._attendances.pop(task)
-        self._metrics.workers.set(self._workers())
+        del self._attendances[task]
+        self._metrics.workers.set(len(self._attendances))
+        self._tell_of_defects(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._ending[task]
+        self._tell_of_defects(task)
+
+    def _tell_of_defects(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
-            _log.error("attendance of %s failed", attendance.claim.job.job_id, exc_info=task.exception())
+            _log.error("%s failed", task.get_name(), exc_info=task.exception())
         self.wake()
+
+    def _checkpoint_age_seconds(self) -> float:
+        jobs = [job for attendance in list(self._attendances.values()) for job in attendance.jobs if job.is_at_work]
+        return max((job.checkpoint_age_seconds for job in jobs), default=0.0)
 
     def _keep_to_leases(self) -> None:
         """Kill workers whose jobs another trainer may have taken by now."""
         if time.monotonic() - self._renewed > self._policy.lease_seconds:
             for attendance in self._attendances.values():
-                attendance.stop(Intention.ABANDON)
+                attendance.stop_all(Intention.ABANDON)

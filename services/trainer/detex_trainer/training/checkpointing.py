@@ -43,6 +43,7 @@ class Checkpointer:
         digest: str,
         *,
         interval_seconds: float,
+        on_kept: Callable[[int, float], None] = lambda step, seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is written yet.
@@ -51,6 +52,7 @@ class Checkpointer:
             archive: Where checkpoints go; used by one thread at a time.
             digest: See `course_digest`.
             interval_seconds: Time between two checkpoints.
+            on_kept: Told of each checkpoint its step and the seconds that writing it took; called from a thread.
             clock: Seconds.
         """
         self.held_seconds = 0.0
@@ -58,6 +60,7 @@ class Checkpointer:
         self._digest = digest
         self._interval_seconds = interval_seconds
         self._clock = clock
+        self._on_kept = on_kept
         self._last = clock()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._writing: Future[None] | None = None
@@ -109,8 +112,10 @@ class Checkpointer:
 
     def _write(self, step: int, state: RunState) -> None:
         values = {part: each.values for part, each in state.items()}
+        began = self._clock()
         try:
             self._archive.save(step, self._digest, write_tensors(state), values)
+            self._on_kept(step, self._clock() - began)
         except DetexError as error:
             _log.warning("checkpoint of step %d not kept: %s", step, error.message)
         except Exception:

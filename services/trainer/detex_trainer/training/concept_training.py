@@ -142,6 +142,7 @@ class ConceptTraining:
             CheckpointArchive(store, spec.tenant, spec.job_id),
             course_digest(spec, base_model),
             interval_seconds=spec.checkpoint_interval_seconds or math.inf,
+            on_kept=reporter.checkpoint,
         )
         self._checkpointer.resume(self.run)
         self.listeners.append(self._checkpointer)

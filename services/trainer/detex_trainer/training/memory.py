@@ -53,16 +53,31 @@ def estimate_memory(learner: Learner, photo_set: PhotoSet, base_model: BaseModel
     return MemoryEstimate(_COPIES_OF_WEIGHTS * weights, activations)
 
 
-def pack_size(estimate: MemoryEstimate, free_bytes: int, most: int) -> int:
-    """How many runs like this one fit into free memory: at least 1, for what does not fit alone cannot be helped.
+class MemoryRoom:
+    """Free memory that is given away to runs, one after another, before they begin."""
 
-    Args:
-        estimate: Of one run.
-        free_bytes: Free memory before the first of them.
-        most: Upper limit.
-    """
-    fitting = int(_USABLE_SHARE * free_bytes) // max(1, estimate.total_bytes)
-    return max(1, min(most, fitting))
+    def __init__(self, estimate: MemoryEstimate, batch_size: int, free_bytes: int) -> None:
+        """Nothing is given away yet.
+
+        Args:
+            estimate: Of one run; others are taken for alike but for their batches.
+            batch_size: Photos per step of that run.
+            free_bytes: Free memory before the first of them.
+        """
+        self._estimate = estimate
+        self._batch_size = batch_size
+        self._left_bytes = int(_USABLE_SHARE * free_bytes)
+        self._is_empty = True
+
+    def take(self, batch_size: int) -> bool:
+        """Give memory to a run, unless it does not fit; the first one does, for there is nothing to wait for."""
+        activation_bytes = math.ceil(self._estimate.activation_bytes * batch_size / self._batch_size)
+        needed = self._estimate.state_bytes + activation_bytes
+        fits = self._is_empty or needed <= self._left_bytes
+        if fits:
+            self._is_empty = False
+            self._left_bytes -= needed
+        return fits
 
 
 def free_memory_bytes(device: torch.device) -> int:

@@ -28,6 +28,7 @@ class ConceptOptimizer:
 
     Attributes:
         rate_scale: Factor of all learning rates, at most 1; below 1 after a divergence.
+        gradient_norms: Norm of the gradients of each group before they were clipped, of the last update.
     """
 
     def __init__(self, groups: Sequence[ParameterGroup], total_steps: int) -> None:
@@ -35,6 +36,7 @@ class ConceptOptimizer:
         self._total_steps = total_steps
         self._step = 0
         self.rate_scale = 1.0
+        self.gradient_norms: tuple[Tensor, ...] = ()
         self._optimizer = torch.optim.AdamW(
             [{"params": list(group.parameters), "lr": group.learning_rate} for group in groups],
             betas=(0.9, 0.99),
@@ -49,9 +51,11 @@ class ConceptOptimizer:
     def update(self) -> None:
         """Update by the gradients that there are; they are clipped per group, whose scales differ widely."""
         share = self.rate_scale * learning_rate_share(self._step, self._total_steps)
+        norms = []
         for group, options in zip(self._groups, self._optimizer.param_groups, strict=True):
-            nn.utils.clip_grad_norm_(group.parameters, LARGEST_GRADIENT_NORM)
+            norms.append(nn.utils.clip_grad_norm_(group.parameters, LARGEST_GRADIENT_NORM))
             options["lr"] = group.learning_rate * share
+        self.gradient_norms = tuple(norms)
         self._optimizer.step()
         self._step += 1
 

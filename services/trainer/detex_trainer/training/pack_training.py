@@ -1,65 +1,43 @@
 """Jobs on one base model that are trained together, from photos to published concepts."""
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from detex_core.artifact import Manifest
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.failures import TrainingStopped
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.progress import JobPhase, JobProgress, ProgressReporter
+from detex_trainer.failures import NoRoomError, TrainingStopped
+from detex_trainer.packing import OnEnd, PackedJob
+from detex_trainer.progress import JobPhase, JobProgress
 from detex_trainer.training.base_model import base_model_of
 from detex_trainer.training.concept_training import ConceptTraining
 from detex_trainer.training.loop import TrainingPack
-from detex_trainer.training.memory import estimate_memory, free_memory_bytes, pack_size
+from detex_trainer.training.memory import MemoryRoom, estimate_memory, free_memory_bytes
 from detex_trainer.training.run import TrainingRun
-from detex_trainer.training_set.training_set import TrainingSet
-
-MOST_JOBS = 16
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class PackedJob:
-    """A job that is to be trained with others.
-
-    Attributes:
-        spec: The job.
-        training_set: Its photos.
-        reporter: Told of its phases, progress and previews.
-        should_stop: Asked before each of its steps and between its phases.
-    """
-
-    spec: JobSpec
-    training_set: TrainingSet
-    reporter: ProgressReporter
-    should_stop: Callable[[], bool]
 
 
 def train_pack(
     jobs: Sequence[PackedJob],
     store: ObjectStore,
-    on_end: Callable[[PackedJob, Manifest | Exception], None],
+    on_end: OnEnd,
     *,
-    most: int = MOST_JOBS,
     free_bytes: Callable[[torch.device], int] = free_memory_bytes,
 ) -> None:
-    """Train jobs together, as many at a time as memory allows, and publish each when its own steps are done.
+    """Train jobs together, and publish each when its own steps are done.
 
     What comes of a job is what comes of it alone, but for rounding. One that fails or is stopped leaves the others
-    alone; the next takes its place.
+    alone. Each goes on from its own last checkpoint. Before the second begins, it is estimated what each takes of
+    memory; those that do not fit are given back at once.
 
     Args:
-        jobs: At least one, all of one `JobSpec.pack_key`.
+        jobs: At least one, all of one `JobSpec.pack_key`; the first is trained whatever memory there is.
         store: Where the concepts go, and where base models of source `store:` come from.
-        on_end: Told what has become of each job: its manifest, or what `train_concept` would have raised.
-        most: Most jobs at a time.
+        on_end: Told what has become of each job: its manifest, or what `train_concept` would have raised, or
+            `NoRoomError` where it was given back.
         free_bytes: Tells the free memory of a device.
 
     Raises:
@@ -71,24 +49,30 @@ def train_pack(
     for job in jobs:
         job.reporter.progress(JobProgress(JobPhase.PREPARING, 0, job.spec.hyperparameters.steps))
     base_model = base_model_of(jobs[0].spec, store)
-    waiting = deque(jobs)
     training = _PackTraining(base_model, store, on_end)
-    room = 1
-    while waiting or training.is_busy:
-        while waiting and training.jobs < room:
-            free = free_bytes(base_model.device)
-            begun = training.begin(waiting.popleft())
-            if begun is not None and room == 1:
-                room = training.room(begun, free, most)
+    room: MemoryRoom | None = None
+    for job in jobs:
+        batch_size = job.spec.hyperparameters.batch_size
+        if job.should_stop():
+            on_end(job, TrainingStopped())
+            continue
+        if room is not None and not room.take(batch_size):
+            _log.info("no room for job %s beside %d others", job.spec.job_id, training.jobs)
+            on_end(job, NoRoomError())
+            continue
+        free = free_bytes(base_model.device)
+        begun = training.begin(job)
+        if begun is not None and room is None and len(jobs) > 1:
+            room = training.room(begun, free)
+            room.take(batch_size)
+    while training.is_busy:
         training.advance()
 
 
 class _PackTraining:
     """The jobs of a pack that have begun."""
 
-    def __init__(
-        self, base_model: BaseModel, store: ObjectStore, on_end: Callable[[PackedJob, Manifest | Exception], None]
-    ) -> None:
+    def __init__(self, base_model: BaseModel, store: ObjectStore, on_end: OnEnd) -> None:
         self._base_model = base_model
         self._store = store
         self._on_end = on_end
@@ -116,18 +100,13 @@ class _PackTraining:
         self._pack.add(training.run, training.listeners)
         return training
 
-    def room(self, training: ConceptTraining, free_bytes: int, most: int) -> int:
-        """How many jobs like this one may run at a time."""
+    def room(self, training: ConceptTraining, free_bytes: int) -> MemoryRoom:
+        """What memory there was before a job began, in jobs like it."""
         run, batch_size = training.run, training.spec.hyperparameters.batch_size
         estimate = estimate_memory(run.learner, run.photo_set, self._base_model, batch_size)
-        size = pack_size(estimate, free_bytes, most)
-        _log.info(
-            "%d jobs at a time: each takes about %.0f MB, %.0f MB are free",
-            size,
-            estimate.total_bytes / 1e6,
-            free_bytes / 1e6,
-        )
-        return size
+        megabytes = [f"{number / 1e6:.0f} MB" for number in (estimate.total_bytes, free_bytes)]
+        _log.info("a job takes about %s, %s are free", *megabytes)
+        return MemoryRoom(estimate, batch_size, free_bytes)
 
     def advance(self) -> None:
         """Do one step of every job, and end those that are through with theirs."""
@@ -135,14 +114,17 @@ class _PackTraining:
             if not run.is_finished and job.should_stop():
                 self._pack.leave(run)
                 self._end(run, TrainingStopped())
-        for run, failure in self._pack.advance().items():
+        # One that has come back with all its steps done takes no further one.
+        failures = self._pack.advance() if self._pack.runs else {}
+        for run, failure in failures.items():
             self._end(run, failure)
         for run, (_, training) in list(self._trainings.items()):
             if run.is_finished:
                 try:
-                    self._end(run, training.publish())
+                    outcome: Manifest | Exception = training.publish()
                 except Exception as error:
-                    self._end(run, error)
+                    outcome = error
+                self._end(run, outcome)
 
     def _end(self, run: TrainingRun, outcome: Manifest | Exception) -> None:
         job, training = self._trainings.pop(run)

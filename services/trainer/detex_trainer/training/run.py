@@ -101,6 +101,11 @@ class TrainingRun:
         if self.is_finished and not self._weights.are_finite():
             raise diverged("A trained weight is no longer a finite number")
 
+    def gradient_norm(self) -> float:
+        """Norm of all gradients of the last step before they were clipped; 0 before the first. Waits for the GPU."""
+        norms = self._optimizer.gradient_norms
+        return float(torch.stack([norm.detach().float().cpu() for norm in norms]).norm()) if norms else 0.0
+
     def state(self) -> RunState:
         """All that changes from step to step; shares no memory with it."""
         own = PartState(values={"step": self.step, "returns": self.returns})

@@ -1,5 +1,6 @@
 """Tells the reporter of the steps of a job, and draws its previews."""
 
+import dataclasses
 import time
 from collections.abc import Mapping
 
@@ -34,7 +35,10 @@ class StepObserver:
         now = time.monotonic()
         if now - self._reported >= _REPORT_INTERVAL_SECONDS or run.is_finished:
             self._reported = now
-            self._reporter.progress(self._meter.progress())
+            progress = self._meter.progress()
+            self._reporter.progress(
+                dataclasses.replace(progress, gradient_norm=run.gradient_norm(), returns=run.returns)
+            )
         interval = self._spec.hyperparameters.preview_interval_steps
         if interval and run.step % interval == 0:
             self._draw_preview(run.step)

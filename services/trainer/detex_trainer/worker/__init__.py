@@ -1,1 +1,1 @@
-"""The program that trains one job: job spec on standard input, events as JSON lines on standard output."""
+"""The program that trains jobs: what to train on standard input, events as JSON lines on standard output."""

@@ -24,7 +24,11 @@ class ExitCode(IntEnum):
 
 
 class _Event(BaseModel):
+    """What is told of a job; `job_id` may be left empty by a worker that has but one."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    job_id: str = ""
 
 
 class ProgressEvent(_Event):
@@ -45,6 +49,14 @@ class PreviewEvent(_Event):
     key: str
 
 
+class CheckpointEvent(_Event):
+    """The state of a step is kept in the object store, after so many seconds of writing."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    step: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+
+
 class SucceededEvent(_Event):
     """The concept is published; ends the job."""
 
@@ -53,12 +65,16 @@ class SucceededEvent(_Event):
 
 
 class FailedEvent(_Event):
-    """This attempt has failed; a later one can succeed where `retry_delay_seconds` is set."""
+    """This attempt has failed; a later one can succeed where `retry_delay_seconds` is set.
+
+    Where `is_shared` is, several jobs were trained together, and it may be another's fault.
+    """
 
     type: Literal["failed"] = "failed"
     reason: str
     message: str
     retry_delay_seconds: float | None = Field(default=None, ge=0)
+    is_shared: bool = False
 
 
 class StoppedEvent(_Event):
@@ -67,8 +83,14 @@ class StoppedEvent(_Event):
     type: Literal["stopped"] = "stopped"
 
 
-FinalEvent = SucceededEvent | FailedEvent | StoppedEvent
-WorkerEvent = Annotated[ProgressEvent | PreviewEvent | FinalEvent, Field(discriminator="type")]
+class ReturnedEvent(_Event):
+    """There is no room for the job beside the others of the worker; nothing of it was begun."""
+
+    type: Literal["returned"] = "returned"
+
+
+FinalEvent = SucceededEvent | FailedEvent | StoppedEvent | ReturnedEvent
+WorkerEvent = Annotated[ProgressEvent | PreviewEvent | CheckpointEvent | FinalEvent, Field(discriminator="type")]
 
 _EVENT: TypeAdapter[WorkerEvent] = TypeAdapter(WorkerEvent)
 

@@ -6,13 +6,14 @@ import math
 import os
 import resource
 import sys
+import threading
 import time
 
 from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
 from detex_trainer.job_files import preview_key
 from detex_trainer.progress import JobPreview, JobProgress
-from detex_trainer.worker.events import PreviewEvent, ProgressEvent, WorkerEvent, write_event
+from detex_trainer.worker.events import CheckpointEvent, PreviewEvent, ProgressEvent, WorkerEvent, write_event
 
 _PROGRESS_INTERVAL_SECONDS = 0.2
 
@@ -20,16 +21,18 @@ _log = logging.getLogger(__name__)
 
 
 class EventWriter:
-    """Writes events to a file descriptor, each whole."""
+    """Writes events to a file descriptor, each whole; safe to use from several threads."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._lock = threading.Lock()
 
     def write(self, event: WorkerEvent) -> None:
         """Write an event; raises BrokenPipeError where nobody reads any more."""
         line = memoryview(write_event(event))
-        while line:
-            line = line[os.write(self._descriptor, line) :]
+        with self._lock:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
 
 
 class EventReporter:
@@ -54,9 +57,11 @@ class EventReporter:
         self._last, self._last_time = progress, now
         # JSON has no infinity and no NaN; a loss that is either ends the job as diverged anyway.
         losses = {name: loss for name, loss in progress.losses.items() if math.isfinite(loss)}
+        norm = progress.gradient_norm if math.isfinite(progress.gradient_norm) else 0.0
         self._events.write(
             ProgressEvent(
-                progress=dataclasses.replace(progress, losses=losses),
+                job_id=self._job_id,
+                progress=dataclasses.replace(progress, losses=losses, gradient_norm=norm),
                 memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024,
                 gpu_memory_bytes=_gpu_memory_bytes(),
             )
@@ -70,7 +75,11 @@ class EventReporter:
         except DetexError as error:
             _log.warning("preview of step %d not kept: %s", preview.step, error.message)
             return
-        self._events.write(PreviewEvent(step=preview.step, prompt=preview.prompt, key=key))
+        self._events.write(PreviewEvent(job_id=self._job_id, step=preview.step, prompt=preview.prompt, key=key))
+
+    def checkpoint(self, step: int, seconds: float) -> None:
+        """Report a checkpoint."""
+        self._events.write(CheckpointEvent(job_id=self._job_id, step=step, seconds=seconds))
 
 
 def _gpu_memory_bytes() -> int:

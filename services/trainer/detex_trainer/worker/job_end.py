@@ -1,0 +1,52 @@
+"""What a worker says of the end of a job."""
+
+from detex_core.artifact import Manifest
+from detex_core.errors import DetexError
+from detex_core.grpc_server import as_domain_error
+from detex_trainer.failures import NoRoomError, TrainingStopped
+from detex_trainer.worker.events import FailedEvent, FinalEvent, ReturnedEvent, StoppedEvent, SucceededEvent
+
+_OUT_OF_MEMORY = "The memory did not suffice; submit the job again with a smaller batch_size or resolution."
+
+
+def end_of_job(job_id: str, outcome: Manifest | Exception, *, is_shared: bool) -> FinalEvent:
+    """The event that ends a job.
+
+    Args:
+        job_id: Id of the job.
+        outcome: What it has published, or what kept it from that.
+        is_shared: Whether it was trained together with others, which have taken their part of the memory.
+    """
+    match outcome:
+        case Manifest():
+            return SucceededEvent(job_id=job_id, concept_version=outcome.version)
+        case TrainingStopped():
+            return StoppedEvent(job_id=job_id)
+        case NoRoomError():
+            return ReturnedEvent(job_id=job_id)
+        case DetexError():
+            return _failed(job_id, outcome)
+        case _ if _is_out_of_memory(outcome):
+            return FailedEvent(job_id=job_id, reason="OUT_OF_MEMORY", message=_OUT_OF_MEMORY, is_shared=is_shared)
+        case _:
+            return _failed(job_id, as_domain_error(outcome))
+
+
+def end_of_pack(job_id: str, error: Exception, *, is_shared: bool) -> FinalEvent:
+    """The event that ends a job because what trained all of its worker has failed; arguments as of `end_of_job`."""
+    event = end_of_job(job_id, error, is_shared=is_shared)
+    if isinstance(event, FailedEvent) and not isinstance(error, DetexError):
+        return event.model_copy(update={"is_shared": is_shared})
+    return event
+
+
+def _failed(job_id: str, error: DetexError) -> FailedEvent:
+    return FailedEvent(
+        job_id=job_id, reason=error.reason, message=error.message, retry_delay_seconds=error.retry_delay_seconds
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has a type of its own for GPUs and a plain RuntimeError for main memory.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
