@@ -1,6 +1,7 @@
 """Packed layers compute what plain ones do, and follow their parameters."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_diffusion.conditioning import KeyValueBatch, key_values
 from detex_diffusion.latents import decode_latents
 from detex_diffusion.unet import KeyValueUNet
+from detex_generator.packed_attention import PackedAttention, pack_attention
 from detex_generator.packed_layers import PackedConvolution, PackedLinear, pack, pack_base_model
 
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @settings(deadline=None, max_examples=40)
@@ -91,6 +93,7 @@ def test_a_packed_base_model_predicts_and_decodes_alike(base_model: BaseModel) -
     pack_base_model(packed)
     assert any(isinstance(module, PackedLinear) for module in packed.unet.modules())
     assert any(isinstance(module, PackedConvolution) for module in packed.vae.modules())
+    assert any(isinstance(module, PackedAttention) for module in packed.unet.modules())
     torch.manual_seed(0)
     latents = torch.randn(3, *base_model.latent_shape())
     hidden = torch.randn(7, base_model.embedding_width)
@@ -103,3 +106,19 @@ def test_a_packed_base_model_predicts_and_decodes_alike(base_model: BaseModel) -
             outcomes.append((predicted, decode_latents(model.vae, latents[:1])))
     for plain, other in zip(*outcomes, strict=True):
         torch.testing.assert_close(other, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_packed_attention_stays_diffusers_own_without_keys_and_values(base_model: BaseModel) -> None:
+    packed = load_base_model(BaseModelSettings(name="packed", source=str(base_model.folder)))
+    torch.manual_seed(0)
+    latents, text = torch.randn(2, *base_model.latent_shape()), torch.randn(2, 5, base_model.embedding_width)
+    asked = {"encoder_hidden_states": text, "return_dict": False}
+    with torch.inference_mode():
+        expected = packed.unet(latents, 500, **asked)[0]
+        assert pack_attention(packed.unet) > 0
+        assert pack_attention(packed.unet) == 0
+        untouched = packed.unet(latents, 500, **asked)[0]
+        KeyValueUNet(packed.unet)
+        processed = packed.unet(latents, 500, **asked)[0]
+    assert torch.equal(untouched, expected)
+    torch.testing.assert_close(processed, expected, **TOLERANCE)

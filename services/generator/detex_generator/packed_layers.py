@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detex_diffusion.base_model import BaseModel
+from detex_generator.packed_attention import pack_attention
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ class PackedLinear(nn.Linear):
             packed = self.packed_weight.keep(
                 self.weight, torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
             )
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(input.contiguous(), packed, self.bias, "none", [], "")
+        output: Tensor = torch.ops.mkldnn._linear_pointwise.default(
+            input.contiguous(), packed, self.bias, "none", [], ""
+        )
         return output
 
 
@@ -75,7 +78,7 @@ class PackedConvolution(nn.Conv2d):
                 torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *geometry, list(input.shape)),
             )
         channels_last = input.contiguous(memory_format=torch.channels_last)
-        output: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        output: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
             channels_last, packed, self.bias, *geometry, "none", [], ""
         )
         return output
@@ -106,5 +109,6 @@ def pack_base_model(base_model: BaseModel) -> None:
     if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         _logger.info("oneDNN is not at hand; weights of base model %s stay as they are", base_model.name)
         return
+    pack_attention(base_model.unet)
     layers = sum(pack(module) for module in (base_model.text_encoder, base_model.unet, base_model.vae))
     _logger.info("%d layers of base model %s use packed weights", layers, base_model.name)

@@ -16,6 +16,7 @@ from detex_diffusion.latents import decode_latents, to_images
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.events import FinishedImage, Preview
 from detex_generator.engine.failures import drawing_error, is_out_of_memory
+from detex_generator.engine.row_lanes import use_cores
 from detex_generator.metrics import GeneratorMetrics
 from detex_generator.provenance import (
     ConceptProvenance,
@@ -31,15 +32,16 @@ _logger = logging.getLogger(__name__)
 class Decoding:
     """Threads that decode images one at a time, so that a picture does not depend on what is decoded beside it."""
 
-    def __init__(self, threads: int, metrics: GeneratorMetrics, on_done: Callable[[], None]) -> None:
+    def __init__(self, threads: int, cores: int, metrics: GeneratorMetrics, on_done: Callable[[], None]) -> None:
         """Begin.
 
         Args:
             threads: How many.
+            cores: Cores of a CPU that each uses.
             metrics: Hears of images, previews and seconds.
             on_done: Called after each finished image, successful or not.
         """
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
+        self._pool = ThreadPoolExecutor(threads, "decoding", initializer=use_cores, initargs=(cores,))
         self._metrics = metrics
         self._on_done = on_done
         self._previewing: set[ImageTask] = set()

@@ -6,7 +6,7 @@ Legend: N images, R rows of the UNet pass (one for each image and one more for e
 h and w latent height and width, K columns of a step table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -126,9 +126,28 @@ def denoising_step(
         text: Of R rows.
         solver_implementation: By what guidance and solvers are computed.
     """
+    return step_by(
+        lambda latents, timesteps: unet(latents, timesteps, text), unet.unet.dtype, inputs, solver_implementation
+    )
+
+
+def step_by(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    dtype: torch.dtype,
+    inputs: StepInputs,
+    solver_implementation: Implementation,
+) -> StepResults:
+    """The same with whatever predicts.
+
+    Args:
+        predict: From latents (R, C, h, w), channels last, and timesteps (R,) to a prediction (R, C, h, w).
+        dtype: Of the latents that it takes.
+        inputs: Of N images in R rows.
+        solver_implementation: By what guidance and solvers are computed.
+    """
     coefficients = inputs.coefficients[inputs.sources]
-    read = scale_input(coefficients, inputs.latents[inputs.sources]).to(unet.unet.dtype)
-    output = unet(read.contiguous(memory_format=torch.channels_last), coefficients[:, 0], text)
+    read = scale_input(coefficients, inputs.latents[inputs.sources]).to(dtype)
+    output = predict(read.contiguous(memory_format=torch.channels_last), coefficients[:, 0])
     following, clean = guided_solver_step(
         inputs.coefficients,
         inputs.latents,

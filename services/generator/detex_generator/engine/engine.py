@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
+
 from detex_core.errors import DetexError, UnavailableError
 from detex_core.grpc_server.status import as_domain_error
 from detex_generator.engine.acceleration import Acceleration
@@ -15,6 +17,7 @@ from detex_generator.engine.admission import Admission
 from detex_generator.engine.decoding import Decoding
 from detex_generator.engine.events import EventStream, Queued
 from detex_generator.engine.failures import EngineStoppedError, OutOfMemoryError, is_out_of_memory
+from detex_generator.engine.row_lanes import use_cores
 from detex_generator.engine.scheduler import Scheduler
 from detex_generator.engine.step_loop import StepLoop
 from detex_generator.generation_request import GenerationRequest
@@ -66,13 +69,16 @@ class Engine:
         )
         self._checking = ThreadPoolExecutor(settings.loading_threads, thread_name_prefix="checking")
         self._loading = ThreadPoolExecutor(settings.loading_threads, thread_name_prefix="loading")
-        self._encoding = ThreadPoolExecutor(settings.admission_threads, thread_name_prefix="encoding")
-        self._decoding = Decoding(settings.decoding_threads, metrics, self._scheduler.end_decoding)
+        cores = settings.denoising_threads or torch.get_num_threads()
+        self._encoding = ThreadPoolExecutor(
+            settings.admission_threads, "encoding", initializer=use_cores, initargs=(cores,)
+        )
+        self._decoding = Decoding(settings.decoding_threads, cores, metrics, self._scheduler.end_decoding)
         self._step_loop = StepLoop(
             self._scheduler,
             self._decoding,
             metrics,
-            threads=settings.denoising_threads,
+            cores=cores,
             acceleration=acceleration,
             on_room=self._encode_more,
             on_failure=self._fail,

@@ -143,6 +143,10 @@ class GraphedSteps:
             graph.holds = text
         return graph.replay().first(count)
 
+    def rest(self) -> None:
+        """Forget the texts; graphs stay for those to come."""
+        self._pooled = None
+
     def clear(self) -> None:
         """Forget all graphs and give their memory back."""
         self._graphs.clear()

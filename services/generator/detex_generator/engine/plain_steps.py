@@ -5,9 +5,10 @@ from typing import Protocol
 
 from detex_diffusion.conditioning import KeyValueBatch, PromptKeyValues
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.denoising_step import StepInputs, StepResults, denoising_step
+from detex_generator.engine.denoising_step import StepInputs, StepResults, denoising_step, step_by
+from detex_generator.engine.row_lanes import RowLanes
 from detex_generator.kernels.choice import KernelChoice
-from detex_generator.kernels.operation import Operation
+from detex_generator.kernels.operation import Implementation, Operation
 
 
 class Steps(Protocol):
@@ -21,8 +22,11 @@ class Steps(Protocol):
             prompts: Of R rows, in their order.
         """
 
+    def rest(self) -> None:
+        """Forget texts: no image of them is left."""
+
     def clear(self) -> None:
-        """Give back what is kept for further steps."""
+        """Give back all that is kept for further steps."""
 
 
 class PlainSteps:
@@ -41,9 +45,44 @@ class PlainSteps:
         implementation = self._choice.take(Operation.GUIDED_SOLVER_STEP)
         return denoising_step(self._unet, inputs, self._stacked[1], implementation)
 
-    def clear(self) -> None:
+    def rest(self) -> None:
         """Forget the texts."""
         self._stacked = None
+
+    def clear(self) -> None:
+        """Forget the texts, which is all that is kept."""
+        self.rest()
+
+
+class LaneSteps:
+    """Steps on a CPU, whose cores share the rows."""
+
+    def __init__(self, unet: KeyValueUNet, lanes: RowLanes) -> None:
+        """Nothing is stacked yet."""
+        self._unet = unet
+        self._dtype = unet.unet.dtype  # diffusers looks through all parameters for it at each question
+        self._lanes = lanes
+        self._stacked: tuple[list[PromptKeyValues], list[KeyValueBatch]] | None = None
+
+    def __call__(self, inputs: StepInputs, prompts: Sequence[PromptKeyValues]) -> StepResults:
+        """One step of N images; as `Steps`."""
+        if self._stacked is None or not same_prompts(self._stacked[0], prompts):
+            self._stacked = (list(prompts), self._lanes.stack(prompts))
+        texts = self._stacked[1]
+        return step_by(
+            lambda latents, timesteps: self._lanes.predict(self._unet, latents, timesteps, texts),
+            self._dtype,
+            inputs,
+            Implementation.TORCH,
+        )
+
+    def rest(self) -> None:
+        """Forget the texts."""
+        self._stacked = None
+
+    def clear(self) -> None:
+        """Forget the texts, which is all that is kept."""
+        self.rest()
 
 
 def same_prompts(one: Sequence[PromptKeyValues], other: Sequence[PromptKeyValues]) -> bool:

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from detex_core.errors import DetexError
 from detex_diffusion.base_model import BaseModel
-from detex_diffusion.conditioning import KeyValueBatch, PromptKeyValues
+from detex_diffusion.conditioning import PromptKeyValues
 from detex_diffusion.latents import initial_noise
-from detex_diffusion.solver import guide, scale_input, solver_step
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.active_request import ImageTask
@@ -24,7 +23,8 @@ from detex_generator.engine.denoising_step import StepInputs
 from detex_generator.engine.failures import NonFiniteLatentsError, drawing_error
 from detex_generator.engine.pace import Size
 from detex_generator.engine.photo_editing import PhotoHold
-from detex_generator.engine.plain_steps import Steps
+from detex_generator.engine.plain_steps import LaneSteps, Steps
+from detex_generator.engine.row_lanes import RowLanes
 from detex_generator.unet_cache import ConceptUNet
 
 _logger = logging.getLogger(__name__)
@@ -99,18 +99,23 @@ class SlotBatch:
         base_model: BaseModel,
         height: int,
         width: int,
+        lanes: RowLanes,
         own_unet: ConceptUNet | None = None,
         acceleration: Acceleration | None = None,
     ) -> None:
-        """No image is in a slot yet; height and width are in pixels; `own_unet` stands in for the base model's."""
+        """No image is in a slot yet; height and width are in pixels; `own_unet` stands in for the base model's.
+
+        Passes are shared by `lanes` where there is no acceleration.
+        """
         self.size: Size = (base_model.name, height, width)
         self._base_model = base_model
         unet = base_model.unet if own_unet is None else own_unet.unet
-        self._steps = None if acceleration is None else acceleration.steps(unet, keep=own_unet is None)
-        self._unet = KeyValueUNet(unet)
+        if acceleration is None:
+            self._steps: Steps = LaneSteps(KeyValueUNet(unet), lanes)
+        else:
+            self._steps = acceleration.steps(unet, keep=own_unet is None)
         self._shape = base_model.latent_shape(height, width)  # (C, h, w)
         self._slots: list[_Slot] = []
-        self._stacked: tuple[tuple[_Slot, ...], KeyValueBatch] | None = None
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -148,9 +153,7 @@ class SlotBatch:
             results: list[_Step | DetexError] = list(self._evaluate(slots))
         except Exception:
             _logger.exception("A UNet pass over %d images failed; each is tried by itself", len(slots))
-            self._stacked = None
-            if self._steps is not None:
-                self._steps.clear()
+            self._steps.clear()
             results = [self._evaluate_alone(slot) for slot in slots]
         outcomes = [self._take(slot, result) for slot, result in zip(slots, results, strict=True)]
         self._slots = [
@@ -159,46 +162,18 @@ class SlotBatch:
             if outcome.error is None and outcome.latents is None
         ]
         if not self._slots:
-            self._stacked = None
+            self._steps.rest()
         return outcomes
 
     def _evaluate(self, slots: Sequence[_Slot]) -> list[_Step]:
         """One step of images; changes nothing."""
-        if self._steps is not None:
-            return self._evaluate_accelerated(self._steps, slots)
-        device = self._base_model.device
-        rows = torch.stack([slot.task.checked.step_table.rows[slot.step] for slot in slots]).to(device)  # (N, K)
-        latents = torch.stack([slot.latents for slot in slots])  # (N, C, h, w)
-        previous_clean = torch.stack([slot.previous_clean for slot in slots])
-        guided = [index for index, slot in enumerate(slots) if _guided(slot)]
-        scales = torch.tensor([slots[index].task.active.request.guidance_scale for index in guided], device=device)
-
-        read = scale_input(rows, latents).to(self._base_model.unet.dtype)
-        output = self._unet(
-            torch.cat([read, read[guided]]),  # (R, C, h, w)
-            torch.cat([rows[:, 0], rows[guided, 0]]),
-            self._key_values(slots),
-        ).float()
-        predicted = output[: len(slots)]
-        if guided:
-            predicted = predicted.index_copy(
-                0,
-                torch.tensor(guided, device=device),
-                guide(output[len(slots) :], predicted[guided], scales),
-            )
-        following, clean = solver_step(rows, latents, predicted, previous_clean)
-        finite = torch.isfinite(following).flatten(1).all(dim=1).tolist()
-        return [_Step(*result) for result in zip(following, clean, finite, strict=True)]
-
-    def _evaluate_accelerated(self, steps: Steps, slots: Sequence[_Slot]) -> list[_Step]:
-        """The same by kernels and graphs."""
         inputs = StepInputs.of(
             torch.stack([slot.task.checked.step_table.rows[slot.step] for slot in slots]),
             torch.stack([slot.latents for slot in slots]),
             torch.stack([slot.previous_clean for slot in slots]),
             [slot.task.active.request.guidance_scale if _guided(slot) else None for slot in slots],
         )
-        results = steps(inputs, _prompts(slots))
+        results = self._steps(inputs, _prompts(slots))
         finite = results.finite.tolist()
         return [_Step(*result) for result in zip(results.latents, results.clean, finite, strict=True)]
 
@@ -228,13 +203,6 @@ class SlotBatch:
             clean=slot.previous_clean.clone() if preview else None,
             start_time=slot.start_time,
         )
-
-    def _key_values(self, slots: Sequence[_Slot]) -> KeyValueBatch:
-        """Keys and values of R rows; stacked anew only when other images are in the slots."""
-        present = tuple(slots)
-        if self._stacked is None or self._stacked[0] != present:
-            self._stacked = (present, KeyValueBatch.stack(_prompts(slots)))
-        return self._stacked[1]
 
 
 def _prompts(slots: Sequence[_Slot]) -> list[PromptKeyValues]:

@@ -11,6 +11,7 @@ from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.decoding import Decoding
 from detex_generator.engine.events import Progress
 from detex_generator.engine.failures import HopelessDeadlineError, OutOfMemoryError
+from detex_generator.engine.row_lanes import RowLanes
 from detex_generator.engine.scheduler import Scheduler
 from detex_generator.engine.slot_batch import SlotBatch, StepOutcome, failed_image
 from detex_generator.metrics import GeneratorMetrics
@@ -33,7 +34,7 @@ class StepLoop:
         decoding: Decoding,
         metrics: GeneratorMetrics,
         *,
-        threads: int,
+        cores: int,
         acceleration: Acceleration | None,
         on_room: Callable[[], None],
         on_failure: Callable[[BaseException], None],
@@ -44,7 +45,7 @@ class StepLoop:
             scheduler: Who is next.
             decoding: Where finished latents go.
             metrics: Hears of passes.
-            threads: Cores of a pass on a CPU; 0 leaves it to torch.
+            cores: Cores of a pass on a CPU.
             acceleration: Kernels and graphs of a GPU; None on a CPU.
             on_room: Called when images have left the ready queue for slots.
             on_failure: Called with what ended the loop before it was told to end.
@@ -52,7 +53,7 @@ class StepLoop:
         self._scheduler = scheduler
         self._decoding = decoding
         self._metrics = metrics
-        self._threads = threads
+        self._lanes = RowLanes(cores)
         self._acceleration = acceleration
         self._on_room = on_room
         self._on_failure = on_failure
@@ -70,12 +71,12 @@ class StepLoop:
 
     def _run(self) -> None:
         try:
-            if self._threads:
-                torch.set_num_threads(self._threads)
             with torch.inference_mode():
                 self._loop()
         except BaseException as error:
             self._on_failure(error)
+        finally:
+            self._lanes.close()
 
     def _loop(self) -> None:
         while True:
@@ -112,7 +113,7 @@ class StepLoop:
         try:
             if bucket not in self._batches:
                 self._batches[bucket] = SlotBatch(
-                    task.checked.base_model, request.height, request.width, own_unet, self._acceleration
+                    task.checked.base_model, request.height, request.width, self._lanes, own_unet, self._acceleration
                 )
             self._batches[bucket].join(task)
         except Exception as error:
