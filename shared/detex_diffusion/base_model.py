@@ -1,4 +1,4 @@
-"""A base model: Stable Diffusion 1.x or 2.x from a folder in diffusers format, frozen.
+"""A base model: Stable Diffusion 1.x, 2.x or XL from a folder in diffusers format, frozen.
 
 Legend: B rows, T token positions, E text width, C latent channels, P width of image features.
 """
@@ -19,8 +19,11 @@ from detex_core.settings import BaseModelSettings, state_folder
 from detex_diffusion import model_parts as files
 from detex_diffusion.cross_attention import unsupported_attention
 from detex_diffusion.fingerprint import fingerprint
+from detex_diffusion.model_index import SUPPORTED, Architecture
 from detex_diffusion.model_source import model_folder
 from detex_diffusion.noise_schedule import NoiseSchedule
+from detex_diffusion.text_conditioning import TextConditioning, load_text_conditioning
+from detex_diffusion.unet import SIZE_CONDITIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,17 +32,17 @@ class BaseModel:
 
     Attributes:
         name: As in the settings.
-        fingerprint: SHA-256 (hex) over tokenizer, text encoder, UNet and noise schedule: all that a concept depends on.
+        fingerprint: SHA-256 (hex) over tokenizers, text encoders, UNet and noise schedule: all that a concept depends
+            on.
         folder: Where it was read from.
-        tokenizer: CLIPTokenizer; `model_max_length` is T.
-        text_encoder: CLIPTextModel.
+        text: Tokenizer and text encoders: what sets kinds of base models apart.
         image_encoder: CLIPVisionModelWithProjection, or None.
         image_processor: CLIPImageProcessorPil of the image encoder, or None.
         vae: AutoencoderKL.
         unet: UNet2DConditionModel.
         noise_schedule: The forward process.
         device: Of all parts.
-        dtype: Of all parts.
+        dtype: Of all parts, but for the VAE of Stable Diffusion XL, which overflows in float16 and is then float32.
         height: Height in pixels of the pictures it was made for.
         width: Width in pixels of the pictures it was made for.
     """
@@ -47,8 +50,7 @@ class BaseModel:
     name: str
     fingerprint: str
     folder: Path
-    tokenizer: Any
-    text_encoder: Any
+    text: TextConditioning
     image_encoder: Any | None
     image_processor: Any | None
     vae: Any
@@ -60,14 +62,24 @@ class BaseModel:
     width: int
 
     @property
+    def tokenizer(self) -> Any:
+        """CLIPTokenizer; `model_max_length` is T."""
+        return self.text.tokenizer
+
+    @property
+    def text_encoder(self) -> Any:
+        """The first text encoder, a CLIPTextModel; the only one but for Stable Diffusion XL."""
+        return self.text.encoders[0].model
+
+    @property
     def prompt_tokens(self) -> int:
         """T, start and end included."""
         return int(self.tokenizer.model_max_length)
 
     @property
     def embedding_width(self) -> int:
-        """E."""
-        return int(self.text_encoder.config.hidden_size)
+        """E, of all text encoders side by side."""
+        return self.text.width
 
     @property
     def pixels_per_latent(self) -> int:
@@ -86,8 +98,13 @@ class BaseModel:
 
     def modules(self) -> tuple[nn.Module, ...]:
         """All parts with weights."""
-        parts = (self.text_encoder, self.image_encoder, self.vae, self.unet)
+        parts = (*self.text.modules(), self.image_encoder, self.vae, self.unet)
         return tuple(part for part in parts if part is not None)
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all weights."""
+        return sum(p.numel() * p.element_size() for module in self.modules() for p in module.parameters())
 
     @torch.no_grad()
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
@@ -127,7 +144,7 @@ def load_base_model(
         allow_downloads: Whether sources `hub:` may be downloaded.
 
     Raises:
-        FailedPreconditionError: The source cannot be had here, is no Stable Diffusion 1.x or 2.x, or holds pickles.
+        FailedPreconditionError: The source cannot be had here, is of no supported kind, or holds pickles.
         NotFoundError: The object store or the hub has nothing there.
         DataLossError: A file is missing or damaged, or lacks tensors.
         UnavailableError: The object store or the hub does not answer.
@@ -139,21 +156,20 @@ def load_base_model(
         allow_downloads=allow_downloads,
     )
     folder = find(settings.source)
-    files.check_folder(folder)
+    index = files.check_folder(folder)
     place = torch.device(device)
-    tokenizer = files.load_tokenizer(folder)
-    text_encoder = files.load_text_encoder(folder, dtype)
+    text = load_text_conditioning(folder, index, dtype)
     unet = files.load_unet(folder, dtype)
-    vae = files.load_vae(folder, dtype)
+    vae = files.load_vae(folder, files.vae_dtype(folder, index, dtype))
     noise_schedule = files.load_noise_schedule(folder)
-    _check_fit(folder, tokenizer, text_encoder, unet, vae)
+    _check_fit(folder, text, unet, vae)
     encoder_folder = files.image_encoder_folder(folder)
     if encoder_folder is None and settings.image_encoder_source is not None:
         encoder_folder = find(settings.image_encoder_source)
     image_encoder = image_processor = None
     if encoder_folder is not None:
         image_encoder, image_processor = files.load_image_encoder(encoder_folder, folder, dtype)
-    for module in (text_encoder, unet, vae, image_encoder):
+    for module in (*text.modules(), unet, vae, image_encoder):
         if module is not None:
             module.to(device=place).eval().requires_grad_(False)
     sample_size = unet.config.sample_size
@@ -161,10 +177,9 @@ def load_base_model(
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     return BaseModel(
         name=settings.name,
-        fingerprint=fingerprint(folder, files.fingerprinted_files(folder)),
+        fingerprint=fingerprint(folder, files.fingerprinted_files(folder, index)),
         folder=folder,
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
+        text=text,
         image_encoder=image_encoder,
         image_processor=image_processor,
         vae=vae,
@@ -177,33 +192,44 @@ def load_base_model(
     )
 
 
-def _check_fit(folder: Path, tokenizer: Any, text_encoder: Any, unet: Any, vae: Any) -> None:
+def _check_fit(folder: Path, text: TextConditioning, unet: Any, vae: Any) -> None:
     """Raise FailedPreconditionError where the parts do not fit together or are of another kind."""
-    width, text_width = unet.config.cross_attention_dim, text_encoder.config.hidden_size
+    width = unet.config.cross_attention_dim
     problem = None
-    if width != text_width:
-        problem = f"the UNet reads text of width {width}, the text encoder writes {text_width}"
+    if width != text.width:
+        problem = f"the UNet reads text of width {width}, the text encoders write {text.width}"
     elif not unet.config.in_channels == unet.config.out_channels == vae.config.latent_channels:
         problem = (
             f"the UNet takes {unet.config.in_channels} and gives {unet.config.out_channels} channels, the VAE has "
             f"{vae.config.latent_channels}; inpainting and upscaling models are not supported"
         )
-    elif len(tokenizer) > text_encoder.config.vocab_size:
-        problem = f"the tokenizer has {len(tokenizer)} tokens, the text encoder {text_encoder.config.vocab_size}"
-    elif any(
-        getattr(unet.config, key, None) not in (None, False)
-        for key in (
-            "class_embed_type",
-            "addition_embed_type",
-            "encoder_hid_dim",
-            "time_cond_proj_dim",
-            "dual_cross_attention",
-        )
-    ):
-        problem = "its UNet takes further conditions; Stable Diffusion 1.x and 2.x are supported"
     else:
+        problem = _conditions_problem(text, unet)
         attention = unsupported_attention(unet)
-        if attention is not None:
+        if problem is None and attention is not None:
             problem = f"its UNet is of another kind: {attention}"
     if problem is not None:
         raise FailedPreconditionError(f"Base model in {folder.name!r}: {problem}.")
+
+
+_FURTHER_CONDITIONS = ("class_embed_type", "encoder_hid_dim", "time_cond_proj_dim", "dual_cross_attention")
+
+
+def _conditions_problem(text: TextConditioning, unet: Any) -> str | None:
+    """Why a UNet is not conditioned as its kind is, or None where it is."""
+    is_xl = text.architecture is Architecture.STABLE_DIFFUSION_XL
+    added = getattr(unet.config, "addition_embed_type", None)
+    if any(getattr(unet.config, key, None) not in (None, False) for key in _FURTHER_CONDITIONS) or (
+        added != ("text_time" if is_xl else None)
+    ):
+        return f"its UNet takes further conditions, or others than its text encoders give; accepted are {SUPPORTED}"
+    if not is_xl:
+        return None
+    expected = text.pooled_width + SIZE_CONDITIONS * int(unet.config.addition_time_embed_dim or 0)
+    taken = int(unet.add_embedding.linear_1.in_features)
+    if taken != expected:
+        return (
+            f"its UNet takes added conditions of width {taken}; the pooled text and {SIZE_CONDITIONS} numbers on the "
+            f"size have {expected} (refiners are not supported)"
+        )
+    return None

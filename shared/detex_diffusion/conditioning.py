@@ -3,7 +3,7 @@
 Once text is encoded, a concept touches the UNet only here: K = (W_k + dW_k) h and V = (W_v + dW_v) h. They are computed
 once per prompt and serve all denoising steps; the UNet that reads them knows no concept.
 
-Legend: B prompts (rows), T text positions, E text width, H heads, D head dim.
+Legend: B prompts (rows), T text positions, E text width, H heads, D head dim, P width of the pooled embedding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,10 +40,12 @@ class PromptKeyValues:
     Attributes:
         layers: By cross-attention layer, K and V, each (H, T, D) with the layer's own H and D.
         regional: What is read instead where subjects of the prompt have places in the picture; None where none has.
+        pooled_text: (P,), the pooled text embedding where the UNet takes one.
     """
 
     layers: Mapping[str, tuple[Tensor, Tensor]]
     regional: RegionalKeyValues | None = None
+    pooled_text: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -52,9 +54,11 @@ class PromptKeyValues:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all keys and values."""
-        regional = 0 if self.regional is None else self.regional.size_bytes
-        return regional + sum(t.numel() * t.element_size() for pair in self.layers.values() for t in pair)
+        """Bytes of all keys and values, and of the pooled embedding."""
+        others = 0 if self.regional is None else self.regional.size_bytes
+        if self.pooled_text is not None:
+            others += self.pooled_text.numel() * self.pooled_text.element_size()
+        return others + sum(t.numel() * t.element_size() for pair in self.layers.values() for t in pair)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "PromptKeyValues":
         """The same on another device or of another type."""
@@ -64,6 +68,7 @@ class PromptKeyValues:
                 for name, (k, v) in self.layers.items()
             },
             None if self.regional is None else self.regional.to(device, dtype),
+            None if self.pooled_text is None else self.pooled_text.to(device=device, dtype=dtype),
         )
 
 
@@ -75,11 +80,13 @@ class KeyValueBatch:
         layers: By cross-attention layer, K and V, each (B, H, T, D).
         mask: (B, T) bool, False where a shorter prompt is filled up; None where all prompts have T tokens.
         regional: What those rows read that have regions, in place of `layers`; None where no row has any.
+        pooled_text: (B, P), the rows' pooled text embeddings where the UNet takes them.
     """
 
     layers: Mapping[str, tuple[Tensor, Tensor]]
     mask: Tensor | None = None
     regional: RegionalRows | None = None
+    pooled_text: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -100,11 +107,12 @@ class KeyValueBatch:
             )
         placed = {row: prompt.regional for row, prompt in enumerate(prompts) if prompt.regional is not None}
         regional = RegionalRows.stack(list(placed), list(placed.values())) if placed else None
+        pooled_text = stacked_pooled_text(prompts)
         if min(lengths) == longest:
-            return cls(layers, regional=regional)
+            return cls(layers, regional=regional, pooled_text=pooled_text)
         device = next(iter(layers.values()))[0].device
         mask = torch.arange(longest, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
-        return cls(layers, mask, regional)
+        return cls(layers, mask, regional, pooled_text)
 
     def attend(self, layer: str, query: Tensor) -> Tensor:
         """What a cross-attention layer reads: (B, H, N, D) for queries (B, H, N, D) of N image positions."""
@@ -116,16 +124,46 @@ class KeyValueBatch:
     def row(self, index: int) -> PromptKeyValues:
         """Keys and values of one row, without what was filled up, and without regions."""
         length = None if self.mask is None else int(self.mask[index].sum().item())
-        return PromptKeyValues({n: (k[index, :, :length], v[index, :, :length]) for n, (k, v) in self.layers.items()})
+        return PromptKeyValues(
+            {n: (k[index, :, :length], v[index, :, :length]) for n, (k, v) in self.layers.items()},
+            pooled_text=None if self.pooled_text is None else self.pooled_text[index],
+        )
+
+    def select(self, places: Sequence[int]) -> "KeyValueBatch":
+        """A row for each place, as the row there; for batches without regions."""
+        if list(places) == list(range(self.rows)):
+            return self
+        index = torch.tensor(places, device=next(iter(self.layers.values()))[0].device)
+        return KeyValueBatch(
+            {name: (k.index_select(0, index), v.index_select(0, index)) for name, (k, v) in self.layers.items()},
+            None if self.mask is None else self.mask.index_select(0, index),
+            pooled_text=None if self.pooled_text is None else self.pooled_text.index_select(0, index),
+        )
 
 
-def project(unet: UNet2DConditionModel, hidden: Tensor, owned: Sequence[OwnedTokens] = ()) -> KeyValueBatch:
+def stacked_pooled_text(prompts: Sequence[PromptKeyValues]) -> Tensor | None:
+    """Pooled embeddings (B, P) of prompts; None where they have none. Either all of them have one or none has."""
+    found = [prompt.pooled_text for prompt in prompts if prompt.pooled_text is not None]
+    if not found:
+        return None
+    if len(found) < len(prompts):
+        raise ValueError("prompts with a pooled embedding share no batch with prompts without")
+    return torch.stack(found)
+
+
+def project(
+    unet: UNet2DConditionModel,
+    hidden: Tensor,
+    owned: Sequence[OwnedTokens] = (),
+    pooled_text: Tensor | None = None,
+) -> KeyValueBatch:
     """Keys and values of a batch of prompts; differentiable in the hidden states and the deltas.
 
     Args:
         unet: Whose projections.
         hidden: (B, T, E), from `text.encode`.
         owned: Which tokens go through which deltas; a token in several entries gets the sum of their deltas.
+        pooled_text: (B, P), carried along; None where the UNet takes none.
     """
     rows, length, width = hidden.shape
     flat = hidden.reshape(rows * length, width)
@@ -156,11 +194,15 @@ def project(unet: UNet2DConditionModel, hidden: Tensor, owned: Sequence[OwnedTok
                 output = output.index_add(0, torch.cat(places), torch.cat(added))
             pair.append(output.view(rows, length, heads, -1).transpose(1, 2))  # (B, H, T, D)
         layers[name] = (pair[0], pair[1])
-    return KeyValueBatch(layers)
+    return KeyValueBatch(layers, pooled_text=pooled_text)
 
 
 def key_values(
-    unet: UNet2DConditionModel, hidden: Tensor, owners: Tensor, concepts: Sequence[KeyValueSource]
+    unet: UNet2DConditionModel,
+    hidden: Tensor,
+    owners: Tensor,
+    concepts: Sequence[KeyValueSource],
+    pooled_text: Tensor | None = None,
 ) -> PromptKeyValues:
     """Keys and values of one prompt.
 
@@ -176,6 +218,7 @@ def key_values(
         hidden: (T, E), from `text.encode`.
         owners: (T,) int64, index in `concepts` or -1, from `TokenizedPrompt.owners`.
         concepts: In the order of `TokenizedPrompt.concepts`, on the device and of the type of the UNet.
+        pooled_text: (P,), carried along; None where the UNet takes none.
     """
     owners = owners.cpu()
     owned = []
@@ -184,7 +227,9 @@ def key_values(
         owned.append(OwnedTokens(tokens.unsqueeze(0), concept.key_value))
     batch = project(unet, hidden.unsqueeze(0), owned)
     # Contiguous per head, as a row of a stacked batch is.
-    return PromptKeyValues({name: (k[0].contiguous(), v[0].contiguous()) for name, (k, v) in batch.layers.items()})
+    return PromptKeyValues(
+        {name: (k[0].contiguous(), v[0].contiguous()) for name, (k, v) in batch.layers.items()}, pooled_text=pooled_text
+    )
 
 
 def owned_tokens(owners: Tensor, index: int, concept: KeyValueSource, concepts: int) -> Tensor:

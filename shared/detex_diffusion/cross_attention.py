@@ -52,6 +52,10 @@ class AttendedText(Protocol):
     def rows(self) -> int:
         """B."""
 
+    @property
+    def pooled_text(self) -> Tensor | None:
+        """(B, P), what the UNet adds to the embedding of the timestep; None where it takes none."""
+
     def attend(self, layer: str, query: Tensor) -> Tensor:
         """What the layer of a name reads for queries (B, H, N, D): (B, H, N, D)."""
 

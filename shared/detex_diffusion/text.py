@@ -1,20 +1,20 @@
 """Prompts as tokens and as hidden states, with the words of concepts at their positions.
 
 Legend: B prompts, T token positions (the length the text encoder reads), W words of concepts in one prompt, E width of
-word embeddings.
+word embeddings, of all text encoders side by side.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers.masking_utils import create_causal_mask
 
 from detex_core.errors import InvalidInputError, invalid_input
 from detex_core.prompt import AttributeWord, Prompt, SubjectWord, Text
 from detex_diffusion.concept import Concept, ConceptWords, Word
+from detex_diffusion.text_conditioning import EncodedText, TextConditioning
 
 if TYPE_CHECKING:
     from detex_diffusion.base_model import BaseModel
@@ -47,6 +47,7 @@ class TokenizedPrompt:
         length: Tokens before padding, start and end included.
         parts: (T,) int64, index of the part of the prompt that a token comes from, or -1 for start, end and padding.
             The noun of a word of a concept counts to the word's part.
+        is_zeroed: Whether the UNet reads zeros in its place, see `tokenize_negative`.
     """
 
     ids: Tensor
@@ -57,6 +58,7 @@ class TokenizedPrompt:
     concepts: tuple[str, ...]
     length: int
     parts: Tensor
+    is_zeroed: bool = False
 
     def positions(self, concept: str, attribute: str | None = None, *, with_noun: bool = False) -> Tensor:
         """Positions (M,) int64 of a concept's words.
@@ -153,6 +155,18 @@ def tokenize(
     )
 
 
+def tokenize_negative(
+    prompt: Prompt, concepts: Mapping[str, ConceptWords], text: TextConditioning, *, field: str = "negative_prompt"
+) -> TokenizedPrompt:
+    """Turn a negative prompt into tokens, as `tokenize`; an empty one is that of unconditional rows.
+
+    Stable Diffusion XL was trained with zeros in place of the text of unconditional rows, where its index says so.
+    """
+    tokenized = tokenize(prompt, concepts, text.tokenizer, field=field)
+    is_empty = tokenized.length == 2
+    return replace(tokenized, is_zeroed=True) if is_empty and text.zeros_when_unconditional else tokenized
+
+
 def word_embeddings(tokenized: TokenizedPrompt, concepts: Mapping[str, Concept]) -> Tensor | None:
     """Embeddings (W, E) of the words of a prompt, in the order of `tokenized.words`; None where there are none."""
     if not tokenized.words:
@@ -165,25 +179,30 @@ def encode(
     tokenized: Sequence[TokenizedPrompt],
     embeddings: Sequence[Tensor | None] | None = None,
 ) -> Tensor:
-    """Hidden states of prompts, as StableDiffusionPipeline computes them, with the words of concepts in place.
+    """Hidden states (B, T, E) of prompts: those of `encode_text`."""
+    return encode_text(base_model, tokenized, embeddings).hidden
 
-    Differentiable in the embeddings. Without words the result is bit for bit that of the text encoder itself. Prompts
-    that are to come out the same bit for bit in any company are encoded one at a time.
+
+def encode_text(
+    base_model: "BaseModel",
+    tokenized: Sequence[TokenizedPrompt],
+    embeddings: Sequence[Tensor | None] | None = None,
+) -> EncodedText:
+    """What the UNet reads of prompts, as diffusers' pipelines compute it, with the words of concepts in place.
+
+    Differentiable in the embeddings. Without words the result is bit for bit that of the text encoders themselves.
+    Prompts that are to come out the same bit for bit in any company are encoded one at a time.
 
     Args:
-        base_model: Whose text encoder.
+        base_model: Whose text encoders.
         tokenized: B prompts.
         embeddings: For each prompt its word embeddings (W, E) in the order of its `words`, or None where it has none.
 
     Returns:
-        (B, T, E) after the final layer norm, of the text encoder's type and on its device.
+        Of the text encoders' type and on their device: after the final layer norm for Stable Diffusion 1.x and 2.x,
+        before the last layer and with a pooled embedding for XL.
     """
-    encoder = base_model.text_encoder
-    # Some releases of transformers keep the transformer one level down.
-    transformer = getattr(encoder, "text_model", encoder)
-    device = base_model.device
-    ids = torch.stack([prompt.ids for prompt in tokenized]).to(device)
-    inputs = transformer.embeddings.token_embedding(ids)
+    device, dtype = base_model.device, base_model.dtype
     given = list(embeddings) if embeddings is not None else [None] * len(tokenized)
     blocks, rows, offset = [], [], 0
     for prompt, block in zip(tokenized, given, strict=True):
@@ -193,19 +212,21 @@ def encode(
         rows.append(torch.where(prompt.word_rows >= 0, prompt.word_rows + offset, -1))
         offset += width
         if block is not None:
-            blocks.append(block.to(device=device, dtype=inputs.dtype))
-    if blocks:
-        row = torch.stack(rows).to(device)
-        inputs = torch.where((row >= 0).unsqueeze(-1), torch.cat(blocks)[row.clamp(min=0)], inputs)
-    hidden = transformer.embeddings(inputs_embeds=inputs)
-    mask = None
-    if getattr(encoder.config, "use_attention_mask", False):
-        mask = torch.stack([prompt.attention_mask for prompt in tokenized]).to(device)
-    mask = create_causal_mask(
-        config=transformer.config, inputs_embeds=hidden, attention_mask=mask, past_key_values=None
+            blocks.append(block.to(device=device, dtype=dtype))
+    encoded = base_model.text.encode(
+        torch.stack([prompt.ids for prompt in tokenized]).to(device),
+        torch.stack([prompt.attention_mask for prompt in tokenized]).to(device),
+        torch.stack(rows).to(device),
+        torch.cat(blocks) if blocks else None,
+        torch.tensor([prompt.length - 1 for prompt in tokenized], device=device),
     )
-    hidden = transformer.encoder(inputs_embeds=hidden, attention_mask=mask, is_causal=True).last_hidden_state
-    return transformer.final_layer_norm(hidden)  # type: ignore[no-any-return]
+    zeroed = [index for index, prompt in enumerate(tokenized) if prompt.is_zeroed]
+    if not zeroed:
+        return encoded
+    kept = torch.ones(len(tokenized), 1, dtype=encoded.hidden.dtype)
+    kept[zeroed] = 0
+    kept = kept.to(device)
+    return EncodedText(encoded.hidden * kept.unsqueeze(-1), None if encoded.pooled is None else encoded.pooled * kept)
 
 
 def _plain_tokens(tokenizer: Any, text: str) -> list[int]:

@@ -4,7 +4,9 @@ Legend: B rows, C latent channels, h and w latent height and width, T text posit
 """
 
 from collections.abc import Collection
+from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
@@ -18,6 +20,9 @@ from detex_diffusion.cross_attention import (
     install_processors,
 )
 
+SIZE_CONDITIONS = 6
+"""Numbers on the size that Stable Diffusion XL's UNet takes of each row."""
+
 
 class KeyValueUNet:
     """Runs a diffusers UNet on keys and values.
@@ -28,10 +33,17 @@ class KeyValueUNet:
     usable as a plain diffusers UNet.
     """
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        """Wrap a UNet of Stable Diffusion 1.x or 2.x."""
+    def __init__(self, unet: UNet2DConditionModel, pixels_per_latent: int = 8) -> None:
+        """Wrap a UNet of Stable Diffusion 1.x, 2.x or XL.
+
+        Args:
+            unet: Which.
+            pixels_per_latent: The VAE's; XL's UNet is told the size of pictures in pixels.
+        """
         install_processors(unet)
         self.unet = unet
+        self._pixels_per_latent = pixels_per_latent
+        self._takes_added_conditions = unet.config.addition_embed_type == "text_time"
 
     def __call__(self, latents: Tensor, timesteps: Tensor, key_values: AttendedText) -> Tensor:
         """What the UNet predicts.
@@ -86,7 +98,22 @@ class KeyValueUNet:
             latents,
             timesteps,
             encoder_hidden_states=None,
+            added_cond_kwargs=self._added_conditions(latents, key_values) if self._takes_added_conditions else None,
             cross_attention_kwargs={KEY_VALUES: key_values, RECORDER: recorder},
             return_dict=False,
         )[0]
         return prediction
+
+    def _added_conditions(self, latents: Tensor, key_values: AttendedText) -> dict[str, Any]:
+        """What Stable Diffusion XL adds to the embedding of the timestep: pooled text, and the size of the picture.
+
+        The size stands for the original size and the target size, with a crop from the corner: a picture as it is.
+        """
+        if key_values.pooled_text is None:
+            raise ValueError("the UNet takes a pooled text embedding, and the rows have none")
+        height, width = (side * self._pixels_per_latent for side in latents.shape[-2:])
+        # Made of fills, which a CUDA graph can capture; copies from the host it cannot.
+        sizes = torch.zeros(latents.shape[0], SIZE_CONDITIONS, device=latents.device)
+        sizes[:, 0::4] = height
+        sizes[:, 1::4] = width
+        return {"text_embeds": key_values.pooled_text, "time_ids": sizes}

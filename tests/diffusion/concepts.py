@@ -1,11 +1,16 @@
 """Random concepts of some weight, for tests."""
 
+import hashlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import torch
 
+from detex_core.artifact import Attribute, Manifest
+from detex_core.artifact.manifest import concept_version
 from detex_diffusion.base_model import BaseModel
-from detex_diffusion.concept import Concept, Scope
+from detex_diffusion.concept import Concept, Scope, key_value_form
 from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.key_value_delta import FullDelta, LayerDelta
 
@@ -38,3 +43,29 @@ def random_concept(
         },
         scope=scope,
     )
+
+
+def manifest_of(base_model: BaseModel, concept: Concept, data: bytes, **changes: Any) -> Manifest:
+    sha256 = hashlib.sha256(data).hexdigest()
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    values: dict[str, Any] = {
+        "name": "my-mug",
+        "version": concept_version(moment, sha256),
+        "tenant": "test",
+        "method": "detex",
+        "base_model": base_model.name,
+        "base_model_fingerprint": base_model.fingerprint,
+        "class_word": concept.class_word,
+        "subject_tokens": concept.subject_tokens,
+        "embedding_width": base_model.embedding_width,
+        "attributes": tuple(Attribute(name=n, count=c) for n, c in concept.attribute_counts.items()),
+        "key_value": key_value_form(concept),
+        "dtype": "float16",
+        "files": {"concept.safetensors": {"size_bytes": len(data), "sha256": sha256}},
+        "training_set_digest": "0" * 64,
+        "hyperparameters": {},
+        "metrics": {},
+        "trainer_version": "test",
+        "create_time": moment,
+    }
+    return Manifest.model_validate({**values, **changes})

@@ -1,47 +1,15 @@
-import hashlib
-from datetime import UTC, datetime
-from typing import Any
-
 import pytest
 import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detex_core.artifact import Attribute, Manifest
-from detex_core.artifact.manifest import concept_version
 from detex_core.errors import DataLossError, FailedPreconditionError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, Word, compress, key_value_form
 from detex_diffusion.concept_file import load_concept, save_concept
 from detex_diffusion.key_value_delta import FullDelta, LayerDelta, LowRankDelta
-from tests.diffusion.concepts import random_concept
-
-
-def manifest_of(base_model: BaseModel, concept: Concept, data: bytes, **changes: Any) -> Manifest:
-    sha256 = hashlib.sha256(data).hexdigest()
-    moment = datetime(2026, 1, 2, tzinfo=UTC)
-    values: dict[str, Any] = {
-        "name": "my-mug",
-        "version": concept_version(moment, sha256),
-        "tenant": "test",
-        "method": "detex",
-        "base_model": base_model.name,
-        "base_model_fingerprint": base_model.fingerprint,
-        "class_word": concept.class_word,
-        "subject_tokens": concept.subject_tokens,
-        "embedding_width": base_model.embedding_width,
-        "attributes": tuple(Attribute(name=n, count=c) for n, c in concept.attribute_counts.items()),
-        "key_value": key_value_form(concept),
-        "dtype": "float16",
-        "files": {"concept.safetensors": {"size_bytes": len(data), "sha256": sha256}},
-        "training_set_digest": "0" * 64,
-        "hyperparameters": {},
-        "metrics": {},
-        "trainer_version": "test",
-        "create_time": moment,
-    }
-    return Manifest.model_validate({**values, **changes})
+from tests.diffusion.concepts import manifest_of, random_concept
 
 
 def assert_same(a: Concept, b: Concept) -> None:

@@ -35,6 +35,6 @@ def test_they_agree_with_steps_on_a_pool(base_model: BaseModel) -> None:
 
 def test_they_are_taken_where_no_kernel_reads_a_pool(base_model: BaseModel) -> None:
     acceleration = Acceleration(KernelChoice("torch", CPU, torch.float32), CPU, cuda_graphs=True)
-    steps = acceleration.steps(base_model.unet, keep=True)
+    steps = acceleration.steps(KeyValueUNet(base_model.unet), keep=True)
     assert isinstance(steps, PlainSteps)
-    assert acceleration.steps(base_model.unet, keep=True) is steps
+    assert acceleration.steps(KeyValueUNet(base_model.unet), keep=True) is steps

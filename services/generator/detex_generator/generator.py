@@ -13,6 +13,7 @@ from detex_core.grpc_server.service import Service
 from detex_core.metrics import new_registry
 from detex_core.object_store import open_object_store
 from detex_diffusion.base_model import BaseModel
+from detex_diffusion.unet import KeyValueUNet
 from detex_generator.base_models import BaseModels, device_and_dtype
 from detex_generator.concept_cache import ConceptCache
 from detex_generator.engine import Admission, Engine
@@ -94,7 +95,7 @@ class Generator:
 
     def _prepare(self, base_model: BaseModel) -> None:
         if self._acceleration is not None:
-            self._acceleration.steps(base_model.unet, keep=True)
+            self._acceleration.steps(KeyValueUNet(base_model.unet, base_model.pixels_per_latent), keep=True)
 
     def _chosen_acceleration(self, metrics: GeneratorMetrics) -> Acceleration | None:
         """Kernels and graphs where any are to be used; says what computes each operation."""

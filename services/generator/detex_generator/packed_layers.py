@@ -110,5 +110,5 @@ def pack_base_model(base_model: BaseModel) -> None:
         _logger.info("oneDNN is not at hand; weights of base model %s stay as they are", base_model.name)
         return
     pack_attention(base_model.unet)
-    layers = sum(pack(module) for module in (base_model.text_encoder, base_model.unet, base_model.vae))
+    layers = sum(pack(module) for module in (*base_model.text.modules(), base_model.unet, base_model.vae))
     _logger.info("%d layers of base model %s use packed weights", layers, base_model.name)

@@ -21,6 +21,7 @@ class PromptKey:
         words: Which word of which concept stands where.
         owners: Which concept each token belongs to.
         concepts: SHA-256 of the manifests of the prompt's concepts, in their order.
+        is_zeroed: Whether the UNet reads zeros in its place.
         unet: Key of the `ConceptUNet` whose projections they come from; empty for the base model's own UNet.
     """
 
@@ -29,6 +30,7 @@ class PromptKey:
     words: tuple[object, ...]
     owners: tuple[int, ...]
     concepts: tuple[str, ...]
+    is_zeroed: bool
     unet: str = ""
 
     @classmethod
@@ -42,6 +44,7 @@ class PromptKey:
             words=(prompt.words, tuple(prompt.word_rows.tolist())),
             owners=tuple(prompt.owners.tolist()),
             concepts=tuple(found.sha256 for found in stored),
+            is_zeroed=prompt.is_zeroed,
             unet=unet,
         )
 

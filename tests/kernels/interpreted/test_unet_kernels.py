@@ -6,6 +6,7 @@ import torch
 
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.solver import Solver, step_table
+from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.denoising_step import StepInputs
 from detex_generator.kernels.choice import KernelChoice
@@ -27,7 +28,7 @@ def test_a_step_by_kernels_alone_gives_what_torch_gives(base_model: BaseModel) -
     for text in ("torch", "triton"):
         choice = KernelChoice(text, cpu, torch.float32)
         unet = copy.deepcopy(base_model.unet)
-        steps = Acceleration(choice, cpu, cuda_graphs=False).steps(unet, keep=True)
+        steps = Acceleration(choice, cpu, cuda_graphs=False).steps(KeyValueUNet(unet), keep=True)
         assert set(unet.state_dict()) == names
         with torch.inference_mode():
             results[text] = steps(inputs, [plain, joint, blended])

@@ -4,7 +4,6 @@ import logging
 import threading
 
 import torch
-from diffusers import UNet2DConditionModel
 
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.graphed_steps import CudaCapture, GraphedSteps, eager
@@ -36,7 +35,7 @@ class Acceleration:
         self._lock = threading.Lock()
         self._kept: dict[int, Steps] = {}
 
-    def steps(self, unet: UNet2DConditionModel, *, keep: bool) -> Steps:
+    def steps(self, unet: KeyValueUNet, *, keep: bool) -> Steps:
         """The steps of a UNet.
 
         Args:
@@ -44,13 +43,13 @@ class Acceleration:
             keep: Whether its graphs are kept for good, as those of base models are; otherwise as long as the answer is.
         """
         with self._lock:
-            found = self._kept.get(id(unet))
+            found = self._kept.get(id(unet.unet))
             if found is None:
-                install_kernels(unet, self._choice)
-                use_channels_last(unet)
-                found = self._new(KeyValueUNet(unet))
+                install_kernels(unet.unet, self._choice)
+                use_channels_last(unet.unet)
+                found = self._new(unet)
                 if keep:
-                    self._kept[id(unet)] = found
+                    self._kept[id(unet.unet)] = found
             return found
 
     def _new(self, unet: KeyValueUNet) -> Steps:

@@ -20,7 +20,7 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.conditioning import PromptKeyValues, key_values
 from detex_diffusion.solver import StepTable, step_table
-from detex_diffusion.text import TokenizedPrompt, encode, tokenize, word_embeddings
+from detex_diffusion.text import TokenizedPrompt, encode_text, tokenize, tokenize_negative, word_embeddings
 from detex_generator.base_models import BaseModels
 from detex_generator.concept_cache import ConceptCache, check_base_model
 from detex_generator.engine.photo_editing import PhotoEditing
@@ -111,7 +111,7 @@ class Admission:
         prompt = self._tokenize(request.parsed_prompt, stored, base_model, "prompt")
         negative_prompt = None
         if request.guided:
-            negative_prompt = self._tokenize(request.parsed_negative_prompt, stored, base_model, "negative_prompt")
+            negative_prompt = self._tokenize_negative(request.parsed_negative_prompt, stored, base_model)
         composition = editing = None
         if request.composition is not None:
             composition = check_composition(
@@ -201,10 +201,15 @@ class Admission:
     def _tokenize(
         self, prompt: Prompt, stored: Mapping[str, StoredManifest], base_model: BaseModel, field: str
     ) -> TokenizedPrompt:
-        words = {name: _ManifestWords(found.manifest) for name, found in stored.items()}
         # Tokenizers of this family change settings inside while they run, and refuse a second thread that does.
         with self._tokenizing:
-            return tokenize(prompt, words, base_model.tokenizer, field=field)
+            return tokenize(prompt, _words(stored), base_model.tokenizer, field=field)
+
+    def _tokenize_negative(
+        self, prompt: Prompt, stored: Mapping[str, StoredManifest], base_model: BaseModel
+    ) -> TokenizedPrompt:
+        with self._tokenizing:
+            return tokenize_negative(prompt, _words(stored), base_model.text)
 
     def _key_values(
         self, checked: CheckedRequest, prompt: TokenizedPrompt, own_unet: ConceptUNet | None
@@ -228,8 +233,14 @@ class Admission:
         concepts: dict[str, Concept] = {
             found.manifest.name: self._concepts.on_device(found, base_model) for found in stored
         }
-        hidden = encode(base_model, [prompt], [word_embeddings(prompt, concepts)])
-        return key_values(unet, hidden[0], prompt.owners, [concepts[name] for name in prompt.concepts])
+        text = encode_text(base_model, [prompt], [word_embeddings(prompt, concepts)])
+        return key_values(
+            unet,
+            text.hidden[0],
+            prompt.owners,
+            [concepts[name] for name in prompt.concepts],
+            None if text.pooled is None else text.pooled[0],
+        )
 
 
 class _ManifestWords:
@@ -239,6 +250,10 @@ class _ManifestWords:
         self.class_word = manifest.class_word
         self.subject_tokens = manifest.subject_tokens
         self.attribute_counts = {attribute.name: attribute.count for attribute in manifest.attributes}
+
+
+def _words(stored: Mapping[str, StoredManifest]) -> dict[str, _ManifestWords]:
+    return {name: _ManifestWords(found.manifest) for name, found in stored.items()}
 
 
 def _check_size(request: GenerationRequest, base_model: BaseModel) -> None:

@@ -193,4 +193,5 @@ def _cloned(text: PooledKeyValues) -> PooledKeyValues:
             joint=layout.joint.clone(),
         ),
         log_weights={positions: weights.clone() for positions, weights in text.log_weights.items()},
+        pooled_text=None if text.pooled_text is None else text.pooled_text.clone(),
     )

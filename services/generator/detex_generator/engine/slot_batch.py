@@ -110,10 +110,11 @@ class SlotBatch:
         self.size: Size = (base_model.name, height, width)
         self._base_model = base_model
         unet = base_model.unet if own_unet is None else own_unet.unet
+        reading = KeyValueUNet(unet, base_model.pixels_per_latent)
         if acceleration is None:
-            self._steps: Steps = LaneSteps(KeyValueUNet(unet), lanes)
+            self._steps: Steps = LaneSteps(reading, lanes)
         else:
-            self._steps = acceleration.steps(unet, keep=own_unet is None)
+            self._steps = acceleration.steps(reading, keep=own_unet is None)
         self._shape = base_model.latent_shape(height, width)  # (C, h, w)
         self._slots: list[_Slot] = []
 

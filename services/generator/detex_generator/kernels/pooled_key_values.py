@@ -1,7 +1,7 @@
 """Keys and values of a batch in one pool for each layer: nothing is filled up, and rows name what they read.
 
 Legend: R rows of a UNet pass, T tokens of a row, L tokens of the pool, H heads, D head dim, N image positions, P pages
-of a row, S segments of a row.
+of a row, S segments of a row, W width of the pooled text embedding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,9 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from detex_diffusion.conditioning import PromptKeyValues
+from detex_diffusion.conditioning import PromptKeyValues, stacked_pooled_text
 from detex_diffusion.regions import RegionalKeyValues, RegionMode
 from detex_generator.kernels.choice import KernelChoice
 from detex_generator.kernels.operation import Operation
@@ -60,6 +61,7 @@ class PooledKeyValues:
         layout: What each row reads.
         log_weights: (R, S, N) float32 by N; empty where no row has regions.
         choice: Decides by what it is read.
+        pooled_text: (R, W), pooled text embeddings where the UNet takes them, zeros in rows that are not there.
     """
 
     size: PoolSize
@@ -67,6 +69,7 @@ class PooledKeyValues:
     layout: PageLayout
     log_weights: Mapping[int, Tensor]
     choice: KernelChoice
+    pooled_text: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -78,7 +81,9 @@ class PooledKeyValues:
         """All tensors, in an order that depends on the size alone."""
         pairs = [tensor for pair in self.layers.values() for tensor in pair]
         layout = (self.layout.starts, self.layout.lengths, self.layout.segments, self.layout.joint)
-        return [*pairs, *layout, *(self.log_weights[positions] for positions in sorted(self.log_weights))]
+        pooled_text = [] if self.pooled_text is None else [self.pooled_text]
+        weights = [self.log_weights[positions] for positions in sorted(self.log_weights)]
+        return [*pairs, *layout, *weights, *pooled_text]
 
     @classmethod
     def of_prompts(
@@ -133,7 +138,10 @@ class PooledKeyValues:
             )
             for name in texts[0].layers
         }
-        return cls(size, layers, layout, _log_weights(texts, size, first_key.device), choice)
+        pooled_text = stacked_pooled_text(prompts)
+        if pooled_text is not None:
+            pooled_text = functional.pad(pooled_text, (0, 0, 0, missing))
+        return cls(size, layers, layout, _log_weights(texts, size, first_key.device), choice, pooled_text)
 
     def attend(self, layer: str, query: Tensor) -> Tensor:
         """What a layer reads.

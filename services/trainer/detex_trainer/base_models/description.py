@@ -66,15 +66,16 @@ def describe(request: DescriptionRequest) -> BaseModelDescription:
         allow_downloads=request.allow_downloads,
     )
     from detex_diffusion.fingerprint import fingerprint
-    from detex_diffusion.model_parts import check_folder, fingerprinted_files, load_noise_schedule, read_json
+    from detex_diffusion.model_files import read_json
+    from detex_diffusion.model_parts import check_folder, fingerprinted_files, load_noise_schedule
 
-    check_folder(folder)
+    index = check_folder(folder)
     sample_size = read_json(folder / "unet" / "config.json").get("sample_size", 64)
     rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
     factor = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
     return BaseModelDescription(
         name=request.base_model.name,
-        fingerprint=fingerprint(folder, fingerprinted_files(folder)),
+        fingerprint=fingerprint(folder, fingerprinted_files(folder, index)),
         width=columns * factor,
         height=rows * factor,
         prediction_type=load_noise_schedule(folder).prediction_type,

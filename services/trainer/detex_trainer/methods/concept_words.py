@@ -1,7 +1,7 @@
 """What a concept consists of while it is learned: subject embedding, attribute mappers, key and value deltas.
 
-Legend: S subject tokens, E width of word embeddings, N photos, P width of image features, O output width of a
-projection.
+Legend: S subject tokens, E width of word embeddings (of all text encoders side by side), N photos, P width of image
+features, O output width of a projection.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,12 +75,15 @@ class ConceptWords(nn.Module):
         initial = _initial_subject(base_model, start, shape.subject_tokens, generator)
         self.subject = nn.Parameter(initial, requires_grad=shape.trains_subject)
         self.normalization = FeatureNormalization(photo_features.float())
+        # A mapper for each text encoder: their word embeddings are of different sizes and mean different things.
+        self._encoders = len(base_model.text.encoders)
         self.mappers = nn.ModuleDict(
             {
-                f"attribute {name}": AttributeMapper(
-                    int(photo_features.shape[1]), _noun_embedding(base_model, name), shape.mapper, generator
+                _mapper_name(name, encoder): AttributeMapper(
+                    int(photo_features.shape[1]), base, shape.mapper, generator
                 )
                 for name in shape.attributes
+                for encoder, base in enumerate(base_model.text.split(_noun_embedding(base_model, name)))
             }
         )
         self.layers = tuple(cross_attention_layers(base_model.unet)) if shape.trains_key_values else ()
@@ -111,8 +114,9 @@ class ConceptWords(nn.Module):
 
     def attribute_embeddings(self, name: str, features: Tensor) -> Tensor:
         """Word embeddings (..., E) of an attribute for image features (..., P)."""
-        embeddings: Tensor = self.mappers[f"attribute {name}"](self.normalization(features))
-        return embeddings
+        normalized = self.normalization(features)
+        parts = [self.mappers[_mapper_name(name, encoder)](normalized) for encoder in range(self._encoders)]
+        return torch.cat(parts, dim=-1)
 
     def key_value_deltas(self) -> KeyValueDeltas:
         """The deltas by layer, made of the parameters themselves."""
@@ -156,9 +160,7 @@ class ConceptWords(nn.Module):
 def class_token_embeddings(base_model: BaseModel, words: str) -> Tensor:
     """Embeddings (k, E) float32 of the k tokens of some plain words, before positions are added."""
     ids = base_model.tokenizer(words, add_special_tokens=False)["input_ids"]
-    table = base_model.text_encoder.get_input_embeddings().weight
-    embeddings: Tensor = table[torch.tensor(ids, device=table.device)]
-    return embeddings.detach().float().clone()
+    return base_model.text.token_embeddings(torch.tensor(ids)).detach().float().clone()
 
 
 def _initial_subject(base_model: BaseModel, words: str, tokens: int, generator: torch.Generator) -> Tensor:
@@ -169,7 +171,13 @@ def _initial_subject(base_model: BaseModel, words: str, tokens: int, generator: 
         return of_words.mean(dim=0, keepdim=True)
     subject = of_words[torch.arange(tokens) % len(of_words)]
     spread = torch.randn(subject.shape, generator=generator).to(subject.device)
-    return subject + _SUBJECT_SPREAD * subject.square().mean().sqrt() * spread
+    sizes = [part.square().mean().sqrt().expand(part.shape[1]) for part in base_model.text.split(subject)]
+    return subject + _SUBJECT_SPREAD * torch.cat(sizes) * spread
+
+
+def _mapper_name(attribute: str, encoder: int) -> str:
+    """Where the mapper of an attribute for the text encoder at an index is kept."""
+    return f"attribute {attribute}" if encoder == 0 else f"attribute {attribute}, encoder {encoder + 1}"
 
 
 def _noun_embedding(base_model: BaseModel, attribute: str) -> Tensor:

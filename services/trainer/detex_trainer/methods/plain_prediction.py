@@ -10,7 +10,7 @@ from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import KeyValueBatch, OwnedTokens, project
 from detex_diffusion.key_value_delta import KeyValueDeltas
-from detex_diffusion.text import encode, tokenize
+from detex_diffusion.text import encode_text, tokenize
 from detex_diffusion.unet import KeyValueUNet
 
 
@@ -19,11 +19,11 @@ class PlainPrediction:
 
     def __init__(self, base_model: BaseModel, words: str) -> None:
         """For a base model, which may have a UNet in training in place of its own."""
-        self._unet = KeyValueUNet(base_model.unet)
+        self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
         self._dtype = base_model.dtype
         prompt = tokenize(parse_prompt(words), {}, base_model.tokenizer)
         with torch.no_grad():
-            self._hidden = encode(base_model, [prompt])  # (1, T, E)
+            self._text = encode_text(base_model, [prompt])
 
     def __call__(self, noisy: Tensor, timesteps: Tensor, deltas: KeyValueDeltas) -> Tensor:
         """(B, C, h, h) float32 for latents with noise of that shape and timesteps (B,).
@@ -32,11 +32,12 @@ class PlainPrediction:
         """
         owned = []
         if deltas:
-            tokens = torch.ones(self._hidden.shape[:2], dtype=torch.bool)
+            tokens = torch.ones(self._text.hidden.shape[:2], dtype=torch.bool)
             owned = [OwnedTokens(tokens, {name: each.to(dtype=self._dtype) for name, each in deltas.items()})]
-        one = project(self._unet.unet, self._hidden, owned)
+        one = project(self._unet.unet, self._text.hidden, owned)
         rows = noisy.shape[0]
         batch = KeyValueBatch(
-            {name: (k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for name, (k, v) in one.layers.items()}
+            {name: (k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for name, (k, v) in one.layers.items()},
+            pooled_text=None if self._text.pooled is None else self._text.pooled.expand(rows, -1),
         )
         return self._unet(noisy.to(self._dtype), timesteps, batch).float()

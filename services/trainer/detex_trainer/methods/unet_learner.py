@@ -52,10 +52,10 @@ class UNetLearner:
         rank = hyperparameters.lora_rank if low_rank else None
         self._learning_rate = hyperparameters.unet_learning_rate
         self._trained = TrainedUNet(base_model.unet, rank, generator)
-        text_encoder = base_model.text_encoder
+        text = base_model.text
         if base_model.dtype is not torch.float32:
-            text_encoder = copy.deepcopy(text_encoder).float()
-        self.base_model = replace(base_model, unet=self._trained.unet, text_encoder=text_encoder, dtype=torch.float32)
+            text = text.with_modules([copy.deepcopy(encoder).float() for encoder in text.modules()])
+        self.base_model = replace(base_model, unet=self._trained.unet, text=text, dtype=torch.float32)
         shape = ConceptShape(
             trains_subject=False, trains_key_values=False, scope="prompt", subject_start="rare_word", subject_tokens=0
         )

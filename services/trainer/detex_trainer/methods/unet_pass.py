@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from detex_diffusion.base_model import BaseModel
-from detex_diffusion.conditioning import KeyValueBatch, OwnedTokens, project
+from detex_diffusion.conditioning import OwnedTokens, project
 from detex_diffusion.key_value_delta import KeyValueDeltas
-from detex_diffusion.text import TokenizedPrompt, encode
+from detex_diffusion.text import TokenizedPrompt, encode_text
 from detex_diffusion.unet import KeyValueUNet
 
 
@@ -71,7 +71,7 @@ def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows
         By learner, in the order of `asked`.
     """
     prompts = [prompt for rows in asked for prompt in rows.prompts]
-    hidden = encode(base_model, prompts, [each for rows in asked for each in rows.embeddings])
+    text = encode_text(base_model, prompts, [each for rows in asked for each in rows.embeddings])
     owned, places = [], []
     start = 0
     for rows in asked:
@@ -80,11 +80,11 @@ def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows
             tokens = torch.zeros(len(prompts), rows.owned.shape[1], dtype=torch.bool)
             tokens[start:end] = rows.owned
             owned.append(
-                OwnedTokens(tokens, {name: delta.to(dtype=hidden.dtype) for name, delta in rows.deltas.items()})
+                OwnedTokens(tokens, {name: delta.to(dtype=text.hidden.dtype) for name, delta in rows.deltas.items()})
             )
         places += [start + place for place in rows.prompt_of_row]
         start = end
-    key_values = _rows(project(base_model.unet, hidden, owned), places)
+    key_values = project(base_model.unet, text.hidden, owned, text.pooled).select(places)
     latents = torch.cat([rows.latents for rows in asked]).to(base_model.dtype)
     timesteps = torch.cat([rows.timesteps for rows in asked])
     layers = _one([tuple(rows.map_layers) for rows in asked if rows.map_layers])
@@ -100,17 +100,6 @@ def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows
         PassOutput(predictions[i], {layer: part[i] for layer, part in parts.items()} if rows.map_layers else {})
         for i, rows in enumerate(asked)
     ]
-
-
-def _rows(prompts: KeyValueBatch, places: Sequence[int]) -> KeyValueBatch:
-    """A row for each place, with the keys and values of the prompt there."""
-    if list(places) == list(range(prompts.rows)):
-        return prompts
-    device = next(iter(prompts.layers.values()))[0].device
-    index = torch.tensor(places, device=device)
-    return KeyValueBatch(
-        {name: (k.index_select(0, index), v.index_select(0, index)) for name, (k, v) in prompts.layers.items()}
-    )
 
 
 def _one(layers: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

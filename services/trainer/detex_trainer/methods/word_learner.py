@@ -88,7 +88,7 @@ class WordLearner:
         self._min_snr_gamma = min_snr_gamma
         self._features = photo_set.features[:, 0]
         self.words = ConceptWords(base_model, class_word, shape, self._features, generator)
-        self._unet = KeyValueUNet(base_model.unet)
+        self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
         height, width = photo_set.latents.shape[-2:]
         self._map_side = attention_side(min(height, width))
         sizes = cross_attention_sizes(base_model.unet, height, width)

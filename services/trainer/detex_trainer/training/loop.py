@@ -62,7 +62,7 @@ class TrainingPack:
     def __init__(self, base_model: BaseModel | None = None) -> None:
         """Without runs; the base model is needed for more than one, and is that of all."""
         self._base_model = base_model
-        self._unet = None if base_model is None else KeyValueUNet(base_model.unet)
+        self._unet = None if base_model is None else KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
         self._runs: dict[TrainingRun, Sequence[StepListener]] = {}
 
     @property

@@ -15,7 +15,7 @@ from detex_diffusion.concept import Concept
 from detex_diffusion.conditioning import KeyValueBatch, key_values
 from detex_diffusion.latents import decode_latents, initial_noise, to_images
 from detex_diffusion.solver import Solver, guide, scale_input, solver_step, step_table
-from detex_diffusion.text import encode, tokenize, word_embeddings
+from detex_diffusion.text import encode_text, tokenize, tokenize_negative, word_embeddings
 from detex_diffusion.unet import KeyValueUNet
 from detex_diffusion.unet_delta import unet_with_delta
 
@@ -51,12 +51,15 @@ def draw_pictures(
         if concept.unet_delta:
             drawing, _ = unet_with_delta(drawing, concept.unet_delta)
     rows = []
-    for text in [*prompts, *[""] * len(prompts)]:
-        tokenized = tokenize(parse_prompt(text), concepts, base_model.tokenizer)
-        hidden = encode(base_model, [tokenized], [word_embeddings(tokenized, concepts)])
-        rows.append(key_values(drawing, hidden[0], tokenized.owners, [concepts[n] for n in tokenized.concepts]))
+    read = [tokenize(parse_prompt(text), concepts, base_model.tokenizer) for text in prompts]
+    nothing = tokenize_negative(parse_prompt(""), {}, base_model.text)
+    for tokenized in [*read, *[nothing] * len(prompts)]:
+        text = encode_text(base_model, [tokenized], [word_embeddings(tokenized, concepts)])
+        pooled = None if text.pooled is None else text.pooled[0]
+        used = [concepts[name] for name in tokenized.concepts]
+        rows.append(key_values(drawing, text.hidden[0], tokenized.owners, used, pooled))
     batch = KeyValueBatch.stack(rows)
-    unet = KeyValueUNet(drawing)
+    unet = KeyValueUNet(drawing, base_model.pixels_per_latent)
     table = step_table(base_model.noise_schedule, solver, steps)
     shape = base_model.latent_shape()
     latents = torch.stack([initial_noise(seed, shape) for seed in seeds]) * table.initial_noise_scale
