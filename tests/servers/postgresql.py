@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -85,9 +86,9 @@ class PostgresServer:
             self._run("pg_ctl", "stop", "--mode=immediate", f"--pgdata={self._data}")
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """One server for the tests of a process; its database is empty at first."""
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """A server that runs within a `with` block; its database is empty at first."""
     # Not tmp_path: its parents are closed to other users, and a socket's path may not be long.
     folder = Path(tempfile.mkdtemp(prefix="detex-postgresql-"))
     folder.chmod(0o755)
@@ -98,3 +99,10 @@ def postgres_server() -> Iterator[PostgresServer]:
     finally:
         server.stop()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server for the tests of a process."""
+    with running_postgres() as server:
+        yield server
