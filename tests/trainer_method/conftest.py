@@ -111,7 +111,7 @@ def store(tmp_path: Path) -> FolderStore:
 
 @pytest.fixture
 def make_spec(model_settings: BaseModelSettings, tmp_path: Path):
-    """Makes job specs; keyword arguments are hyperparameters."""
+    """Makes job specs; keyword arguments are hyperparameters. Attribute words begin at their nouns, for speed."""
 
     def make(
         method: str = "detex", attributes: tuple[str, ...] | None = None, dtype: str = "auto", **overrides: object
@@ -125,7 +125,9 @@ def make_spec(model_settings: BaseModelSettings, tmp_path: Path):
                 "concept_name": "my-mug",
                 "training_set_id": "ts-0123456789abcdef",
                 "method": method,
-                "hyperparameters": resolve_hyperparameters(method, {"steps": 3, **overrides}),
+                "hyperparameters": resolve_hyperparameters(
+                    method, {"steps": 3, "attribute_start": "noun", **overrides}
+                ),
                 "attributes": attributes,
                 "base_model": model_settings,
                 "device": "cpu",

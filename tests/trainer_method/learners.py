@@ -15,7 +15,8 @@ from detex_trainer.training_set import TrainingSet
 def make_learner(
     base_model: BaseModel, training_set: TrainingSet, method: str = "detex", attributes: str = "", **overrides: object
 ) -> tuple[ConceptLearner, PhotoSet]:
-    """A learner of a method; pictures of the class are noise."""
+    """A learner of a method; pictures of the class are noise, and attribute words begin at their nouns."""
+    overrides = {"attribute_start": "noun", **overrides}
     recipe = method_recipe(method)
     hyperparameters = resolve_hyperparameters(method, overrides)
     generator = torch.Generator().manual_seed(hyperparameters.seed)

@@ -34,6 +34,7 @@ ACCEPTED = {
     "prior_images": [1, 1000],
     "unet_learning_rate": [1e-9, 1.0],
     "lora_rank": [1, 256],
+    "attribute_start": ["noun", "plain_words"],
 }
 REFUSED = {
     "steps": [0, 20_001, 1.5, "10", True, None],
@@ -55,6 +56,7 @@ REFUSED = {
     "prior_images": [0, 1001],
     "unet_learning_rate": [0, 2],
     "lora_rank": [0, 257],
+    "attribute_start": ["verb", 1],
 }
 
 

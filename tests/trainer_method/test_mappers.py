@@ -4,6 +4,7 @@ import torch
 from detex_trainer.mappers import AttributeMapper, FeatureNormalization, MapperShape
 
 FEATURES, WIDTH = 12, 6
+PHOTOS = torch.arange(4)
 
 
 def features(photos: int = 4, seed: int = 0) -> torch.Tensor:
@@ -13,16 +14,17 @@ def features(photos: int = 4, seed: int = 0) -> torch.Tensor:
 
 
 def mapper(depth: int = 2, *, fixed_norm: bool = False, seed: int = 0, scale: float = 1.0) -> AttributeMapper:
-    base = scale * torch.randn(WIDTH, generator=torch.Generator().manual_seed(5))
+    starts = scale * torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(5))
     shape = MapperShape(depth=depth, width=16, fixed_norm=fixed_norm)
-    return AttributeMapper(FEATURES, base, shape, torch.Generator().manual_seed(seed))
+    return AttributeMapper(FEATURES, starts, shape, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("fixed_norm", [False, True])
-def test_every_photo_begins_at_the_base_embedding(depth: int, fixed_norm: bool) -> None:
+def test_every_photo_begins_at_an_embedding_of_its_own(depth: int, fixed_norm: bool) -> None:
     model = mapper(depth, fixed_norm=fixed_norm)
-    torch.testing.assert_close(model(features()), model.base.expand(4, -1))
+    torch.testing.assert_close(model(features(), PHOTOS), model.starts)
+    torch.testing.assert_close(model(features()[2], torch.tensor(1)), model.starts[1])
     linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     assert len(linears) == depth
 
@@ -34,7 +36,7 @@ def test_photos_can_be_given_any_embeddings(depth: int) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     for _ in range(300):
         optimizer.zero_grad()
-        loss = (model(normalization(features())) - wanted).square().mean()
+        loss = (model(normalization(features()), PHOTOS) - wanted).square().mean()
         loss.backward()
         optimizer.step()
     assert loss.item() < 1e-3
@@ -45,17 +47,18 @@ def test_fixed_norm_holds_whatever_the_weights() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(generator=torch.Generator().manual_seed(1))
-    norms = model(features()).norm(dim=-1)
-    torch.testing.assert_close(norms, model.base.norm().expand(4))
-    assert (model(features())[0] - model.base).norm() > 0.1 * model.base.norm()
+    norms = model(features(), PHOTOS).norm(dim=-1)
+    torch.testing.assert_close(norms, model.starts.norm(dim=-1))
+    start = model.starts[0]
+    assert (model(features(), PHOTOS)[0] - start).norm() > 0.1 * start.norm()
 
 
-def test_changes_are_in_units_of_the_base_embedding() -> None:
+def test_changes_are_in_units_of_the_words_size() -> None:
     small, large = mapper(scale=1.0), mapper(scale=1000.0)
     for model in (small, large):
         with torch.no_grad():
             model.layers[-1].weight.normal_(generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(1000 * small(features()), large(features()))
+    torch.testing.assert_close(1000 * small(features(), PHOTOS), large(features(), PHOTOS))
 
 
 def test_normalised_features_have_mean_zero_and_deviation_one_over_the_photos() -> None:

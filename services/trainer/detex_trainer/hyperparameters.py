@@ -35,6 +35,13 @@ class PriorPreservation(StrEnum):
     KEY_VALUES = "key_values"
 
 
+class AttributeStart(StrEnum):
+    """Where attribute words begin; values as in the manifest of a concept."""
+
+    NOUN = "noun"
+    PLAIN_WORDS = "plain_words"
+
+
 _LEARNING_RATE = "a number above 0 and at most 1"
 
 
@@ -62,6 +69,8 @@ class Hyperparameters(BaseModel):
         prior_images: Pictures of the class, where they are looked at.
         unet_learning_rate: Learning rate of the UNet's parameters, for methods that train them.
         lora_rank: Rank of the low-rank adaptation, for the method that trains one.
+        attribute_start: Whether attribute words begin at the attribute's noun, for every photo alike, or at the plain
+            words by which the base model explains each photo best.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -90,6 +99,9 @@ class Hyperparameters(BaseModel):
     prior_images: int = Field(default=64, ge=1, le=1000, description="a whole number from 1 to 1,000")
     unet_learning_rate: float = Field(default=1e-4, gt=0, le=1, description=_LEARNING_RATE)
     lora_rank: int = Field(default=4, ge=1, le=256, description="a whole number from 1 to 256")
+    attribute_start: AttributeStart = Field(
+        default=AttributeStart.NOUN, strict=False, description="noun or plain_words"
+    )
 
     @field_validator("resolution")
     @classmethod
@@ -115,6 +127,7 @@ _DETEX = Hyperparameters(
     delta_form=DeltaForm.LOW_RANK,
     low_rank_energy=0.99,
     prior_loss_weight=0.0,
+    attribute_start=AttributeStart.PLAIN_WORDS,
 )
 
 _PEER = {"attention_loss_weight": 0.0, "mask_floor": 1.0}

@@ -16,7 +16,7 @@ class MapperShape:
     Attributes:
         depth: Linear layers, at least 1.
         width: Width of the hidden layers.
-        fixed_norm: Scale each output to the norm of the base embedding (as NeTI, Alaluf et al., 2023): the word can
+        fixed_norm: Scale each output to the norm of what it begins at (as NeTI, Alaluf et al., 2023): the word can
             then not grow until it drowns its neighbours.
     """
 
@@ -49,23 +49,24 @@ class FeatureNormalization(nn.Module):
 
 
 class AttributeMapper(nn.Module):
-    """A multilayer perceptron whose output starts at a base embedding, for every photo alike."""
+    """A multilayer perceptron whose output for each photo begins at an embedding of that photo's own."""
 
-    base: Tensor
+    starts: Tensor
+    scale: Tensor
 
-    def __init__(self, feature_width: int, base: Tensor, shape: MapperShape, generator: torch.Generator) -> None:
+    def __init__(self, feature_width: int, starts: Tensor, shape: MapperShape, generator: torch.Generator) -> None:
         """Initialise.
 
         Args:
             feature_width: F.
-            base: (E,) embedding to start from, for example of the attribute's noun.
+            starts: (N, E) embeddings to begin at, for example of plain words that describe the photos.
             shape: Form of the mapper.
             generator: Source of the initial weights.
         """
         super().__init__()
         self.shape = shape
-        self.register_buffer("base", base.detach().clone())
-        widths = [feature_width, *[shape.width] * (shape.depth - 1), base.numel()]
+        self.register_buffer("starts", starts.detach().clone())
+        widths = [feature_width, *[shape.width] * (shape.depth - 1), int(starts.shape[1])]
         layers: list[nn.Module] = []
         for i in range(shape.depth):
             linear = nn.Linear(widths[i], widths[i + 1])
@@ -76,14 +77,14 @@ class AttributeMapper(nn.Module):
                 linear.bias.zero_()
             layers += [linear] if is_last else [linear, nn.GELU()]
         self.layers = nn.Sequential(*layers)
-        # the perceptron works in units of the base's size: word embeddings are of very different scale between models
-        self.register_buffer("scale", base.detach().square().mean().sqrt().clamp_min(1e-6))
+        # the perceptron works in units of the words' size: word embeddings are of very different scale between models
+        self.register_buffer("scale", starts.detach().square().mean().sqrt().clamp_min(1e-6))
 
-    scale: Tensor
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (..., F) normalised features to (..., E) word embeddings."""
-        embeddings: Tensor = self.base + self.scale * self.layers(features)
+    def forward(self, features: Tensor, photos: Tensor) -> Tensor:
+        """Map normalised features (..., F) of the photos at positions (...) of the set to word embeddings (..., E)."""
+        starts = self.starts[photos]
+        embeddings: Tensor = starts + self.scale * self.layers(features)
         if self.shape.fixed_norm:
-            embeddings = embeddings * (self.base.norm() / embeddings.norm(dim=-1, keepdim=True).clamp_min(1e-6))
+            norms = starts.norm(dim=-1, keepdim=True)
+            embeddings = embeddings * (norms / embeddings.norm(dim=-1, keepdim=True).clamp_min(1e-6))
         return embeddings

@@ -130,6 +130,30 @@ PRIOR_PRESERVATION_KEY_VALUES: PriorPreservation.ValueType  # 4
 """Keys and values of text that has nothing to do with the concept stay as they are. Takes no UNet pass."""
 Global___PriorPreservation: _TypeAlias = PriorPreservation  # noqa: Y015
 
+class _AttributeStart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttributeStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttributeStart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTRIBUTE_START_UNSPECIFIED: _AttributeStart.ValueType  # 0
+    """Not given; the trainer takes the default of the method."""
+    ATTRIBUTE_START_NOUN: _AttributeStart.ValueType  # 1
+    """At the attribute's noun, such as "pose", for every photo alike."""
+    ATTRIBUTE_START_PLAIN_WORDS: _AttributeStart.ValueType  # 2
+    """At the plain word, such as "lying", by which the base model explains each photo best."""
+
+class AttributeStart(_AttributeStart, metaclass=_AttributeStartEnumTypeWrapper):
+    """Where attribute words begin."""
+
+ATTRIBUTE_START_UNSPECIFIED: AttributeStart.ValueType  # 0
+"""Not given; the trainer takes the default of the method."""
+ATTRIBUTE_START_NOUN: AttributeStart.ValueType  # 1
+"""At the attribute's noun, such as "pose", for every photo alike."""
+ATTRIBUTE_START_PLAIN_WORDS: AttributeStart.ValueType  # 2
+"""At the plain word, such as "lying", by which the base model explains each photo best."""
+Global___AttributeStart: _TypeAlias = AttributeStart  # noqa: Y015
+
 class _JobState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -749,6 +773,7 @@ class Hyperparameters(_message.Message):
     PRIOR_IMAGES_FIELD_NUMBER: _builtins.int
     UNET_LEARNING_RATE_FIELD_NUMBER: _builtins.int
     LORA_RANK_FIELD_NUMBER: _builtins.int
+    ATTRIBUTE_START_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Optimisation steps, 1 to 20,000."""
     batch_size: _builtins.int
@@ -787,6 +812,8 @@ class Hyperparameters(_message.Message):
     """Learning rate of the UNet's parameters, METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA only, above 0 and at most 1."""
     lora_rank: _builtins.int
     """Rank of the low-rank adaptation, METHOD_DREAMBOOTH_LORA only, 1 to 256."""
+    attribute_start: Global___AttributeStart.ValueType
+    """Where attribute words begin."""
     def __init__(
         self,
         *,
@@ -809,15 +836,18 @@ class Hyperparameters(_message.Message):
         prior_images: _builtins.int | None = ...,
         unet_learning_rate: _builtins.float | None = ...,
         lora_rank: _builtins.int | None = ...,
+        attribute_start: Global___AttributeStart.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attribute_keep_probability", b"_attribute_keep_probability", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attribute_keep_probability", b"attribute_keep_probability", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attribute_keep_probability", b"_attribute_keep_probability", "_attribute_start", b"_attribute_start", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attribute_keep_probability", b"attribute_keep_probability", "attribute_start", b"attribute_start", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attribute_keep_probability", b"_attribute_keep_probability", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attribute_keep_probability", b"attribute_keep_probability", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attribute_keep_probability", b"_attribute_keep_probability", "_attribute_start", b"_attribute_start", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attribute_keep_probability", b"attribute_keep_probability", "attribute_start", b"attribute_start", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attention_loss_weight: _TypeAlias = _typing.Literal["attention_loss_weight"]  # noqa: Y015
     _WhichOneofArgType__attention_loss_weight: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight"]  # noqa: Y015
     _WhichOneofReturnType__attribute_keep_probability: _TypeAlias = _typing.Literal["attribute_keep_probability"]  # noqa: Y015
     _WhichOneofArgType__attribute_keep_probability: _TypeAlias = _typing.Literal["_attribute_keep_probability", b"_attribute_keep_probability"]  # noqa: Y015
+    _WhichOneofReturnType__attribute_start: _TypeAlias = _typing.Literal["attribute_start"]  # noqa: Y015
+    _WhichOneofArgType__attribute_start: _TypeAlias = _typing.Literal["_attribute_start", b"_attribute_start"]  # noqa: Y015
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__delta_form: _TypeAlias = _typing.Literal["delta_form"]  # noqa: Y015
@@ -856,6 +886,8 @@ class Hyperparameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attention_loss_weight) -> _WhichOneofReturnType__attention_loss_weight | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attribute_keep_probability) -> _WhichOneofReturnType__attribute_keep_probability | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attribute_start) -> _WhichOneofReturnType__attribute_start | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload

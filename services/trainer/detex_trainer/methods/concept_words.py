@@ -56,6 +56,7 @@ class ConceptWords(nn.Module):
         shape: ConceptShape,
         photo_features: Tensor,
         generator: torch.Generator,
+        attribute_starts: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Initialise.
 
@@ -65,6 +66,8 @@ class ConceptWords(nn.Module):
             shape: What is trained.
             photo_features: (N, P) of the photos as they are; only used with attributes.
             generator: CPU generator, source of the initial weights.
+            attribute_starts: By attribute, the embeddings (N, E) that its words begin at; without, the attribute's
+                noun for every photo alike.
         """
         super().__init__()
         self.shape = shape
@@ -75,15 +78,17 @@ class ConceptWords(nn.Module):
         initial = _initial_subject(base_model, start, shape.subject_tokens, generator)
         self.subject = nn.Parameter(initial, requires_grad=shape.trains_subject)
         self.normalization = FeatureNormalization(photo_features.float())
+        starts = {name: _noun_embedding(base_model, name).expand(self.photos, -1) for name in shape.attributes}
+        starts |= attribute_starts or {}
         # A mapper for each text encoder: their word embeddings are of different sizes and mean different things.
         self._encoders = len(base_model.text.encoders)
         self.mappers = nn.ModuleDict(
             {
                 _mapper_name(name, encoder): AttributeMapper(
-                    int(photo_features.shape[1]), base, shape.mapper, generator
+                    int(photo_features.shape[1]), part, shape.mapper, generator
                 )
                 for name in shape.attributes
-                for encoder, base in enumerate(base_model.text.split(_noun_embedding(base_model, name)))
+                for encoder, part in enumerate(base_model.text.split(starts[name]))
             }
         )
         self.layers = tuple(cross_attention_layers(base_model.unet)) if shape.trains_key_values else ()
@@ -112,10 +117,10 @@ class ConceptWords(nn.Module):
         """Number of photos with a word, by attribute."""
         return dict.fromkeys(self.shape.attributes, self.photos)
 
-    def attribute_embeddings(self, name: str, features: Tensor) -> Tensor:
-        """Word embeddings (..., E) of an attribute for image features (..., P)."""
+    def attribute_embeddings(self, name: str, features: Tensor, photos: Tensor) -> Tensor:
+        """Word embeddings (..., E) of an attribute for image features (..., P) of the photos at positions (...)."""
         normalized = self.normalization(features)
-        parts = [self.mappers[_mapper_name(name, encoder)](normalized) for encoder in range(self._encoders)]
+        parts = [self.mappers[_mapper_name(name, encoder)](normalized, photos) for encoder in range(self._encoders)]
         return torch.cat(parts, dim=-1)
 
     def key_value_deltas(self) -> KeyValueDeltas:
@@ -140,12 +145,13 @@ class ConceptWords(nn.Module):
             reference: For people and logs.
             photo_features: (N, P) of the photos as they are.
         """
+        photos = torch.arange(len(photo_features), device=photo_features.device)
         return Concept(
             reference=reference,
             class_word=self.class_word,
             subject=self.subject.detach().clone(),
             attributes={
-                name: self.attribute_embeddings(name, photo_features).clone() for name in self.shape.attributes
+                name: self.attribute_embeddings(name, photo_features, photos).clone() for name in self.shape.attributes
             },
             key_value={
                 layer: LayerDelta(

@@ -19,8 +19,9 @@ from detex_diffusion.text import TokenizedPrompt, tokenize
 from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.dataset import Batch, PhotoSet
-from detex_trainer.hyperparameters import Hyperparameters, PriorPreservation
+from detex_trainer.hyperparameters import AttributeStart, Hyperparameters, PriorPreservation
 from detex_trainer.masks import downsample_masks
+from detex_trainer.methods.attribute_start import attribute_starts
 from detex_trainer.methods.concept_words import ConceptShape, ConceptWords, parameters_of
 from detex_trainer.methods.learner import ParameterGroup, StepNoise
 from detex_trainer.methods.photo_prompts import PhotoPrompt, PhotoPrompts
@@ -87,7 +88,11 @@ class WordLearner:
         )
         self._min_snr_gamma = min_snr_gamma
         self._features = photo_set.features[:, 0]
-        self.words = ConceptWords(base_model, class_word, shape, self._features, generator)
+        starts = {}
+        if self._attributes and hyperparameters.attribute_start is AttributeStart.PLAIN_WORDS:
+            chosen = attribute_starts(base_model, class_word, self._attributes, photo_set, hyperparameters.seed)
+            starts = {name: start.embeddings for name, start in chosen.items()}
+        self.words = ConceptWords(base_model, class_word, shape, self._features, generator, starts)
         self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
         height, width = photo_set.latents.shape[-2:]
         self._map_side = attention_side(min(height, width))
@@ -212,7 +217,8 @@ class WordLearner:
         rows = PassRows(
             prompts=tokenized,
             embeddings=[
-                self._embeddings(each, batch.features[row]) for each, (_, row) in zip(tokenized, distinct, strict=True)
+                self._embeddings(each, batch.features[row], batch.photo_indices[row])
+                for each, (_, row) in zip(tokenized, distinct, strict=True)
             ],
             prompt_of_row=places,
             owned=owned,
@@ -251,15 +257,16 @@ class WordLearner:
         """Size of the deltas as a share of the projections' own."""
         return self.words.delta_share()
 
-    def _embeddings(self, tokenized: TokenizedPrompt, features: Tensor) -> Tensor | None:
+    def _embeddings(self, tokenized: TokenizedPrompt, features: Tensor, photo: int) -> Tensor | None:
         """Embeddings (W, E) of the words of a prompt, its attribute words from the features (P,) of its photo."""
         rows = []
+        position = torch.tensor(photo, device=features.device)
         for used in tokenized.words:
             attribute, index = used.word.attribute, used.word.index
             if attribute is None:
                 rows.append(self.words.subject[index])
             else:
-                rows.append(self.words.attribute_embeddings(attribute, features))
+                rows.append(self.words.attribute_embeddings(attribute, features, position))
         return torch.stack(rows) if rows else None
 
     def _says_attributes(self, prompt: Prompt) -> bool:

@@ -2,7 +2,7 @@
 
 from detex_core.errors import invalid_input
 from detex_protos.v1 import common_pb2, trainer_pb2
-from detex_trainer.hyperparameters import DeltaForm, Hyperparameters, Method, PriorPreservation
+from detex_trainer.hyperparameters import AttributeStart, DeltaForm, Hyperparameters, Method, PriorPreservation
 
 _METHODS = {
     common_pb2.METHOD_UNSPECIFIED: Method.DETEX,
@@ -26,6 +26,11 @@ _PRIOR_PRESERVATIONS = {
     trainer_pb2.PRIOR_PRESERVATION_KEY_VALUES: PriorPreservation.KEY_VALUES,
 }
 _PRIOR_PRESERVATION_MESSAGES = {kind: message for message, kind in _PRIOR_PRESERVATIONS.items()}
+_ATTRIBUTE_STARTS = {
+    trainer_pb2.ATTRIBUTE_START_NOUN: AttributeStart.NOUN,
+    trainer_pb2.ATTRIBUTE_START_PLAIN_WORDS: AttributeStart.PLAIN_WORDS,
+}
+_ATTRIBUTE_START_MESSAGES = {start: message for message, start in _ATTRIBUTE_STARTS.items()}
 
 
 def read_method(method: int) -> Method:
@@ -59,14 +64,21 @@ def read_hyperparameters(message: trainer_pb2.Hyperparameters) -> dict[str, int 
             accepted = ", ".join(trainer_pb2.PriorPreservation.Name(number) for number in _PRIOR_PRESERVATIONS)
             raise invalid_input("hyperparameters.prior_preservation", message.prior_preservation, accepted)
         knobs["prior_preservation"] = kind.value
+    if message.HasField("attribute_start") and message.attribute_start:
+        start = _ATTRIBUTE_STARTS.get(message.attribute_start)
+        if start is None:
+            accepted = ", ".join(trainer_pb2.AttributeStart.Name(number) for number in _ATTRIBUTE_STARTS)
+            raise invalid_input("hyperparameters.attribute_start", message.attribute_start, accepted)
+        knobs["attribute_start"] = start.value
     return knobs
 
 
 def hyperparameters_message(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
     """All knobs as callers see them."""
-    knobs = hyperparameters.model_dump(exclude={"delta_form", "prior_preservation"})
+    knobs = hyperparameters.model_dump(exclude={"delta_form", "prior_preservation", "attribute_start"})
     return trainer_pb2.Hyperparameters(
         **knobs,
         delta_form=_DELTA_FORM_MESSAGES[hyperparameters.delta_form],
         prior_preservation=_PRIOR_PRESERVATION_MESSAGES[hyperparameters.prior_preservation],
+        attribute_start=_ATTRIBUTE_START_MESSAGES[hyperparameters.attribute_start],
     )

@@ -1,0 +1,44 @@
+"""Plain words that an attribute word can begin at, by what they say something about.
+
+They are everyday English, of no base model in particular; which of them fits a photo, the base model decides (see
+`methods.attribute_start`). A word that a base model does not know explains nothing there, and is not chosen.
+"""
+
+from typing import Final
+
+from detex_trainer.attributes import Region
+
+_POSES = (
+    "standing, upright, lying, lying down, flat, sitting, leaning, tilted, slanted, diagonal, sideways, upside "
+    "down, inverted, turned, rotated, floating, hovering, flying, hanging, falling, jumping, running, walking, "
+    "kneeling, crouching, curled, stretched, bent, front, back, side, profile, top, bottom, seen from above, seen "
+    "from below, from behind, distant, facing left, facing right, open, closed, folded, sleeping"
+)
+_PLACES = (
+    "beach, sea, ocean, underwater, lake, river, pool, rain, desert, sand, forest, jungle, tree, meadow, grass, "
+    "field, garden, flowers, park, mountain, rocks, cave, snow, ice, sky, clouds, sunset, sunrise, night, space, "
+    "moon, city, street, road, alley, bridge, market, shop, station, stadium, church, castle, ruins, house, "
+    "kitchen, bathroom, bedroom, living room, office, library, classroom, studio, stage, museum, restaurant, bar, "
+    "workshop, garage, gym, balcony, window, door, wall, brick wall, concrete, curtain, floor, wooden floor, table, "
+    "wooden table, desk, shelf, carpet, sofa, bed, chair, tiles, chessboard, metal, stone, wood, leather, fabric, "
+    "paper, plain, white, black, grey, blue, green, red, yellow, pink, brown, colorful, dark, bright, blurry"
+)
+_MOODS = (
+    "soft, hard, warm, cold, golden, dim, bright, dark, neon, natural, artificial, day, night, morning, evening, "
+    "sunny, cloudy, rainy, foggy, snowy, stormy, summer, autumn, winter, spring, backlit, colorful, pale, vivid, "
+    "vintage, modern, minimal, painted, drawn, sketched, cartoon, realistic, blurry, sharp, grainy, black and white"
+)
+
+_VOCABULARY: Final = {
+    region: tuple(word.strip() for word in words.split(","))
+    for region, words in {
+        Region.SUBJECT: _POSES,
+        Region.BACKGROUND: _PLACES,
+        Region.EVERYWHERE: _MOODS,
+    }.items()
+}
+
+
+def vocabulary(region: Region) -> tuple[str, ...]:
+    """Words for attributes of a region, all different; a few of them phrases."""
+    return _VOCABULARY[region]
