@@ -27,6 +27,7 @@ from detex_client.training_photo import TrainingPhoto, find_training_photos
 from detex_client.training_set import MaskView, StoredPhoto, TrainingSet
 from detex_client.upload import UploadProgress
 from detex_client.wire_enum import (
+    AttributeStart,
     DeltaForm,
     JobPhase,
     JobState,
@@ -38,6 +39,7 @@ from detex_client.wire_enum import (
 )
 
 __all__ = [
+    "AttributeStart",
     "BaseModel",
     "Box",
     "Concept",

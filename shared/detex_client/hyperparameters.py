@@ -3,7 +3,7 @@
 from typing import Any, TypedDict, cast
 
 from detex_client.errors import refused
-from detex_client.wire_enum import DeltaForm, PriorPreservation, WireEnum
+from detex_client.wire_enum import AttributeStart, DeltaForm, PriorPreservation, WireEnum
 from detex_protos.v1 import trainer_pb2
 
 
@@ -29,9 +29,14 @@ class Hyperparameters(TypedDict, total=False):
     prior_images: int
     unet_learning_rate: float
     lora_rank: int
+    attribute_start: AttributeStart
 
 
-_ENUMERATIONS: dict[str, type[WireEnum]] = {"delta_form": DeltaForm, "prior_preservation": PriorPreservation}
+_ENUMERATIONS: dict[str, type[WireEnum]] = {
+    "attribute_start": AttributeStart,
+    "delta_form": DeltaForm,
+    "prior_preservation": PriorPreservation,
+}
 
 
 def to_wire(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:

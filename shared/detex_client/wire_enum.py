@@ -91,6 +91,17 @@ class PriorPreservation(WireEnum):
         return trainer_pb2.PriorPreservation, "PRIOR_PRESERVATION_"
 
 
+class AttributeStart(WireEnum):
+    """Where attribute words begin."""
+
+    NOUN = "noun"
+    PLAIN_WORDS = "plain_words"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return trainer_pb2.AttributeStart, "ATTRIBUTE_START_"
+
+
 class JobState(WireEnum):
     """Where a job stands."""
 
