@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from detex_core.metrics import new_registry
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
+from detex_core.tracing import Tracing
 from detex_generator.generator import SERVICE_NAME, Generator
 from detex_generator.settings import GeneratorSettings
 from detex_protos.v1 import generator_pb2, generator_pb2_grpc
@@ -47,8 +48,9 @@ def generator_settings(models: dict[str, Path], store: Path, **changes: object) 
 class RunningGenerator:
     """A generator that serves until closed."""
 
-    def __init__(self, settings: GeneratorSettings) -> None:
+    def __init__(self, settings: GeneratorSettings, tracing: Tracing | None = None) -> None:
         self.settings = settings
+        self._tracing = tracing
         self.registry: CollectorRegistry = new_registry("generator")
         self.generator: Generator
         self._started = threading.Event()
@@ -67,7 +69,7 @@ class RunningGenerator:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         try:
-            self.generator = Generator(self.settings, self.registry)
+            self.generator = Generator(self.settings, self.registry, self._tracing)
             await self.generator.start()
         except BaseException as error:
             self._error = error
@@ -109,8 +111,8 @@ class RunningGenerator:
 
 
 @contextmanager
-def running(settings: GeneratorSettings) -> Iterator[RunningGenerator]:
-    generator = RunningGenerator(settings)
+def running(settings: GeneratorSettings, tracing: Tracing | None = None) -> Iterator[RunningGenerator]:
+    generator = RunningGenerator(settings, tracing)
     try:
         yield generator
     finally:

@@ -12,6 +12,7 @@ from detex_core.grpc_server.server import Server
 from detex_core.grpc_server.service import Service
 from detex_core.metrics import new_registry
 from detex_core.object_store import open_object_store
+from detex_core.tracing import Tracing, open_tracing
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.base_models import BaseModels, device_and_dtype
@@ -47,15 +48,19 @@ class Generator:
         failure: What ended the generator before it was told to end, or None.
     """
 
-    def __init__(self, settings: GeneratorSettings, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self, settings: GeneratorSettings, registry: CollectorRegistry | None = None, tracing: Tracing | None = None
+    ) -> None:
         """Put the parts together; nothing runs yet.
 
         Args:
             settings: All that it is told.
             registry: Where metrics go; a new one where absent.
+            tracing: Where traces go; what the environment says where absent. Closed with the generator.
 
         Raises:
-            DetexError: The object store cannot be opened, or a device or kernel is asked for that is not there.
+            DetexError: The object store cannot be opened, or a device, a kernel or traces are asked for that cannot be
+                had here.
         """
         registry = registry or new_registry("generator")
         metrics = GeneratorMetrics(registry)
@@ -71,6 +76,7 @@ class Generator:
             retry_longest_seconds=settings.store_retry_longest_seconds,
         )
         self.failure: BaseException | None = None
+        self._tracing = open_tracing("detex-generator") if tracing is None else tracing
         self._settings = settings
         self.base_models = BaseModels(settings, object_store)
         prompts = PromptCache(settings.prompt_cache_bytes, metrics)
@@ -89,7 +95,7 @@ class Generator:
         service = Service(
             SERVICE_NAME, partial(add_GeneratorServiceServicer_to_server, servicer), self._check_readiness
         )
-        self.server = Server(settings, [service], registry)
+        self.server = Server(settings, [service], registry, tracing=self._tracing)
         self._draining = draining
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -133,6 +139,7 @@ class Generator:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self.engine.close)
+        await asyncio.to_thread(self._tracing.close)
 
     async def _load(self) -> None:
         try:

@@ -1,7 +1,13 @@
 """What Prometheus hears of the generator."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from detex_core.tracing import Attribute, Span
 
 _PREFIX = "detex_generator_"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
@@ -91,6 +97,20 @@ class GeneratorMetrics:
         self.prompt_misses = counter("prompt_cache_misses", "Prompts that had to be encoded.")
         self.prompt_evictions = counter("prompt_cache_evictions", "Prompts that made room for others.")
         self.prompt_bytes = gauge("prompt_cache_bytes", "Memory that kept keys and values take.")
+
+    @contextmanager
+    def stage(self, stage: str, span: Span, **attributes: Attribute) -> Iterator[None]:
+        """Time a stage of a request, whether it succeeds or not; see `end_stage`."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.end_stage(stage, time.monotonic() - start, span, **attributes)
+
+    def end_stage(self, stage: str, seconds: float, span: Span, **attributes: Attribute) -> None:
+        """A stage of a request has ended just now: `check`, `load`, `encode`, `denoise` or `decode`."""
+        self.stage_seconds.labels(stage).observe(seconds, span.exemplar)
+        span.record(stage, seconds, **attributes)
 
     def watch_device_memory(self) -> None:
         """Tell the memory of the GPU of this process from now on; without effect where there is none."""

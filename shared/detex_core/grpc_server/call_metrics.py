@@ -34,8 +34,10 @@ class CallMetrics:
         self._started.labels(kind, service, method).inc()
         self._running.labels(kind, service, method).inc()
 
-    def end(self, kind: str, service: str, method: str, code: str, seconds: float) -> None:
-        """A call has ended with a status code, for example `OK`."""
+    def end(
+        self, kind: str, service: str, method: str, code: str, seconds: float, exemplar: dict[str, str] | None = None
+    ) -> None:
+        """A call has ended with a status code, for example `OK`; the exemplar ties its time to its trace."""
         self._running.labels(kind, service, method).dec()
         self._handled.labels(kind, service, method, code).inc()
-        self._seconds.labels(kind, service, method).observe(seconds)
+        self._seconds.labels(kind, service, method).observe(seconds, exemplar)

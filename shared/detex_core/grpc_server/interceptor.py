@@ -17,6 +17,7 @@ from detex_core.grpc_server.call_metrics import CallMetrics
 from detex_core.grpc_server.status import as_domain_error, rich_status
 from detex_core.logging import add_log_fields
 from detex_core.tenancy import DEFAULT_TENANT, TENANT_METADATA_KEY, checked_tenant, set_tenant
+from detex_core.tracing import NO_SPAN, Span, Tracing, set_span
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Behaviour = Callable[[Any, Context], Any]
@@ -51,13 +52,14 @@ class _Method:
 
 
 class _Running:
-    """Metrics and log of a call that runs.
+    """Metrics, log and span of a call that runs.
 
     A call is counted before its status is sent: who has the answer of a call finds it in the metrics.
     """
 
-    def __init__(self, metrics: CallMetrics, method: _Method) -> None:
+    def __init__(self, metrics: CallMetrics, method: _Method, span: Span) -> None:
         self._metrics = metrics
+        self._span = span
         self._method = method
         self._begin = time.perf_counter()
         self._ended = False
@@ -69,8 +71,9 @@ class _Running:
             return
         self._ended = True
         method, seconds = self._method, time.perf_counter() - self._begin
-        self._metrics.end(method.kind, method.service, method.name, code.name, seconds)
+        self._metrics.end(method.kind, method.service, method.name, code.name, seconds, self._span.exemplar)
         _log(method, code, reason, seconds)
+        self._span.end(code.name)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -81,8 +84,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     responses are closed at once, so that their `finally` blocks run.
     """
 
-    def __init__(self, metrics: CallMetrics) -> None:
+    def __init__(self, metrics: CallMetrics, tracing: Tracing) -> None:
         self._metrics = metrics
+        self._tracing = tracing
         self._ours = 0
         self._others: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
@@ -149,10 +153,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _call(self, method: _Method, context: Context) -> AsyncIterator[None]:
-        running = _Running(self._metrics, method)
+        full_name = f"{method.service}/{method.name}"
+        span = NO_SPAN
+        if method.is_ours:
+            span = self._tracing.begin_call(full_name, context.invocation_metadata() or ())
+        running = _Running(self._metrics, method, span)
         task = self._enter(method)
         try:
-            add_log_fields(grpc_method=f"{method.service}/{method.name}")
+            add_log_fields(grpc_method=full_name)
+            if span.trace_id:
+                add_log_fields(trace_id=span.trace_id)
+            set_span(span)
             if method.is_ours:
                 set_tenant(_tenant(context))
             yield

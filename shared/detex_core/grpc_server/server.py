@@ -17,6 +17,7 @@ from detex_core.grpc_server.readiness import Readiness
 from detex_core.grpc_server.service import Service
 from detex_core.metrics import MetricsServer
 from detex_core.settings import ServiceSettings
+from detex_core.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Server:
         registry: Where the metrics of calls go and what /metrics shows; see `detex_core.metrics.new_registry`.
         interceptors: Run inside the server's own, so that what they raise is mapped and counted; the place for
             authentication.
+        tracing: Where the spans of calls go; nowhere by default.
 
     Attributes:
         address: Host and port that the server listens on, once started.
@@ -47,6 +49,7 @@ class Server:
         registry: CollectorRegistry,
         *,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        tracing: Tracing | None = None,
     ) -> None:
         self.address = ""
         self.metrics_address = ""
@@ -54,7 +57,7 @@ class Server:
         self._settings = settings
         self._registry = registry
         self._hurry = asyncio.Event()
-        self._calls = CallInterceptor(CallMetrics(registry))
+        self._calls = CallInterceptor(CallMetrics(registry), tracing or Tracing())
         self._readiness = Readiness(services, settings.readiness_interval_seconds)
         self._watch: asyncio.Task[None] | None = None
         self._metrics: MetricsServer | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from detex_core.errors import DetexError
+from detex_core.tracing import NO_SPAN, Span
 from detex_diffusion.concept import Concept
 from detex_generator.engine.admission import CheckedRequest, Conditioning
 from detex_generator.engine.events import Event, EventStream, FinishedImage
@@ -26,6 +27,7 @@ class ActiveRequest:
         deadline: Time (of `time.monotonic`) after which nobody waits for it; None without a deadline.
         start_time: When it was accepted (of `time.monotonic`).
         stream: What the caller hears.
+        span: What traces tell of it.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class ActiveRequest:
         *,
         deadline: float | None,
         on_end: Callable[["ActiveRequest", str], None],
+        span: Span = NO_SPAN,
     ) -> None:
         """Begin.
 
@@ -47,6 +50,7 @@ class ActiveRequest:
             stream: Where events go.
             deadline: Time of `time.monotonic` after which nobody waits.
             on_end: Called once, from any thread, with the outcome: `OK`, or the name of a gRPC status.
+            span: What traces tell of it; ends with it.
         """
         self.request_id = request_id
         self.tenant = tenant
@@ -54,6 +58,7 @@ class ActiveRequest:
         self.deadline = deadline
         self.start_time = time.monotonic()
         self.stream = stream
+        self.span = span
         self._on_end = on_end
         self._lock = threading.Lock()
         self._missing = set(range(request.count))
@@ -102,6 +107,7 @@ class ActiveRequest:
             self._ended = True
         # First the books, so that a caller who hears of the end finds its place free.
         self._on_end(self, outcome)
+        self.span.end(outcome)
         self.stream.close(error)
 
 

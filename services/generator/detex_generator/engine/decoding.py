@@ -70,7 +70,7 @@ class Decoding:
             drawn = _decoded(task.checked.base_model, latents)
             editing = task.checked.editing
             png = write_png(drawn if editing is None else editing.finish(drawn), provenance)
-            self._metrics.stage_seconds.labels("decode").observe(time.monotonic() - start)
+            self._metrics.end_stage("decode", time.monotonic() - start, active.span, image=task.index)
             self._metrics.images.labels(active.request.base_model).inc()
             active.deliver(FinishedImage(task.index, png, provenance))
         except BaseException as error:

@@ -11,6 +11,7 @@ import torch
 
 from detex_core.errors import DetexError, UnavailableError
 from detex_core.grpc_server.status import as_domain_error
+from detex_core.tracing import current_span
 from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.active_request import ActiveRequest, ImageTask
 from detex_generator.engine.admission import Admission
@@ -128,8 +129,13 @@ class Engine:
             EventStream(asyncio.get_running_loop()),
             deadline=deadline,
             on_end=self._ended,
+            span=current_span().begin("request", images=request.count, steps=request.steps),
         )
-        position = self._scheduler.accept(active)
+        try:
+            position = self._scheduler.accept(active)
+        except DetexError as error:
+            active.span.end(error.code.name)
+            raise
         with self._lock:
             self._active.add(active)
         active.tell(Queued(active.request_id, position))
@@ -164,7 +170,7 @@ class Engine:
             active.expire()
             return
         try:
-            with self._metrics.stage_seconds.labels("check").time():
+            with self._metrics.stage("check", active.span):
                 checked = self._admission.check(active.request, active.tenant)
         except BaseException as error:
             active.fail(as_domain_error(error))
@@ -187,7 +193,7 @@ class Engine:
         """Bring the concepts of an image into memory; whether that succeeds or not, encoding finds out and tells."""
         try:
             if not task.active.over:
-                with self._metrics.stage_seconds.labels("load").time():
+                with self._metrics.stage("load", task.active.span, image=task.index):
                     task.concepts = self._admission.load(task.checked)
         except BaseException as error:
             task.active.fail(as_domain_error(error))
@@ -205,7 +211,7 @@ class Engine:
             if active.over:
                 active.expire()
             else:
-                with self._metrics.stage_seconds.labels("encode").time():
+                with self._metrics.stage("encode", active.span, image=task.index):
                     task.conditioning = self._admission.encode(task.checked)
         except BaseException as error:
             if is_out_of_memory(error):
@@ -224,8 +230,10 @@ class Engine:
         with self._lock:
             self._active.discard(active)
         self._metrics.requests.labels(outcome).inc()
-        self._metrics.request_seconds.observe(active.age_seconds)
+        self._metrics.request_seconds.observe(active.age_seconds, active.span.exemplar)
         extra = {"request_id": active.request_id, "tenant": active.tenant, "outcome": outcome}
+        if active.span.trace_id:
+            extra["trace_id"] = active.span.trace_id
         _logger.info(
             "request ended", extra=extra | {"images": active.request.count, "seconds": round(active.age_seconds, 3)}
         )

@@ -107,7 +107,9 @@ class StepLoop:
             task.active.fail(error)
             return
         waited = time.monotonic() - task.active.start_time
-        self._metrics.queue_wait_seconds.labels(task.priority.name.lower()).observe(waited)
+        span = task.active.span
+        self._metrics.queue_wait_seconds.labels(task.priority.name.lower()).observe(waited, span.exemplar)
+        span.record("queue", waited, image=task.index)
         own_unet = None if task.conditioning is None else task.conditioning.own_unet
         bucket = (request.base_model, request.height, request.width, "" if own_unet is None else own_unet.key)
         try:
@@ -144,6 +146,7 @@ class StepLoop:
         if outcome.clean is not None:
             self._decoding.preview(task, outcome.step, outcome.clean)
         if outcome.latents is not None:
-            self._metrics.stage_seconds.labels("denoise").observe(time.monotonic() - outcome.start_time)
+            seconds = time.monotonic() - outcome.start_time
+            self._metrics.end_stage("denoise", seconds, task.active.span, image=task.index, steps=task.steps)
             self._scheduler.begin_decoding()
             self._decoding.finish(task, outcome.latents)
