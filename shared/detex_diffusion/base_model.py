@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from detex_core.errors import FailedPreconditionError
+from detex_core.errors import FailedPreconditionError, ResourceExhaustedError
 from detex_core.object_store import ObjectStore
 from detex_core.settings import BaseModelSettings, state_folder
 from detex_diffusion import model_parts as files
 from detex_diffusion.cross_attention import unsupported_attention
 from detex_diffusion.fingerprint import fingerprint
 from detex_diffusion.model_index import SUPPORTED, Architecture
+from detex_diffusion.model_size import weight_bytes
 from detex_diffusion.model_source import model_folder
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.text_conditioning import TextConditioning, load_text_conditioning
@@ -132,6 +133,7 @@ def load_base_model(
     *,
     work_folder: Path | None = None,
     allow_downloads: bool = False,
+    largest_bytes: int | None = None,
 ) -> BaseModel:
     """Load a base model.
 
@@ -142,12 +144,14 @@ def load_base_model(
         object_store: For sources `store:`.
         work_folder: Where copies of what is not local are kept; by default a folder of the user's state.
         allow_downloads: Whether sources `hub:` may be downloaded.
+        largest_bytes: Memory that its weights may take; None for no limit.
 
     Raises:
         FailedPreconditionError: The source cannot be had here, is of no supported kind, or holds pickles.
         NotFoundError: The object store or the hub has nothing there.
         DataLossError: A file is missing or damaged, or lacks tensors.
         UnavailableError: The object store or the hub does not answer.
+        ResourceExhaustedError: Its weights take more than `largest_bytes`; none of them has been read then.
     """
     find = partial(
         model_folder,
@@ -157,6 +161,8 @@ def load_base_model(
     )
     folder = find(settings.source)
     index = files.check_folder(folder)
+    if largest_bytes is not None:
+        _check_size(settings.name, weight_bytes(folder, index, dtype), largest_bytes, dtype)
     place = torch.device(device)
     text = load_text_conditioning(folder, index, dtype)
     unet = files.load_unet(folder, dtype)
@@ -190,6 +196,16 @@ def load_base_model(
         height=int(rows) * factor,
         width=int(columns) * factor,
     )
+
+
+def _check_size(name: str, needed_bytes: int, largest_bytes: int, dtype: torch.dtype) -> None:
+    if needed_bytes > largest_bytes:
+        raise ResourceExhaustedError(
+            f"Base model {name!r} takes {needed_bytes:,} bytes as {str(dtype).removeprefix('torch.')}, and "
+            f"{max(0, largest_bytes):,} bytes are left for it; load fewer base models in a process, load them in half "
+            "precision, or allow more memory.",
+            reason="BASE_MODEL_DOES_NOT_FIT",
+        )
 
 
 def _check_fit(folder: Path, text: TextConditioning, unet: Any, vae: Any) -> None:

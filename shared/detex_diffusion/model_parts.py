@@ -32,16 +32,21 @@ def check_folder(folder: Path) -> ModelIndex:
     """
     index = read_model_index(folder)
     read_json(folder / "scheduler" / "scheduler_config.json")
-    stems = {"unet": _UNET_AND_VAE, "vae": _UNET_AND_VAE}
-    for tokenizer, text_encoder in index.text_parts:
+    for tokenizer, _ in index.text_parts:
         read_json(folder / tokenizer / "tokenizer_config.json")
-        stems[text_encoder] = "model"
-    if image_encoder_folder(folder) is not None:
-        stems["image_encoder"] = "model"
-    for part, stem in stems.items():
+    for part, stem in weight_stems(folder, index).items():
         read_json(folder / part / "config.json")
         weight_files(folder / part, stem)
     return index
+
+
+def weight_stems(folder: Path, index: ModelIndex) -> dict[str, str]:
+    """Folders of the parts that have weights, each with the stem of its weight files."""
+    stems = {"unet": _UNET_AND_VAE, "vae": _UNET_AND_VAE}
+    stems |= {text_encoder: "model" for _, text_encoder in index.text_parts}
+    if image_encoder_folder(folder) is not None:
+        stems["image_encoder"] = "model"
+    return stems
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> Any:

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from detex_core.errors import DetexError, FailedPreconditionError, NotFoundError, UnavailableError
+from detex_core.errors import (
+    DetexError,
+    FailedPreconditionError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from detex_core.object_store import ObjectStore
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
@@ -54,22 +60,23 @@ class BaseModels:
             prepare: Called with each before anybody else has it.
 
         Raises:
+            ResourceExhaustedError: There is not enough memory for a base model beside those before it.
             DetexError: A base model does not load; its name is in the log.
         """
         default = self._settings.base_model().name
+        device, dtype = device_and_dtype(self._settings)
+        # Packed layers keep their weights in a second layout.
+        copies = 2 if self._settings.pack_weights and device.type == "cpu" else 1
+        used_bytes = 0
         for configured in self._settings.base_models:
             start = time.monotonic()
+            room = self._room_bytes(device, used_bytes)
             try:
-                model = load_base_model(
-                    configured,
-                    *device_and_dtype(self._settings),
-                    self._object_store,
-                    work_folder=self._settings.work_folder,
-                    allow_downloads=self._settings.allow_downloads,
-                )
+                model = self._load_one(configured, device, dtype, None if room is None else room // copies)
             except DetexError as error:
                 _logger.error("Base model %s does not load: %s", configured.name, error.message)
                 raise
+            used_bytes += copies * model.size_bytes
             if self._settings.pack_weights:
                 pack_base_model(model)
             prepare(model)
@@ -84,6 +91,32 @@ class BaseModels:
                 model.dtype,
             )
         self._loaded = True
+
+    def _room_bytes(self, device: torch.device, used_bytes: int) -> int | None:
+        """Memory left for weights beside those that are there; None where there is no limit."""
+        if self._settings.base_model_bytes:
+            return self._settings.base_model_bytes - used_bytes
+        return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
+
+    def _load_one(
+        self, configured: BaseModelSettings, device: torch.device, dtype: torch.dtype, largest_bytes: int | None
+    ) -> BaseModel:
+        try:
+            return load_base_model(
+                configured,
+                device,
+                dtype,
+                self._object_store,
+                work_folder=self._settings.work_folder,
+                allow_downloads=self._settings.allow_downloads,
+                largest_bytes=largest_bytes,
+            )
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise ResourceExhaustedError(
+                f"Memory ran out while base model {configured.name!r} was read; load fewer base models in a process, "
+                "or load them in half precision.",
+                reason="BASE_MODEL_DOES_NOT_FIT",
+            ) from error
 
     def get(self, name: str = "") -> ServedBaseModel:
         """The base model of that name, or the default for an empty one.

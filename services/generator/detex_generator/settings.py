@@ -30,6 +30,8 @@ class GeneratorSettings(ServiceSettings):
         prompt_cache_bytes: Memory for keys and values of prompts that no image is being drawn from.
         unet_cache_bytes: Memory for UNets of concepts that train the UNet itself (DreamBooth), beside those that images
             are being drawn with.
+        base_model_bytes: Memory that the weights of all base models may take together; one that does not fit ends the
+            service. 0 means what is free on a GPU, and no limit on a CPU. Packed weights count twice.
         newest_version_seconds: How long the answer to "which version is the newest" holds; 0 asks for each request.
         store_retry_seconds: After the object store has not answered, nobody asks it for so long; doubled at each
             further failure. What is in memory serves meanwhile.
@@ -59,6 +61,7 @@ class GeneratorSettings(ServiceSettings):
     device_concept_cache_bytes: int = Field(default=GIBIBYTE, ge=0)
     prompt_cache_bytes: int = Field(default=256 * MEBIBYTE, ge=0)
     unet_cache_bytes: int = Field(default=4 * GIBIBYTE, ge=0)
+    base_model_bytes: int = Field(default=0, ge=0)
     newest_version_seconds: float = Field(default=0.5, ge=0, le=60, allow_inf_nan=False)
     store_retry_seconds: float = Field(default=0.5, gt=0, le=600, allow_inf_nan=False)
     store_retry_longest_seconds: float = Field(default=10.0, gt=0, le=600, allow_inf_nan=False)
