@@ -9,6 +9,7 @@ import pytest
 
 from detex_core.object_store.location import S3Location, parse_location
 from detex_core.settings import ServiceSettings
+from detex_core.tracing import tracing_is_on
 from detex_generator.settings import GeneratorSettings
 from detex_trainer.settings import TrainerSettings
 from scripts.generate_reference import CHART_OWNED, CHART_OWNED_OF_STORE, object_store_settings, service_settings
@@ -169,6 +170,16 @@ def test_every_setting_can_be_set(environment, parsed, component: str) -> None:
     assert [model.model_dump(exclude_unset=True) for model in settings.base_models] == [
         {"name": "other", "source": "store:models/other", "default_steps": 7}
     ]
+
+
+def test_traces_go_where_the_values_say(environment) -> None:
+    assert not [name for name in environment("generator") if name.startswith("OTEL_")]
+    values = {"generator.tracing.endpoint": '"http://collector:4317"', "generator.tracing.samplingRatio": "0.25"}
+    assert not [name for name in environment("trainer", **values) if name.startswith("OTEL_")]
+    variables = environment("generator", **values)
+    assert tracing_is_on(variables)
+    assert variables["OTEL_TRACES_SAMPLER"] == "parentbased_traceidratio"
+    assert float(variables["OTEL_TRACES_SAMPLER_ARG"]) == 0.25
 
 
 def test_every_setting_of_the_object_store_can_be_set(environment, parsed) -> None:

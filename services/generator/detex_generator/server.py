@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from detex_core.errors import DetexError
 from detex_core.logging import configure_logging
+from detex_generator.memory_allocator import keep_freed_memory
 from detex_generator.settings import GeneratorSettings
 
 _logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def main() -> None:
     # Threads that spin while they wait for each other cost more than they gain: the step loop, encoding and decoding
     # each have a team of their own, and containers rarely have a core for every thread. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     try:
         sys.exit(asyncio.run(_serve(settings)))
     except DetexError as error:

@@ -50,6 +50,11 @@ DETEX_OBJECT_STORE_{{ $key | snakecase | upper }}: {{ include "detex.settingValu
 {{- end }}
 DETEX_WORK_FOLDER: /var/lib/detex
 DETEX_LOG_FORMAT: json
+{{- if and (eq .component "generator") .root.Values.generator.tracing.endpoint }}
+OTEL_EXPORTER_OTLP_ENDPOINT: {{ .root.Values.generator.tracing.endpoint | quote }}
+OTEL_TRACES_SAMPLER: parentbased_traceidratio
+OTEL_TRACES_SAMPLER_ARG: {{ .root.Values.generator.tracing.samplingRatio | toString | quote }}
+{{- end }}
 {{- if and (eq .component "trainer") .root.Values.trainer.workerJobs.enabled }}
 DETEX_EXECUTOR: kubernetes
 DETEX_KUBERNETES: {{ include "detex.workerJobs" .root | quote }}
