@@ -17,6 +17,7 @@ from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 
 ENDED = {trainer_pb2.JOB_STATE_SUCCEEDED, trainer_pb2.JOB_STATE_FAILED, trainer_pb2.JOB_STATE_CANCELLED}
 DEADLINE_SECONDS = 30
+START_SECONDS = 150
 
 
 class RunningTrainer:
@@ -54,7 +55,11 @@ class RunningTrainer:
         self._addresses: queue.Queue[tuple[str, str]] = queue.Queue()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        self.address, self.metrics_address = self._addresses.get(timeout=2 * DEADLINE_SECONDS)
+        try:
+            self.address, self.metrics_address = self._addresses.get(timeout=START_SECONDS)
+        except queue.Empty:
+            self.process.kill()
+            raise AssertionError(f"it does not come to listen:\n{''.join(self.log)}") from None
         if not self.address:
             self.wait()
             raise AssertionError("".join(self.log))
