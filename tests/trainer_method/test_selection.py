@@ -153,7 +153,7 @@ def test_an_interrupted_job_chooses_and_reports_as_one_that_was_not(
 def test_every_artifact_has_its_report_and_picture(
     make_spec: MakeSpec, training_set: TrainingSet, store: FolderStore, method: str
 ) -> None:
-    spec = make_spec(method, steps=2, prior_images=1)
+    spec = make_spec(method, steps=2, prior_images=1, attribute_start="plain_words")
     manifest = train_concept(spec, training_set, store, RecordingReporter(), lambda: False)
     assert set(manifest.files) == {"concept.safetensors", "report.json", "report.png"}
     archive = ConceptArchive(store)
@@ -168,6 +168,8 @@ def test_every_artifact_has_its_report_and_picture(
         outside_share(report.after["subject_attention_on_subject_alone"], report.after["subject_share"])
     )
     assert "my-mug:" in " ".join(report.sample_prompts) if method == "detex" else len(report.sample_prompts) == 6
+    words = {name: len(each) for name, each in report.attribute_words.items()}
+    assert words == ({"pose": 3, "background": 3} if method == "detex" else {})
     with Image.open(io.BytesIO(archive.read(stored, "report.png"))) as picture:
         assert picture.format == "PNG"
         assert picture.height > 500

@@ -48,7 +48,7 @@ def draw_report(
     heated = [_heated(*pair) for pair in zip(photos[:shown], attention[:shown], strict=False)]
     lines = textwrap.wrap(report.summary, _CHARACTERS)
     rows = [
-        ("photos and masks", masked, [f"{share:.0%} subject" for share in report.mask_shares[:shown]]),
+        ("photos and masks", masked, [_photo_caption(report, photo) for photo in range(shown)]),
         ("where the subject word looks", heated, []),
         ("samples", list(samples), list(report.sample_prompts)),
     ]
@@ -66,6 +66,13 @@ def draw_report(
     buffer = io.BytesIO()
     canvas.quantize(_COLORS, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _photo_caption(report: Report, photo: int) -> str:
+    """How much of a photo is its subject, and the plain words that describe it: `12% subject; lying, beach`."""
+    share = f"{report.mask_shares[photo]:.0%} subject" if photo < len(report.mask_shares) else ""
+    words = [each[photo] for each in report.attribute_words.values() if photo < len(each) and each[photo]]
+    return "; ".join(filter(None, (share, ", ".join(words))))
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -80,6 +80,9 @@ class ConceptLearner(Learner, Protocol):
     def delta_share(self) -> float:
         """Size of what was added to the base model's weights as a share of them: |dW| / |W|, Frobenius norms."""
 
+    def first_words(self) -> Mapping[str, Sequence[str]]:
+        """By attribute, the plain word at which each photo's word began; "" where it was the attribute's noun."""
+
 
 class DrawnStep(Protocol):
     """A step of a learner whose chance has been drawn, before the base model has seen it."""

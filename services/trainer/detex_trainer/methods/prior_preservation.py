@@ -138,3 +138,7 @@ class PriorPreservingLearner:
     def delta_share(self) -> float:
         """As the learner's."""
         return self._learner.delta_share()
+
+    def first_words(self) -> Mapping[str, Sequence[str]]:
+        """As the learner's."""
+        return self._learner.first_words()

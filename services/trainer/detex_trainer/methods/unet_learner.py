@@ -91,3 +91,7 @@ class UNetLearner:
     def delta_share(self) -> float:
         """|dW| / |W| over the parameters that have moved."""
         return self._trained.delta_share()
+
+    def first_words(self) -> Mapping[str, Sequence[str]]:
+        """None: there are no attribute words."""
+        return {}

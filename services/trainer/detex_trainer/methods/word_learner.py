@@ -19,9 +19,10 @@ from detex_diffusion.text import TokenizedPrompt, tokenize
 from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.dataset import Batch, PhotoSet
-from detex_trainer.hyperparameters import AttributeStart, Hyperparameters, PriorPreservation
+from detex_trainer.hyperparameters import AttributeStart as StartKind
+from detex_trainer.hyperparameters import Hyperparameters, PriorPreservation
 from detex_trainer.masks import downsample_masks
-from detex_trainer.methods.attribute_start import attribute_starts
+from detex_trainer.methods.attribute_start import AttributeStart, attribute_starts
 from detex_trainer.methods.concept_words import ConceptShape, ConceptWords, parameters_of
 from detex_trainer.methods.learner import ParameterGroup, StepNoise
 from detex_trainer.methods.photo_prompts import PhotoPrompt, PhotoPrompts
@@ -88,10 +89,11 @@ class WordLearner:
         )
         self._min_snr_gamma = min_snr_gamma
         self._features = photo_set.features[:, 0]
-        starts = {}
-        if self._attributes and hyperparameters.attribute_start is AttributeStart.PLAIN_WORDS:
+        chosen: Mapping[str, AttributeStart] = {}
+        if self._attributes and hyperparameters.attribute_start is StartKind.PLAIN_WORDS:
             chosen = attribute_starts(base_model, class_word, self._attributes, photo_set, hyperparameters.seed)
-            starts = {name: start.embeddings for name, start in chosen.items()}
+        self._first_words = {name: start.words for name, start in chosen.items()}
+        starts = {name: start.embeddings for name, start in chosen.items()}
         self.words = ConceptWords(base_model, class_word, shape, self._features, generator, starts)
         self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
         height, width = photo_set.latents.shape[-2:]
@@ -256,6 +258,10 @@ class WordLearner:
     def delta_share(self) -> float:
         """Size of the deltas as a share of the projections' own."""
         return self.words.delta_share()
+
+    def first_words(self) -> Mapping[str, Sequence[str]]:
+        """Those that were chosen; see `attribute_start`."""
+        return self._first_words
 
     def _embeddings(self, tokenized: TokenizedPrompt, features: Tensor, photo: int) -> Tensor | None:
         """Embeddings (W, E) of the words of a prompt, its attribute words from the features (P,) of its photo."""

@@ -91,6 +91,7 @@ def report_on(training: Training) -> tuple[Report, bytes]:
         class_word_gain=class_word_gain(base_model, photo_set, training.class_word),
         surroundings_alike=surroundings_alike(photo_set.pictures, photo_set.subjects),
         sample_prompts=prompts,
+        attribute_words=training.learner.first_words(),
         learns_attributes=bool(training.attributes),
     )
     samples = draw_pictures(
