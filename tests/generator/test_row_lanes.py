@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ from torch import Tensor
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import KeyValueBatch, PromptKeyValues, key_values
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.row_lanes import LEAST_ROWS, RowLanes, use_cores
+from detex_generator.engine.row_lanes import LEAST_ACTIVATIONS, LEAST_ROWS, RowLanes, use_cores
+from tests.generator.running_generator import (
+    RunningGenerator,
+    generator_settings,
+    pixels,
+    running,
+    signal_to_noise_decibels,
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +92,35 @@ def test_a_failure_of_a_lane_is_told_when_all_have_ended(
         assert not running
         again = lanes.predict(unet, latents, timesteps, texts)
     assert bool(torch.isfinite(again).all())
+
+
+@pytest.mark.parametrize(("share", "cores"), [(64, 1), (4096, 3)])
+def test_cores_share_operations_that_are_worth_it(
+    base_model: BaseModel, unet: KeyValueUNet, lanes: RowLanes, share: int, cores: int
+) -> None:
+    used: list[int] = []
+
+    class Looking(KeyValueUNet):
+        def __call__(self, latents: Tensor, timesteps: Tensor, key_values: object) -> Tensor:
+            used.append(torch.get_num_threads())
+            return latents
+
+    width = int(unet.unet.config.block_out_channels[0])
+    latents = torch.zeros(1, 4, 3 * LEAST_ACTIVATIONS * share // (4096 * width), 1)
+    lanes.predict(Looking(unet.unet), latents, torch.zeros(1), lanes.stack(_prompts(base_model, 1)))
+    assert used == [cores]
+
+
+def test_lanes_draw_what_one_core_draws(
+    generator: RunningGenerator, model_folders: dict[str, Path], store_folder: Path, concepts: object
+) -> None:
+    asked = {"prompt": "[my-mug] on a beach", "count": 5, "seed": 3, "steps": 4}
+    expected = generator.draw(**asked)
+    with running(generator_settings(model_folders, store_folder, denoising_threads=2)) as other:
+        drawn = other.draw(**asked)
+    assert len(drawn) == len(expected) == 5
+    for one, image in zip(drawn, expected, strict=True):
+        assert signal_to_noise_decibels(pixels(one.png), pixels(image.png)) >= 50
 
 
 def test_cores_belong_to_the_thread_that_asks(lanes: RowLanes) -> None:

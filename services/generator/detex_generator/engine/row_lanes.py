@@ -19,6 +19,11 @@ LEAST_ROWS = 4
 """Rows of a lane where there is more than one: with fewer, reading the weights once per lane costs what lanes save."""
 
 
+LEAST_ACTIVATIONS = 32_768
+"""Activations of the UNet's first layer for each core that shares the operations of a lane: with fewer, an operation
+ends before a second core has woken up."""
+
+
 def use_cores(cores: int) -> None:
     """Let the operations of torch in this thread run on so many cores from now on."""
     # A thread takes over the number of the process when it first asks, whenever that is; only then its own holds.
@@ -63,8 +68,7 @@ class RowLanes:
         """
         cores = self._cores // len(texts)
         if len(texts) == 1:
-            use_cores(cores)
-            return unet(latents, timesteps, texts[0])
+            return _predict(unet, cores, latents, timesteps, texts[0])
         sizes = [text.rows for text in texts]
         parts = list(zip(torch.split(latents, sizes), torch.split(timesteps, sizes), texts, strict=True))
         others = [self._pool.submit(_predict, unet, cores, *part) for part in parts[1:]]
@@ -81,5 +85,7 @@ class RowLanes:
 
 @torch.inference_mode()
 def _predict(unet: KeyValueUNet, cores: int, latents: Tensor, timesteps: Tensor, text: KeyValueBatch) -> Tensor:
-    use_cores(cores)
+    rows, _, height, width = latents.shape
+    activations = rows * height * width * int(unet.unet.config.block_out_channels[0])
+    use_cores(max(1, min(cores, activations // LEAST_ACTIVATIONS)))
     return unet(latents, timesteps, text)
