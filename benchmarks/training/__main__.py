@@ -19,7 +19,7 @@ from benchmarks.training.speed import packing_rows, peer_rows
 from benchmarks.training.whole_job import checkpoint_rows, job_rows
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
-from detex_trainer.frozen_layers import freeze_base_model
+from detex_trainer.frozen import freeze_base_model
 from detex_trainer.training.memory import free_memory_bytes
 
 MEASUREMENTS: dict[str, Callable[[BaseModel, Scale], Iterator[ResultRow]]] = {

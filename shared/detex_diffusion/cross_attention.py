@@ -110,22 +110,25 @@ class KeyValueProcessor:
             return plain
         rows, positions, _ = hidden_states.shape
         query = attn.to_q(hidden_states).view(rows, positions, attn.heads, -1).transpose(1, 2)  # (B, H, N, D)
-        if recorder is not None and self.layer in recorder.layers:
-            key, value = key_values.layers[self.layer]  # (B, H, T, D)
-            mask = None if key_values.mask is None else key_values.mask[:, None, None, :]  # (B, 1, 1, T)
-            # Scaled first: products of half-precision queries and keys may overflow.
-            scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, N, T)
-            scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-            if mask is not None:
-                scores = scores.masked_fill(~mask, float("-inf"))
-            probabilities = scores.softmax(dim=-1)  # (B, H, N, T)
-            recorder.record(self.layer, probabilities)
-            attended = probabilities.to(value.dtype) @ value
-        else:
-            attended = key_values.attend(self.layer, query)
-        attended = attended.transpose(1, 2).reshape(rows, positions, -1)
+        attended = self.read(query, key_values, recorder).transpose(1, 2).reshape(rows, positions, -1)
         projected: Tensor = attn.to_out[1](attn.to_out[0](attended))
         return projected.div(attn.rescale_output_factor)
+
+    def read(self, query: Tensor, key_values: Any, recorder: AttentionRecorder | None = None) -> Tensor:
+        """What queries (B, H, N, D) read of the keys and values of this layer: (B, H, N, D)."""
+        if recorder is None or self.layer not in recorder.layers:
+            attended: Tensor = key_values.attend(self.layer, query)
+            return attended
+        key, value = key_values.layers[self.layer]  # (B, H, T, D)
+        mask = None if key_values.mask is None else key_values.mask[:, None, None, :]  # (B, 1, 1, T)
+        # Scaled first: products of half-precision queries and keys may overflow.
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, N, T)
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        probabilities = scores.softmax(dim=-1)  # (B, H, N, T)
+        recorder.record(self.layer, probabilities)
+        return probabilities.to(value.dtype) @ value
 
 
 class SelfAttentionProcessor(AttnProcessor2_0):  # type: ignore[misc]

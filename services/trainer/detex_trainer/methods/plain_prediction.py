@@ -8,10 +8,11 @@ from torch import Tensor
 
 from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
-from detex_diffusion.conditioning import KeyValueBatch, OwnedTokens, project
+from detex_diffusion.conditioning import KeyValueBatch, OwnedTokens
 from detex_diffusion.key_value_delta import KeyValueDeltas
 from detex_diffusion.text import encode_text, tokenize
 from detex_diffusion.unet import KeyValueUNet
+from detex_trainer.frozen.projections import project_together
 
 
 class PlainPrediction:
@@ -34,7 +35,7 @@ class PlainPrediction:
         if deltas:
             tokens = torch.ones(self._text.hidden.shape[:2], dtype=torch.bool)
             owned = [OwnedTokens(tokens, {name: each.to(dtype=self._dtype) for name, each in deltas.items()})]
-        one = project(self._unet.unet, self._text.hidden, owned)
+        one = project_together(self._unet.unet, self._text.hidden, owned)
         rows = noisy.shape[0]
         batch = KeyValueBatch(
             {name: (k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for name, (k, v) in one.layers.items()},

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from detex_diffusion.base_model import BaseModel
-from detex_diffusion.conditioning import OwnedTokens, project
+from detex_diffusion.conditioning import OwnedTokens
 from detex_diffusion.key_value_delta import KeyValueDeltas
 from detex_diffusion.text import TokenizedPrompt, encode_text
 from detex_diffusion.unet import KeyValueUNet
+from detex_trainer.frozen.projections import project_together
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows
             )
         places += [start + place for place in rows.prompt_of_row]
         start = end
-    key_values = project(base_model.unet, text.hidden, owned, text.pooled).select(places)
+    key_values = project_together(base_model.unet, text.hidden, owned, text.pooled, places)
     latents = torch.cat([rows.latents for rows in asked]).to(base_model.dtype)
     timesteps = torch.cat([rows.timesteps for rows in asked])
     layers = _one([tuple(rows.map_layers) for rows in asked if rows.map_layers])

@@ -5,7 +5,7 @@ import torch
 from detex_core.errors import FailedPreconditionError
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel, load_base_model
-from detex_trainer.frozen_layers import freeze_base_model
+from detex_trainer.frozen import freeze_base_model
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.training.memory import free_memory_bytes
 
