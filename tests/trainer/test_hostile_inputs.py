@@ -1,13 +1,23 @@
-"""Five hundred inputs that nobody means well: typed answers, and a trainer that lives on."""
+"""More than five hundred inputs that nobody means well: typed answers, and a trainer that lives on.
+
+Spoiled copies of good requests, noise, whatever hypothesis thinks of, and a corpus of files.
+"""
 
 import random
+import struct
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
 import grpc
 import pytest
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from detex_protos.v1 import trainer_pb2
 from tests.trainer.running_trainer import RunningTrainer
@@ -186,3 +196,102 @@ def test_submissions_of_noise(trainer: RunningTrainer, training_set_id: str, sou
         for _ in range(source.randint(1, 3)):
             data[source.randrange(len(data))] = source.randrange(256)
         send(trainer, SUBMIT, bytes(data))
+
+
+KNOB = st.one_of(
+    st.floats(),
+    st.integers(-(2**31), 2**31 - 1),
+    st.sampled_from(FRACTIONS),
+    st.text(max_size=80),
+)
+
+
+def set_anything(message: Message, values: dict[str, object]) -> None:
+    """Set the fields that take their values as they are."""
+    for name, value in values.items():
+        with suppress(ValueError, TypeError, AttributeError):
+            setattr(message, name, value)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    knobs=st.dictionaries(
+        st.sampled_from([field.name for field in trainer_pb2.Hyperparameters.DESCRIPTOR.fields]), KNOB, max_size=6
+    ),
+    fields=st.dictionaries(
+        st.sampled_from(["concept_name", "idempotency_key", "base_model", "method", "priority"]), KNOB, max_size=3
+    ),
+    attributes=st.lists(st.text(max_size=70), max_size=5),
+    deadline=st.one_of(st.none(), st.tuples(st.integers(-(2**40), 2**40), st.integers(-(2**31), 2**31 - 1))),
+)
+def test_any_submission_is_taken_or_refused(
+    trainer: RunningTrainer,
+    training_set_id: str,
+    knobs: dict[str, object],
+    fields: dict[str, object],
+    attributes: list[str],
+    deadline: tuple[int, int] | None,
+) -> None:
+    request = trainer_pb2.SubmitJobRequest(training_set_id=training_set_id, concept_name="ok-any")
+    set_anything(request, fields)
+    set_anything(request.hyperparameters, knobs)
+    with suppress(ValueError, UnicodeEncodeError):
+        request.attributes.extend(attributes)
+    if deadline is not None:
+        request.deadline_time.seconds, request.deadline_time.nanos = deadline
+    send(trainer, SUBMIT, request.SerializeToString())
+
+
+def picture_of_header(width: int, height: int) -> bytes:
+    """A PNG that says it is so large, and holds next to nothing."""
+    whole = bytearray(encoded(photo()))
+    whole[16:24] = struct.pack(">II", width, height)
+    whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
+    return bytes(whole)
+
+
+def hostile_files() -> dict[str, bytes]:
+    """Files that are no photos, or none that anybody should decode."""
+    plain = encoded(photo())
+    jpeg = encoded(photo(), "JPEG")
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "A" * 60_000, 99
+    large_text = PngInfo()
+    large_text.add_text("Comment", "A" * 20_000_000, zip=True)
+    return {
+        "nothing": b"",
+        "signature": plain[:8],
+        "cut": plain[: len(plain) // 2],
+        "cut jpeg": jpeg[: len(jpeg) // 2],
+        "bomb by header": picture_of_header(100_000, 100_000),
+        "largest header": picture_of_header(2**31 - 1, 2**31 - 1),
+        "no size": picture_of_header(0, 0),
+        "thin": picture_of_header(1, 40_000),
+        "text bomb": encoded(photo(), pnginfo=large_text),
+        "odd exif": encoded(photo(), "JPEG", exif=exif),
+        "animation": encoded(photo(), "PNG", save_all=True, append_images=[photo(1)]),
+        "gif": encoded(photo(), "GIF"),
+        "tiff": encoded(photo(), "TIFF"),
+        "svg": b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
+        "html in a picture": plain + b"<script>alert(1)</script>",
+        "zip in a picture": jpeg + b"PK\x03\x04" + b"\0" * 100,
+        "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n(/etc/passwd) (r) file",
+        "windows icon": b"\0\0\1\0\1\0" + plain,
+        "two signatures": plain[:8] + jpeg,
+        "webp of no frame": b"RIFF\x1a\0\0\0WEBPVP8L" + b"\0" * 14,
+        "cmyk": encoded(photo().convert("CMYK"), "JPEG"),
+        "one bit": encoded(photo().convert("1")),
+        "sixteen bits": encoded(Image.new("I;16", (48, 40), 65_535)),
+        "all transparent": encoded(Image.new("RGBA", (48, 40))),
+        "noise": bytes(range(256)) * 40,
+    }
+
+
+def test_hostile_files(trainer: RunningTrainer) -> None:
+    for data in hostile_files().values():
+        for parts in (
+            stream(header(), file(data)),
+            stream(header(), file(encoded(photo())), mask_file(data)),
+            stream(header("mug"), file(data, file_name="../../../etc/passwd")),
+        ):
+            send_stream(trainer, [part.SerializeToString() for part in parts])
