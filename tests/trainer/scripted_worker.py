@@ -70,7 +70,8 @@ def train(
     picture = io.BytesIO()
     training_set.photos[0].picture.resize((16, 16)).save(picture, "PNG")
     reporter.preview(JobPreview(2, f"a [{name}]", picture.getvalue()))
-    reporter.progress(JobProgress(JobPhase.TRAINING, STEPS, STEPS, {"total": 0.25}, 2.0, 0.0))
+    reporter.checkpoint(2, 0.125)
+    reporter.progress(JobProgress(JobPhase.TRAINING, STEPS, STEPS, {"total": 0.25}, 2.0, 0.0, 0.75, returns=1))
     reporter.progress(JobProgress(JobPhase.PUBLISHING, STEPS, STEPS))
     draft = ConceptDraft(
         name=name,

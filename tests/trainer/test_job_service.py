@@ -370,6 +370,11 @@ def test_metrics(trainer: RunningTrainer, training_set_id: str) -> None:
     assert samples["detex_trainer_steps_per_second_count", "detex"] >= 1
     assert samples["detex_trainer_final_loss_count", "detex"] >= 1
     assert samples["detex_trainer_job_attempts_sum", "succeeded"] >= 1
+    assert samples["detex_trainer_pack_size_sum",] >= samples["detex_trainer_pack_size_count",] >= 1
+    assert samples["detex_trainer_gradient_norm_sum", "detex"] >= 0.75
+    assert samples["detex_trainer_divergences_total", "detex"] >= 1
+    assert samples["detex_trainer_checkpoint_seconds_sum",] >= 0.125
+    assert samples["detex_trainer_checkpoint_age_seconds",] >= 0
     assert samples["detex_trainer_worker_memory_bytes_sum", "machine"] > 10_000_000
     assert samples["detex_trainer_training_sets_total", "kept"] >= 1
 
