@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from benchmarks.results_file import ResultRow, at_most, median_row
 from benchmarks.serving.object_stores import s3_store
 from benchmarks.serving.running_engine import RunningEngine, message_of
-from benchmarks.serving.setting import Setting, percentile
+from benchmarks.serving.setting import Setting, percentile, ratios
 from benchmarks.serving.synthetic_concepts import publish_concepts
 from detex_core.object_store import open_object_store
 
@@ -101,11 +101,25 @@ def alone_rows(setting: Setting) -> Iterator[ResultRow]:
     """One image on an idle machine: the engine and the peer in turns."""
     own: list[float] = []
     peer: list[float] = []
+    own_cpu: list[float] = []
+    peer_cpu: list[float] = []
     with setting.engine() as engine:
         setting.warm_up(engine)
-        for _ in range(2 * setting.scale.runs):
+        for _ in range(setting.scale.lone):
+            begin = time.process_time()
             own.append(engine.draw_one(message_of(setting.asks.ask(0), setting.scale.steps)).seconds)
-            start = time.perf_counter()
+            own_cpu.append(time.process_time() - begin)
+            begin, start = time.process_time(), time.perf_counter()
             setting.peer.draw([setting.asks.ask(0)])
             peer.append(time.perf_counter() - start)
-    yield median_row("latency of one image alone", own, "s", peer_runs=peer, note=f"{setting.scale.steps} steps")
+            peer_cpu.append(time.process_time() - begin)
+    note = f"{setting.scale.steps} guided steps, engine and peer in turns, each with the threads it is fastest with"
+    yield median_row("latency of one image alone against the peer's", ratios(own, peer), reach=at_most(1), note=note)
+    yield median_row("latency of one image alone", own, "s", peer_runs=peer, note=note)
+    yield median_row(
+        "CPU time of one image alone",
+        own_cpu,
+        "s",
+        peer_runs=peer_cpu,
+        note="of all threads of the process; hardly depends on what else the machine does",
+    )

@@ -27,7 +27,7 @@ def _rows(setting: Setting, mixture: str, asks_of: Callable[[int], list[Ask]]) -
     peer_tails: list[float] = []
     with setting.engine() as engine:
         setting.warm_up(engine)
-        capacity = median([setting.images_per_second(engine, asks_of(scale.curve_requests)) for _ in range(scale.runs)])
+        capacity = median([setting.images_per_second(engine, asks_of(scale.requests)) for _ in range(scale.runs)])
         per_second = _SHARE_OF_CAPACITY * capacity
         for run in range(scale.load_runs):
             arrivals = list(islice(setting.asks.poisson_seconds(per_second), scale.load_requests))

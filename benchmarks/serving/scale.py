@@ -26,12 +26,13 @@ class Scale:
         joins: Requests that arrive in a busy engine.
         cold_concepts: Concepts whose first request is timed, per store.
         company: Requests that are drawn alone and in company.
+        lone: Images that are drawn on an idle machine, one after the other.
         memory_requests: Requests over which memory must be flat.
     """
 
     steps: int = 25
-    slots: int = 8
-    batch: int = 8
+    slots: int = 16
+    batch: int = 16
     concepts: int = 64
     requests: int = 64
     peer_requests: int = 8
@@ -39,11 +40,12 @@ class Scale:
     working_sets: tuple[int, ...] = (1, 10, 100, 1000)
     warm_up_accesses: int = 3000
     curve_requests: int = 32
-    load_requests: int = 60
-    load_runs: int = 1
+    load_requests: int = 100
+    load_runs: int = 3
     joins: int = 30
     cold_concepts: int = 20
     company: int = 8
+    lone: int = 15
     memory_requests: int = 2000
 
     @property
@@ -69,5 +71,6 @@ QUICK = Scale(
     joins=3,
     cold_concepts=2,
     company=3,
+    lone=2,
     memory_requests=40,
 )

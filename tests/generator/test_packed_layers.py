@@ -16,7 +16,7 @@ from detex_diffusion.conditioning import KeyValueBatch, key_values
 from detex_diffusion.latents import decode_latents
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.packed_attention import PackedAttention, pack_attention
-from detex_generator.packed_layers import PackedConvolution, PackedLinear, pack, pack_base_model
+from detex_generator.packed_layers import PackedConvolution, PackedLinear, WideGroupNorm, pack, pack_base_model
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -106,6 +106,24 @@ def test_a_packed_base_model_predicts_and_decodes_alike(base_model: BaseModel) -
             outcomes.append((predicted, decode_latents(model.vae, latents[:1])))
     for plain, other in zip(*outcomes, strict=True):
         torch.testing.assert_close(other, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_norms_of_bfloat16_lose_less_than_torch_s_own() -> None:
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(4, 16)
+    nn.init.normal_(norm.weight)
+    pictures = torch.randn(3, 16, 5, 4).bfloat16().contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        narrow = copy.deepcopy(norm).bfloat16()
+        exact = functional.group_norm(pictures.double(), 4, narrow.weight.double(), narrow.bias.double(), narrow.eps)
+        own = (narrow(pictures).double() - exact).abs().max()
+        assert pack(narrow) == 0
+        assert isinstance(narrow, WideGroupNorm)
+        wide = narrow(pictures)
+    assert wide.dtype == torch.bfloat16
+    assert (wide.double() - exact).abs().max() <= own
+    assert pack(norm) == 0
+    assert type(norm) is nn.GroupNorm
 
 
 def test_packed_attention_stays_diffusers_own_without_keys_and_values(base_model: BaseModel) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from detex_diffusion.base_model import BaseModel
 from detex_generator.packed_attention import pack_attention
@@ -84,8 +85,19 @@ class PackedConvolution(nn.Conv2d):
         return output
 
 
+class WideGroupNorm(nn.GroupNorm):
+    """A GroupNorm of bfloat16 that computes in float32, in which torch is several times faster on CPUs."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """As `nn.GroupNorm`, rounded once in the end."""
+        weight, bias = (None if each is None else each.float() for each in (self.weight, self.bias))
+        return functional.group_norm(input.float(), self.num_groups, weight, bias, self.eps).to(input.dtype)
+
+
 def pack(module: nn.Module) -> int:
     """Let the linear and convolution layers of a module on a CPU use packed weights; returns how many do so now.
+
+    GroupNorms of bfloat16 compute in float32.
 
     The layers stay what they are, with the same parameters: whoever reads or changes a weight goes on doing so.
     """
@@ -95,6 +107,9 @@ def pack(module: nn.Module) -> int:
             layer.__class__ = PackedLinear
         elif type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
             layer.__class__ = PackedConvolution
+        elif type(layer) is nn.GroupNorm and layer.affine and layer.weight.dtype == torch.bfloat16:
+            layer.__class__ = WideGroupNorm
+            continue
         else:
             continue
         layer.packed_weight = _PackedWeight()  # type: ignore[assignment]
