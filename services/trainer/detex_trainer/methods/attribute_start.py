@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detex_diffusion.base_model import BaseModel
-from detex_diffusion.conditioning import project
+from detex_diffusion.conditioning import KeyValueBatch, project
 from detex_diffusion.text import encode_text, tokenize
 from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.attribute_vocabulary import vocabulary
@@ -36,6 +36,7 @@ _LARGEST_SIDE = 64
 _MOST_ROWS = 32
 _MOST_POSITIONS = 16 * _LARGEST_SIDE**2
 """Of latents in one pass of the UNet."""
+_TINY = 1e-12
 _COMMON_SHARE = 0.5
 """How much of what a word explains in the mean over all photos is held against it where the subject is concerned: the
 subject's colour is in all photos, and for the subject word to say."""
@@ -117,13 +118,10 @@ class _Chooser:
         noun = attribute.name.replace("_", " ").replace("-", " ")
         words = ["", *vocabulary(attribute.region)]
         embeddings = torch.stack([plain_embedding(self._base_model, word or noun) for word in words])  # (K, E)
-        photos = range(len(self._latents))
-        first = torch.stack([self._errors(attribute, photo, embeddings, _FIRST_LEVELS) for photo in photos])  # (N, K)
+        first = self._errors(attribute, embeddings, _FIRST_LEVELS)  # (N, K)
         best = self._ranking(attribute, first).topk(min(_FINALISTS, len(words)), largest=False).indices
         finalists = torch.tensor(sorted({0, *best.flatten().tolist()}))
-        second = torch.stack(
-            [self._errors(attribute, photo, embeddings[finalists], _SECOND_LEVELS) for photo in photos]
-        )
+        second = self._errors(attribute, embeddings[finalists.to(embeddings.device)], _SECOND_LEVELS)
         total = len(_FIRST_LEVELS) * first[:, finalists] + len(_SECOND_LEVELS) * second
         places = finalists[self._ranking(attribute, total).argmin(dim=1)]
         self.chosen[attribute.name] = AttributeStart(
@@ -136,33 +134,52 @@ class _Chooser:
             return errors
         return errors - _COMMON_SHARE * errors.mean(dim=0)
 
-    def _errors(self, attribute: Attribute, photo: int, embeddings: Tensor, levels: Sequence[float]) -> Tensor:
-        """Logarithm of the denoising error of a photo under each word (K,), mean over noise levels."""
+    def _errors(self, attribute: Attribute, embeddings: Tensor, levels: Sequence[float]) -> Tensor:
+        """Logarithm of the denoising error of each photo under each word (N, K), mean over noise levels."""
+        errors = torch.zeros(len(self._latents), len(embeddings))
+        for start in range(0, len(embeddings), self._rows):
+            part = embeddings[start : start + self._rows]
+            for photos in self._photos_by_context().values():
+                key_values = self._key_values(attribute, photos[0], part)
+                for photo in photos:
+                    found = self._errors_of(photo, self._weights(attribute.region, photo), key_values, levels)
+                    errors[photo, start : start + len(part)] = found
+        return errors
+
+    def _photos_by_context(self) -> Mapping[tuple[str, ...], Sequence[int]]:
+        """Photos of which the words chosen so far say the same share prompts."""
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for photo in range(len(self._latents)):
+            groups.setdefault(tuple(each.words[photo] for each in self.chosen.values()), []).append(photo)
+        return groups
+
+    def _key_values(self, attribute: Attribute, photo: int, embeddings: Tensor) -> KeyValueBatch:
+        """Keys and values of the prompts of a photo, one for each candidate word of an attribute."""
         kept = [each for each in self._attributes if each.name in self.chosen or each is attribute]
         prompt = surroundings_prompt(_NAME, 0, kept, self._class_word)
         tokenized = tokenize(prompt, {_NAME: self._words}, self._base_model.tokenizer)
         names = [used.word.attribute or "" for used in tokenized.words]
         fixed = {name: start.embeddings[photo] for name, start in self.chosen.items()}
-        weights = self._weights(attribute.region, photo)
+        rows = [torch.stack([fixed.get(name, row) for name in names]) for row in embeddings]
+        text = encode_text(self._base_model, [tokenized] * len(rows), rows)
+        return project(self._base_model.unet, text.hidden, (), text.pooled)
+
+    def _errors_of(self, photo: int, weights: Tensor, key_values: KeyValueBatch, levels: Sequence[float]) -> Tensor:
+        """(B,) for the B prompts of the keys and values; the noise is the same for all of them."""
         latents = self._latents[photo][None]
         schedule = self._base_model.noise_schedule
-        noises = torch.Generator().manual_seed(self._seed)
-        errors = torch.zeros(len(embeddings), device=latents.device)
-        drawn = [torch.randn(latents.shape, generator=noises).to(latents) for _ in levels]
-        for start in range(0, len(embeddings), self._rows):
-            part = embeddings[start : start + self._rows]
-            rows = [torch.stack([fixed.get(name, row) for name in names]) for row in part]
-            text = encode_text(self._base_model, [tokenized] * len(part), rows)
-            key_values = project(self._base_model.unet, text.hidden, (), text.pooled)
-            for level, noise in zip(levels, drawn, strict=True):
-                timesteps = torch.tensor([int(level * schedule.training_timesteps)], device=latents.device)
-                noisy = schedule.add_noise(latents, noise, timesteps).to(self._base_model.dtype)
-                target = schedule.target(latents, noise, timesteps)
-                repeated = (len(part), *[-1] * (noisy.dim() - 1))
-                prediction = self._unet(noisy.expand(repeated), timesteps.expand(len(part)), key_values).float()
-                error = ((prediction - target).square() * weights).mean(dim=(1, 2, 3))
-                errors[start : start + len(part)] += error.clamp_min(1e-12).log() / len(levels)
-        return errors.cpu()
+        generator = torch.Generator().manual_seed(self._seed)
+        rows = key_values.rows
+        errors = torch.zeros(rows)
+        for level in levels:
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            timesteps = torch.tensor([int(level * schedule.training_timesteps)], device=latents.device)
+            noisy = schedule.add_noise(latents, noise, timesteps).to(self._base_model.dtype)
+            target = schedule.target(latents, noise, timesteps)
+            prediction = self._unet(noisy.expand(rows, -1, -1, -1), timesteps.expand(rows), key_values).float()
+            error = ((prediction - target).square() * weights).mean(dim=(1, 2, 3))
+            errors += error.clamp_min(_TINY).log().cpu() / len(levels)
+        return errors
 
     def _weights(self, region: Region, photo: int) -> Tensor:
         """(1, h, h), 1 where a word of a region is looked for."""
