@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-# As the worker does it, before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import torch
 
 from benchmarks.results_file import ResultRow, table, write_results
@@ -54,6 +51,8 @@ def main() -> None:
         "base_model": base_model.fingerprint,
         "dtype": str(base_model.dtype),
         "threads": torch.get_num_threads(),
+        # Not set, as whoever runs the peers has it, unless whoever runs this has set it; workers take PASSIVE.
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
     }
     path = write_results(
         "training",

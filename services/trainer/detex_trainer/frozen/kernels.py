@@ -29,16 +29,17 @@ class Layouts:
     """Weights in both layouts, made when they are first needed and whenever one of them has changed."""
 
     def __init__(self) -> None:
-        self._of: tuple[tuple[Tensor, int], ...] = ()
-        self._pair: Pair | None = None
+        # Read and replaced as one: several threads may share a pass.
+        self._kept: tuple[tuple[tuple[Tensor, int], ...], Pair] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Layouts":
         return Layouts()
 
     def linear(self, *weights: Tensor, scale: float = 1.0) -> Pair:
         """Of weights (O, I), one below the other, times a factor that is the same at each call."""
-        if self._pair is not None and self._is_of(weights):
-            return self._pair
+        found = self._find(weights)
+        if found is not None:
+            return found
         weight = torch.cat([each.detach().reshape(each.shape[0], -1) for each in weights])
         weight = weight * scale if scale != 1.0 else weight
         reorder = torch.ops.mkldnn._reorder_linear_weight
@@ -46,8 +47,9 @@ class Layouts:
 
     def convolution(self, weight: Tensor, padding: list[int], shape: list[int]) -> Pair:
         """Of a weight (O, I, k, k) for pixels of a shape (B, I, h, w)."""
-        if self._pair is not None and self._is_of((weight,)):
-            return self._pair
+        found = self._find((weight,))
+        if found is not None:
+            return found
         plain = weight.detach()
         turned = plain.flip(2, 3).transpose(0, 1).contiguous()
         full = [weight.shape[-1] - 1 - each for each in padding]
@@ -55,13 +57,15 @@ class Layouts:
         of_outputs = [shape[0], int(weight.shape[0]), *shape[2:]]
         return self._keep((weight,), Pair(_reordered(plain, padding, shape), _reordered(turned, full, of_outputs)))
 
-    def _is_of(self, weights: tuple[Tensor, ...]) -> bool:
-        if len(weights) != len(self._of):
-            return False
-        return all(w is of and w._version == version for w, (of, version) in zip(weights, self._of, strict=True))
+    def _find(self, weights: tuple[Tensor, ...]) -> Pair | None:
+        kept = self._kept
+        if kept is None or len(kept[0]) != len(weights):
+            return None
+        same = all(w is of and w._version == version for w, (of, version) in zip(weights, kept[0], strict=True))
+        return kept[1] if same else None
 
     def _keep(self, weights: tuple[Tensor, ...], pair: Pair) -> Pair:
-        self._of, self._pair = tuple((weight, weight._version) for weight in weights), pair
+        self._kept = tuple((weight, weight._version) for weight in weights), pair
         return pair
 
 

@@ -78,10 +78,14 @@ def is_plain(layer: nn.Conv2d) -> bool:
 
 def is_frozen(*layers: nn.Module | None) -> bool:
     """Whether layers are frozen ones or normalisations whose weights are not trained; those that are None count not."""
-    return all(
-        layer is None or (type(layer) in _FROZEN and layer.weight is not None and not layer.weight.requires_grad)
-        for layer in layers
-    )
+    for layer in layers:
+        if layer is None:
+            continue
+        # Looked up where it lies: this is asked of every block in every pass.
+        weight = layer._parameters.get("weight") if type(layer) in _FROZEN else None
+        if weight is None or weight.requires_grad:
+            return False
+    return True
 
 
 _FROZEN = (FrozenLinear, FrozenConvolution, nn.LayerNorm, nn.GroupNorm)

@@ -19,6 +19,7 @@ from detex_diffusion.key_value_delta import KeyValueDeltas
 from detex_diffusion.text import TokenizedPrompt, encode_text
 from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.frozen.projections import project_together
+from detex_trainer.methods.row_lanes import predict
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +90,7 @@ def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows
     latents = torch.cat([rows.latents for rows in asked]).to(base_model.dtype)
     timesteps = torch.cat([rows.timesteps for rows in asked])
     layers = _one([tuple(rows.map_layers) for rows in asked if rows.map_layers])
-    maps: Mapping[str, Tensor] = {}
-    if layers:
-        prediction, maps = unet.with_attention(latents, timesteps, key_values, layers)
-    else:
-        prediction = unet(latents, timesteps, key_values)
+    prediction, maps = predict(unet, latents, timesteps, key_values, layers)
     counts = [len(rows.prompt_of_row) for rows in asked]
     predictions = torch.split(prediction.float(), counts)
     parts = {layer: torch.split(each, counts) for layer, each in maps.items()}

@@ -44,7 +44,7 @@ def estimate_memory(learner: Learner, photo_set: PhotoSet, base_model: BaseModel
     """Look at what the forward half of one step keeps; changes nothing, and draws from a generator of its own."""
     parameters = [parameter for group in learner.parameter_groups() for parameter in group.parameters]
     frozen = [p for module in base_model.modules() for p in module.parameters()]
-    with _kept_bytes([*frozen, *parameters]) as kept:
+    with _one_thread(), _kept_bytes([*frozen, *parameters]) as kept:
         generator = torch.Generator().manual_seed(0)
         batch = next(PhotoBatches(photo_set, batch_size, generator))
         learner.losses(batch, draw_noise(batch.latents, base_model.noise_schedule, generator), generator)
@@ -93,6 +93,17 @@ def free_memory_bytes(device: torch.device) -> int:
     except OSError:
         return free
     return max(0, free)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """What other threads keep for the backward pass is not seen from this one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
