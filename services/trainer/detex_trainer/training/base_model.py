@@ -9,14 +9,15 @@ from detex_trainer.frozen import freeze_base_model
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.training.memory import free_memory_bytes
 
-# Gradients underflow in float16; what is trained is float32 in any case.
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Of the frozen weights and of what is computed with them; what is trained is float32 in any case.
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def base_model_of(spec: JobSpec, store: ObjectStore) -> BaseModel:
     """The base model of a job on its device.
 
-    On a GPU, `auto` takes bfloat16 where it has that.
+    On a GPU, `auto` takes bfloat16 where it has that, else float32. In float16, for which a GPU is needed, losses are
+    scaled (see `ConceptOptimizer`).
 
     Raises:
         FailedPreconditionError: The type is one in which training does not work.
@@ -28,9 +29,9 @@ def base_model_of(spec: JobSpec, store: ObjectStore) -> BaseModel:
     dtype = spec.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    if dtype not in _DTYPES:
+    if dtype == "float16" and device == "cpu":
         raise FailedPreconditionError(
-            f"The trainer is set to {dtype}, in which gradients underflow; set auto, float32 or bfloat16."
+            "The trainer is set to float16, for which it needs a GPU; set auto, float32 or bfloat16."
         )
     base_model = load_base_model(
         spec.base_model,

@@ -134,7 +134,15 @@ class ConceptTraining:
         probe = LeakageProbe(base_model, self._photo_set, spec.concept_name, training_set.record.class_word)
         selection = self._selection = CheckpointSelection(learner, self._photo_set, base_model, probe)
         parts: dict[str, Resumable] = {"progress": meter, "curve": curve, "selection": selection}
-        self.run = TrainingRun(learner, self._photo_set, base_model.noise_schedule, hyperparameters, generator, parts)
+        self.run = TrainingRun(
+            learner,
+            self._photo_set,
+            base_model.noise_schedule,
+            hyperparameters,
+            generator,
+            parts,
+            scales_losses=base_model.dtype is torch.float16,
+        )
         observer = StepObserver(spec, base_model, learner, reporter, meter)
         # What keeps states comes last, so that it keeps what the others have made of the step.
         self.listeners: list[StepListener] = [observer, curve, selection]

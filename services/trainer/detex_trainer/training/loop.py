@@ -95,7 +95,7 @@ class TrainingPack:
             except DivergedError as error:
                 bad.append((run, error))
         if good:
-            torch.autograd.backward([total for _, _, total in good])
+            torch.autograd.backward([run.scaled(total) for run, _, total in good])
         # Only now: going back changes weights that the shared pass still needs for its backward half.
         for run, cause in bad:
             self._go_back(run, cause, failures)

@@ -31,8 +31,19 @@ class ConceptOptimizer:
         gradient_norms: Norm of the gradients of each group before they were clipped, of the last update.
     """
 
-    def __init__(self, groups: Sequence[ParameterGroup], total_steps: int) -> None:
+    def __init__(self, groups: Sequence[ParameterGroup], total_steps: int, *, scales_losses: bool = False) -> None:
+        """Before the first step.
+
+        Args:
+            groups: What is trained; float32.
+            total_steps: Steps of the course of the learning rates.
+            scales_losses: Whether gradients come through float16, where small ones vanish and large ones overflow: a
+                loss is then multiplied by a factor that grows while all goes well, and the update of a step whose
+                gradients overflowed is left out.
+        """
         self._groups = tuple(groups)
+        device = next((p.device.type for group in groups for p in group.parameters), "cpu")
+        self._scaler = torch.amp.GradScaler(device, enabled=scales_losses)
         self._total_steps = total_steps
         self._step = 0
         self.rate_scale = 1.0
@@ -48,15 +59,24 @@ class ConceptOptimizer:
         """Forget the gradients of the step before."""
         self._optimizer.zero_grad(set_to_none=True)
 
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What `backward` is to be called on for a loss."""
+        return self._scaler.scale(loss)
+
     def update(self) -> None:
         """Update by the gradients that there are; they are clipped per group, whose scales differ widely."""
+        has_gradients = any(p.grad is not None for group in self._groups for p in group.parameters)
+        if has_gradients:
+            self._scaler.unscale_(self._optimizer)
         share = self.rate_scale * learning_rate_share(self._step, self._total_steps)
         norms = []
         for group, options in zip(self._groups, self._optimizer.param_groups, strict=True):
             norms.append(nn.utils.clip_grad_norm_(group.parameters, LARGEST_GRADIENT_NORM))
             options["lr"] = group.learning_rate * share
         self.gradient_norms = tuple(norms)
-        self._optimizer.step()
+        if has_gradients:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
         self._step += 1
 
     def state(self) -> PartState:
@@ -66,11 +86,14 @@ class ConceptOptimizer:
             for name, parameter in self._named()
             for key, tensor in self._optimizer.state.get(parameter, {}).items()
         }
-        return PartState(tensors, {"step": self._step, "rate_scale": self.rate_scale})
+        values = {"step": self._step, "rate_scale": self.rate_scale, "loss_scale": self._scaler.state_dict()}
+        return PartState(tensors, values)
 
     def restore(self, state: PartState) -> None:
         """See `Resumable`."""
         self._step, self.rate_scale = int(state.values["step"]), float(state.values["rate_scale"])
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(dict(state.values["loss_scale"]))
         self._optimizer.state.clear()
         for name, parameter in self._named():
             found: dict[str, Tensor] = {

@@ -42,6 +42,8 @@ class TrainingRun:
         hyperparameters: Hyperparameters,
         generator: torch.Generator,
         parts: Mapping[str, Resumable] | None = None,
+        *,
+        scales_losses: bool = False,
     ) -> None:
         """Before the first step.
 
@@ -52,6 +54,7 @@ class TrainingRun:
             hyperparameters: Steps, batch size and learning rates.
             generator: CPU generator, already used to make the learner.
             parts: Further parts that change from step to step, by name.
+            scales_losses: Whether the base model computes in float16, see `ConceptOptimizer`.
         """
         self.learner = learner
         self.photo_set = photo_set
@@ -61,7 +64,9 @@ class TrainingRun:
         self.returns = 0
         self._noise_schedule = noise_schedule
         self._weights = Weights(learner.parameter_groups())
-        self._optimizer = ConceptOptimizer(learner.parameter_groups(), hyperparameters.steps)
+        self._optimizer = ConceptOptimizer(
+            learner.parameter_groups(), hyperparameters.steps, scales_losses=scales_losses
+        )
         self._batches = PhotoBatches(photo_set, hyperparameters.batch_size, generator)
         self._watch = DivergenceWatch()
         self._parts: dict[str, Resumable] = {
@@ -89,6 +94,10 @@ class TrainingRun:
     def check(self, loss: float) -> None:
         """Look at the total loss of the step that was drawn; raises DivergedError."""
         self._watch.check(self.step + 1, loss)
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What `backward` is to be called on for the total loss of the step that was drawn."""
+        return self._optimizer.scaled(loss)
 
     def update(self) -> None:
         """End the step that was drawn, by the gradients of its loss.
