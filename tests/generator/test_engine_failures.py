@@ -85,10 +85,26 @@ def test_an_image_that_cannot_be_computed_fails_its_own_request_only(own: Runnin
     assert own.health() == health_pb2.HealthCheckResponse.SERVING
 
 
+def test_where_cores_share_a_pass_an_image_fails_alone_too(
+    model_folders: dict[str, Path], store_folder: Path, concepts: object
+) -> None:
+    with running(generator_settings(model_folders, store_folder, denoising_threads=2)) as own:
+        schedule = own.generator.base_models.get("tiny").model.noise_schedule
+        doomed = float(step_table(schedule, Solver.DDIM, 7).timesteps[3])
+        with FailsOnRowsWith(unet_of(own), doomed):
+            # Five guided images are ten rows, which two cores share.
+            healthy = own.start(prompt="a mug", count=5, steps=50, solver=generator_pb2.SOLVER_EULER)
+            next(healthy)
+            refusal = refusal_of(own.start(prompt="a vase", steps=7, solver=generator_pb2.SOLVER_DDIM))
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "DRAWING_FAILED")
+            assert len(images_of(healthy)) == 5
+        assert own.health() == health_pb2.HealthCheckResponse.SERVING
+
+
 def test_the_end_of_the_engine_is_told_to_all(
     model_folders: dict[str, Path], store_folder: Path, concepts: object
 ) -> None:
-    settings = generator_settings(model_folders, store_folder, drain_delay_seconds=30)
+    settings = generator_settings(model_folders, store_folder, drain_delay_seconds=300)
     with running(settings) as own:
         bystander = own.start(prompt="a mug", steps=500)
         next(bystander)
