@@ -128,7 +128,8 @@ class KeyValueProcessor:
             scores = scores.masked_fill(~mask, float("-inf"))
         probabilities = scores.softmax(dim=-1)  # (B, H, N, T)
         recorder.record(self.layer, probabilities)
-        return probabilities.to(value.dtype) @ value
+        recorded: Tensor = probabilities.to(value.dtype) @ value
+        return recorded
 
 
 class SelfAttentionProcessor(AttnProcessor2_0):  # type: ignore[misc]

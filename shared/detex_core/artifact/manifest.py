@@ -86,7 +86,7 @@ class ConceptDraft(_Record):
         base_model_fingerprint: SHA-256 over what of the base model a concept depends on.
         class_word: One or two plain words for what the subject is.
         subject_tokens: Word embeddings that stand for the subject.
-        embedding_width: Width of the word embeddings.
+        embedding_width: Width of the word embeddings, of all text encoders of the base model side by side.
         attributes: Attributes with words of their own.
         key_value: Form of the cross-attention deltas.
         unet: Form of the deltas of the UNet's own parameters; a concept that has them is drawn with a UNet of its own.

@@ -88,7 +88,7 @@ Global___ConceptReference: _TypeAlias = ConceptReference  # noqa: Y015
 
 @_typing.final
 class BaseModel(_message.Message):
-    """A Stable Diffusion that a service has at hand."""
+    """A Stable Diffusion (1.x, 2.x or XL) that a service has at hand."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -101,7 +101,7 @@ class BaseModel(_message.Message):
     name: _builtins.str
     """Name as configured in the service, for example `showroom`."""
     fingerprint: _builtins.str
-    """SHA-256 (hex) over tokenizer, text encoder, UNet and schedule. Concepts fit the base model they were trained on only."""
+    """SHA-256 (hex) over tokenizers, text encoders, UNet, schedule. Concepts fit the base model they were trained on only."""
     width: _builtins.int
     """Width in pixels that the base model was trained at."""
     height: _builtins.int
