@@ -101,7 +101,7 @@ class BaseModel(_message.Message):
     name: _builtins.str
     """Name as configured in the service, for example `showroom`."""
     fingerprint: _builtins.str
-    """SHA-256 (hex) over tokenizers, text encoders, UNet, schedule. Concepts fit the base model they were trained on only."""
+    """SHA-256 (hex) over tokenizers, text encoders, UNet and schedule. Concepts fit the base model of their training only."""
     width: _builtins.int
     """Width in pixels that the base model was trained at."""
     height: _builtins.int
