@@ -135,10 +135,12 @@ _WITH_PRIOR_IMAGES = _PEER | {"prior_preservation": PriorPreservation.IMAGES, "p
 
 _DEFAULTS: dict[Method, Hyperparameters] = {
     Method.DETEX: _DETEX,
-    Method.TEXTUAL_INVERSION: _DETEX.model_copy(update=_PEER | {"prior_preservation": PriorPreservation.NONE}),
-    Method.DREAMBOOTH: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 1e-4}),
+    Method.TEXTUAL_INVERSION: _DETEX.model_copy(
+        update=_PEER | {"prior_preservation": PriorPreservation.NONE, "subject_learning_rate": 2e-2}
+    ),
+    Method.DREAMBOOTH: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 3e-4}),
     Method.DREAMBOOTH_LORA: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 1e-3}),
-    Method.CUSTOM_DIFFUSION: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES),
+    Method.CUSTOM_DIFFUSION: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"key_value_learning_rate": 1e-4}),
 }
 
 _PRIORS: dict[Method, tuple[PriorPreservation, ...]] = {
