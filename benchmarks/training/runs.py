@@ -28,7 +28,8 @@ def make_run(base_model: BaseModel, subject: SampleSubject, method: str, *, seed
     overrides = {"steps": LONG, "batch_size": batch, "seed": seed, "prior_loss_weight": 0.0}
     hyperparameters = resolve_hyperparameters(method, overrides)
     generator = torch.Generator().manual_seed(seed)
-    attributes = parse_attributes(["pose", "background"]) if recipe.learns_attributes else ()
+    has_attributes = recipe.learns_attributes and base_model.image_encoder is not None
+    attributes = parse_attributes(["pose", "background"]) if has_attributes else ()
     training_set = training_set_of(subject)
     photo_set = prepare(training_set, base_model, recipe, 0, generator, with_features=bool(attributes))
     learner = recipe.learner(
