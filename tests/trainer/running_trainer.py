@@ -90,7 +90,7 @@ class RunningTrainer:
         return self.stub.GetJob(trainer_pb2.GetJobRequest(job_id=job_id), timeout=DEADLINE_SECONDS).job
 
     def watch(self, job_id: str) -> Iterator[trainer_pb2.WatchJobResponse]:
-        return self.stub.WatchJob(trainer_pb2.WatchJobRequest(job_id=job_id), timeout=DEADLINE_SECONDS)
+        return self.stub.WatchJob(trainer_pb2.WatchJobRequest(job_id=job_id), timeout=START_SECONDS)
 
     def ended(self, job_id: str) -> trainer_pb2.Job:
         """The job when it has ended."""
@@ -101,7 +101,10 @@ class RunningTrainer:
     def worker_pid(self, concept_name: str, *, attempt: int = 1) -> int:
         """Process id of the worker that was started for a concept, once it runs."""
         started = self.meeting_folder / f"{concept_name}.started"
-        eventually(lambda: started.exists() and len(started.read_text().splitlines()) >= attempt)
+        eventually(
+            lambda: started.exists() and len(started.read_text().splitlines()) >= attempt,
+            deadline_seconds=START_SECONDS,
+        )
         return int(started.read_text().splitlines()[attempt - 1])
 
     def go(self, concept_name: str) -> None:
