@@ -12,7 +12,14 @@ from pathlib import Path
 from detex_protos.v1 import trainer_pb2
 from tests.client.conftest import Scripted
 
-MAIN = [sys.executable, "-c", "from detex_client.cli import main; main()"]
+# As on a terminal: a shell that starts the tests in the background has its children ignore SIGINT. The command says so
+# itself: with `preexec_fn` a process forks in full, which threads of gRPC do not bear.
+MAIN = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from detex_client.cli import main; main()",
+]
 
 
 @contextmanager
@@ -27,18 +34,12 @@ def started(scripted: Scripted, *arguments: str) -> Iterator["subprocess.Popen[s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_interrupts,
     )
     try:
         yield process
     finally:
         process.kill()
         process.communicate()
-
-
-def heed_interrupts() -> None:
-    """As on a terminal: a shell that starts the tests in the background has its children ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def training(photos: Path) -> tuple[str, ...]:

@@ -24,8 +24,6 @@ def demo(tiny_model: Path, out: Path, *arguments: str) -> "subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
-        # A shell that starts the tests in the background has its children ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -26,6 +26,7 @@ from detex_trainer.job_spec import JobSpec, PackSpec
 from detex_trainer.training_set.archive import TrainingSetArchive, photo_key
 from detex_trainer.training_set.record import TrainingSetRecord
 from detex_trainer.worker.events import (
+    CheckpointEvent,
     ExitCode,
     FailedEvent,
     PreviewEvent,
@@ -151,7 +152,7 @@ def test_events_arrive_in_order_and_the_exit_is_told(executor: MakeExecutor, spe
         events = await all_events(worker)
         assert isinstance(events[0], ProgressEvent)
         rare = [type(event) for event in events if not isinstance(event, ProgressEvent)]
-        assert rare == [PreviewEvent, SucceededEvent]
+        assert rare == [PreviewEvent, CheckpointEvent, SucceededEvent]
         assert (await worker.wait()).code == ExitCode.REPORTED
 
     run(work)
