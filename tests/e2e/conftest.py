@@ -16,7 +16,7 @@ from tests.tiny_models import write_tiny_model
 
 START_TIMEOUT_SECONDS = 240.0
 STOP_TIMEOUT_SECONDS = 60.0
-# A shell that starts the tests in the background has its children ignore SIGINT; the commands heed it all the same. They
+# A shell that starts the tests in the background has its children ignore SIGINT; the commands heed it all the same, and
 # say so themselves: with `preexec_fn` a process forks in full, which threads of gRPC do not bear.
 DETEX = [
     sys.executable,

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from detex_core.artifact import Manifest
@@ -21,9 +19,7 @@ from detex_trainer.methods.learner import PackableLearner
 from detex_trainer.packing import PackedJob, shares_passes
 from detex_trainer.segmenters import SubjectNotFoundError
 from detex_trainer.training import train_concept
-from detex_trainer.training.base_model import base_model_of
 from detex_trainer.training.loop import TrainingPack
-from detex_trainer.training.memory import MemoryEstimate, MemoryRoom, estimate_memory
 from detex_trainer.training.pack_training import train_pack
 from detex_trainer.training.run import TrainingRun
 from detex_trainer.training_set import TrainingPhoto, TrainingSet
@@ -32,6 +28,8 @@ from tests.trainer_method.learners import make_learner
 
 TOLERANCE = 1e-4
 ATTRIBUTES = {"detex": "pose background"}
+IMAGES = {"prior_preservation": "images", "prior_loss_weight": 1.0}
+PROMPT = {"prior_preservation": "prompt", "prior_loss_weight": 1.0}
 
 
 class LossRecorder:
@@ -80,15 +78,34 @@ def weights(run: TrainingRun) -> list[torch.Tensor]:
     return [p.detach() for group in run.learner.parameter_groups() for p in group.parameters]
 
 
-@pytest.mark.parametrize("method", ["detex", "textual_inversion", "custom_diffusion"])
-def test_a_packed_job_ends_as_it_does_alone(base_model: BaseModel, training_set: TrainingSet, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "priors"),
+    [
+        ("detex", [{}, {}, {}]),
+        ("textual_inversion", [{}, {}, {}]),
+        ("custom_diffusion", [{}, {}, {}]),
+        ("custom_diffusion", [IMAGES, IMAGES, IMAGES]),
+        ("custom_diffusion", [IMAGES, PROMPT]),
+        ("detex", [{}, IMAGES, PROMPT]),
+    ],
+)
+def test_a_packed_job_ends_as_it_does_alone(
+    base_model: BaseModel, training_set: TrainingSet, method: str, priors: list[dict[str, object]]
+) -> None:
     sets = [training_set, make_training_set(masks=False), training_set]
     lengths = [6, 3, 6]
     make = [
-        lambda i=i: make_run(  # type: ignore[misc]
-            base_model, sets[i], method, seed=i, steps=lengths[i], batch_size=2 + i, key_value_learning_rate=0.01
+        lambda i=i, prior=prior: make_run(  # type: ignore[misc]
+            base_model,
+            sets[i],
+            method,
+            seed=i,
+            steps=lengths[i],
+            batch_size=2 + i,
+            key_value_learning_rate=0.01,
+            **prior,
         )
-        for i in range(3)
+        for i, prior in enumerate(priors)
     ]
     packed_runs = [each() for each in make]
     packed = run_all(base_model, packed_runs)
@@ -236,17 +253,16 @@ def test_a_job_goes_on_from_its_own_checkpoint_in_another_pack(
         assert manifest.metrics["loss_total"] == pytest.approx(alone.metrics["loss_total"], abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("prior", ["none", "key_values", "prompt"])
+@pytest.mark.parametrize("prior", ["none", "key_values", "images", "prompt"])
 def test_what_is_said_to_share_passes_does(base_model: BaseModel, training_set: TrainingSet, prior: str) -> None:
     for method in trainable_methods():
         if prior == "key_values" and method not in {"detex", "custom_diffusion"}:
             continue
-        if prior == "prompt" and method == "textual_inversion":
+        if prior in {"images", "prompt"} and method == "textual_inversion":
             continue
         chosen = {"prior_preservation": prior, "prior_loss_weight": 0.5}
         learner, _ = make_learner(base_model, training_set, method, ATTRIBUTES.get(method, ""), **chosen)
-        said = shares_passes(method, resolve_hyperparameters(method, chosen))
-        assert isinstance(learner, PackableLearner) == said, method
+        assert isinstance(learner, PackableLearner) == shares_passes(method), method
 
 
 def test_jobs_that_differ_in_method_or_size_do_not_share_a_pack(
@@ -255,40 +271,3 @@ def test_jobs_that_differ_in_method_or_size_do_not_share_a_pack(
     jobs = [packed_job(make_spec(method), training_set) for method in ("detex", "textual_inversion")]
     with pytest.raises(ValueError, match="same base model, method and size"):
         train_pack(jobs, store, lambda job, outcome: None)
-
-
-def test_the_memory_of_a_run_is_estimated_without_changing_it(base_model: BaseModel, training_set: TrainingSet) -> None:
-    learner, photo_set = make_learner(base_model, training_set, "detex", "pose background")
-    before = [p.detach().clone() for group in learner.parameter_groups() for p in group.parameters]
-    small, large = (estimate_memory(learner, photo_set, base_model, batch_size) for batch_size in (2, 8))
-    assert large.state_bytes == small.state_bytes > 0
-    assert 3 < large.activation_bytes / small.activation_bytes < 4.5
-    after = [p for group in learner.parameter_groups() for p in group.parameters]
-    assert all(p.grad is None for p in after)
-    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-
-
-def test_recomputed_activations_take_less_memory(
-    make_spec: Callable[..., JobSpec], training_set: TrainingSet, store: FolderStore
-) -> None:
-    kept = []
-    for recomputes in (False, True):
-        spec = make_spec().model_copy(update={"gradient_checkpointing": recomputes})
-        model = base_model_of(spec, store)
-        learner, photo_set = make_learner(model, training_set, "detex", "pose background")
-        kept.append(estimate_memory(learner, photo_set, model, 4).activation_bytes)
-    assert kept[1] < 0.6 * kept[0]
-
-
-@given(
-    state=st.integers(0, 10**10),
-    activations=st.integers(1, 10**10),
-    free=st.integers(0, 10**12),
-    batch_sizes=st.lists(st.integers(1, 64), min_size=1, max_size=16),
-)
-def test_a_pack_fits_into_free_memory(state: int, activations: int, free: int, batch_sizes: list[int]) -> None:
-    room = MemoryRoom(MemoryEstimate(state, activations), 4, free)
-    assert room.take(batch_sizes[0]), "the first is trained whatever memory there is"
-    taken = [size for size in batch_sizes[1:] if room.take(size)]
-    if taken:
-        assert sum(state + activations * size / 4 for size in [batch_sizes[0], *taken]) <= free

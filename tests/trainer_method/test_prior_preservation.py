@@ -13,6 +13,14 @@ from detex_diffusion.base_model import BaseModel
 from detex_trainer.failures import TrainingStopped
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.methods.plain_prediction import PlainPrediction
+from detex_trainer.methods.prior_preservation import (
+    Prior,
+    PriorImages,
+    PriorPreservingLearner,
+    PriorPreservingWordLearner,
+    PriorPrompt,
+)
+from detex_trainer.methods.word_learner import WordLearner
 from detex_trainer.training import train_concept
 from detex_trainer.training.prior_images import PREFIX, PriorRecipe, prior_latents, prior_pictures
 from detex_trainer.training.run import draw_noise
@@ -136,6 +144,34 @@ def test_the_loss_of_the_prior_counts_and_reaches_what_is_trained(
     ]
     gradients = torch.autograd.grad(losses["prior"], trained, allow_unused=True)
     assert any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
+@pytest.mark.parametrize("method", ["detex", "custom_diffusion"])
+@pytest.mark.parametrize("kind", ["images", "prompt"])
+def test_one_pass_for_photos_and_prior_is_as_good_as_two(
+    base_model: BaseModel, training_set: TrainingSet, method: str, kind: str
+) -> None:
+    latents = torch.randn(4, *base_model.latent_shape(), generator=torch.Generator().manual_seed(3))
+    found = []
+    for preserving in (PriorPreservingWordLearner, PriorPreservingLearner):
+        words, photo_set = make_learner(base_model, training_set, method, prior_preservation="none")
+        assert isinstance(words, WordLearner)
+        prior: Prior = PriorImages(base_model, latents) if kind == "images" else PriorPrompt(base_model, "mug")
+        learner = preserving(words, prior, 0.5, "mug")
+        generator = torch.Generator().manual_seed(1)
+        parameters = [p for group in learner.parameter_groups() for p in group.parameters]
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        batch = photo_set.batch([0, 1, 2], [0, 0, 0])
+        losses = learner.losses(batch, draw_noise(batch.latents, base_model.noise_schedule, generator), generator)
+        found.append((losses, torch.autograd.grad(losses["total"], parameters)))
+    (joint, joint_gradients), (apart, apart_gradients) = found
+    assert joint.keys() == apart.keys()
+    for name in joint:
+        assert float(joint[name]) == pytest.approx(float(apart[name]), rel=1e-5), name
+    for one, other in zip(joint_gradients, apart_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
 def test_without_training_the_prior_by_prompt_is_zero(base_model: BaseModel, training_set: TrainingSet) -> None:

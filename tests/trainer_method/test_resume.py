@@ -55,11 +55,13 @@ def elsewhere(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path / "elsewhere")
 
 
-@pytest.mark.parametrize(("method", "start"), [("detex", "plain_words"), ("textual_inversion", "noun")])
+@pytest.mark.parametrize(
+    ("method", "start"), [("detex", "plain_words"), ("textual_inversion", "noun"), ("custom_diffusion", "noun")]
+)
 def test_a_stopped_job_goes_on_where_it_was(
     make_spec: MakeSpec, training_set: TrainingSet, store: FolderStore, elsewhere: FolderStore, method: str, start: str
 ) -> None:
-    spec = make_spec(method, steps=STEPS, attribute_start=start)
+    spec = make_spec(method, steps=STEPS, attribute_start=start, prior_images=2)
     undisturbed = train(spec, training_set, elsewhere)
     for looks in (6, 5):
         interrupt(spec, training_set, store, looks)

@@ -10,7 +10,7 @@ from detex_trainer.progress import ProgressReporter
 from detex_trainer.training_set.training_set import TrainingSet
 
 _METHODS = frozenset({Method.DETEX, Method.TEXTUAL_INVERSION, Method.CUSTOM_DIFFUSION})
-_SECOND_PASSES = frozenset({PriorPreservation.IMAGES, PriorPreservation.PROMPT})
+_UNDER_CLASS_WORD = frozenset({PriorPreservation.IMAGES, PriorPreservation.PROMPT})
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,12 @@ class PackedJob:
 OnEnd = Callable[[PackedJob, Manifest | Exception], None]
 
 
-def shares_passes(method: Method, hyperparameters: Hyperparameters) -> bool:
-    """Whether such a job can share its passes of the base model: not where it trains the UNet or runs it twice."""
-    runs_twice = hyperparameters.prior_loss_weight > 0 and hyperparameters.prior_preservation in _SECOND_PASSES
-    return method in _METHODS and not runs_twice
+def shares_passes(method: Method) -> bool:
+    """Whether jobs of a method can share their passes of the base model: not where they train the UNet."""
+    return method in _METHODS
+
+
+def rows_per_step(hyperparameters: Hyperparameters) -> int:
+    """Rows of a step's pass: one for each photo, and as many for a prior that is looked at under the class word."""
+    has_prior = hyperparameters.prior_loss_weight > 0 and hyperparameters.prior_preservation in _UNDER_CLASS_WORD
+    return hyperparameters.batch_size * (2 if has_prior else 1)

@@ -42,7 +42,7 @@ class JobOrder(BaseModel):
 
         A SHA-256 (hex).
         """
-        if not shares_passes(self.method, self.hyperparameters):
+        if not shares_passes(self.method):
             return ""
         common = (self.base_model, self.method.value, self.hyperparameters.resolution)
         return hashlib.sha256(json.dumps(common).encode()).hexdigest()

@@ -16,7 +16,11 @@ from detex_trainer.frozen.projections import project_together
 
 
 class PlainPrediction:
-    """What a UNet predicts under plain words, with deltas of keys and values or without."""
+    """What a UNet predicts under plain words, with deltas of keys and values or without.
+
+    Attributes:
+        text: The words as the UNet reads them, (1, T, E).
+    """
 
     def __init__(self, base_model: BaseModel, words: str) -> None:
         """For a base model, which may have a UNet in training in place of its own."""
@@ -24,7 +28,7 @@ class PlainPrediction:
         self._dtype = base_model.dtype
         prompt = tokenize(parse_prompt(words), {}, base_model.tokenizer)
         with torch.no_grad():
-            self._text = encode_text(base_model, [prompt])
+            self.text = encode_text(base_model, [prompt])
 
     def __call__(self, noisy: Tensor, timesteps: Tensor, deltas: KeyValueDeltas) -> Tensor:
         """(B, C, h, h) float32 for latents with noise of that shape and timesteps (B,).
@@ -33,12 +37,12 @@ class PlainPrediction:
         """
         owned = []
         if deltas:
-            tokens = torch.ones(self._text.hidden.shape[:2], dtype=torch.bool)
+            tokens = torch.ones(self.text.hidden.shape[:2], dtype=torch.bool)
             owned = [OwnedTokens(tokens, {name: each.to(dtype=self._dtype) for name, each in deltas.items()})]
-        one = project_together(self._unet.unet, self._text.hidden, owned)
+        one = project_together(self._unet.unet, self.text.hidden, owned)
         rows = noisy.shape[0]
         batch = KeyValueBatch(
             {name: (k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for name, (k, v) in one.layers.items()},
-            pooled_text=None if self._text.pooled is None else self._text.pooled.expand(rows, -1),
+            pooled_text=None if self.text.pooled is None else self.text.pooled.expand(rows, -1),
         )
         return self._unet(noisy.to(self._dtype), timesteps, batch).float()

@@ -9,6 +9,7 @@ Legend: B photos of a step, K pictures of the class, C latent channels, (h, h) l
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -18,31 +19,45 @@ from torch.nn import functional
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.key_value_delta import KeyValueDeltas
+from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.dataset import Batch
 from detex_trainer.methods.learner import ConceptLearner, ParameterGroup, StepNoise
 from detex_trainer.methods.plain_prediction import PlainPrediction
+from detex_trainer.methods.unet_pass import PassOutput, PassRows, run_pass
+from detex_trainer.methods.word_learner import WordLearner
+from detex_trainer.methods.word_step import WordStep
 from detex_trainer.prompts import class_prompt
+
+
+@dataclass(frozen=True, eq=False)
+class PriorStep:
+    """What is to be predicted under the class word in a step.
+
+    Attributes:
+        latents: (B, C, h, h) with noise.
+        timesteps: (B,) int64.
+        target: (B, C, h, h).
+    """
+
+    latents: Tensor
+    timesteps: Tensor
+    target: Tensor
+
+    def loss(self, prediction: Tensor) -> Tensor:
+        """Mean squared error of a prediction (B, C, h, h) under the class word, a scalar."""
+        return functional.mse_loss(prediction, self.target)
 
 
 class Prior(Protocol):
     """What a learner has to preserve."""
 
-    def loss(
-        self,
-        trained: PlainPrediction,
-        deltas: KeyValueDeltas,
-        batch: Batch,
-        noise: StepNoise,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """The loss of a step, a scalar.
+    def draw(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> PriorStep:
+        """As many rows as the step has photos.
 
         Args:
-            trained: Predicts under the class word with what is trained.
-            deltas: Of keys and values, as they stand; empty where none are trained.
             batch: Photos of the step.
             noise: Drawn for them.
-            generator: Source of what is drawn for this loss alone.
+            generator: Source of what is drawn for the prior alone.
         """
 
 
@@ -54,20 +69,13 @@ class PriorImages:
         self._schedule = base_model.noise_schedule
         self._latents = latents
 
-    def loss(
-        self,
-        trained: PlainPrediction,
-        deltas: KeyValueDeltas,
-        batch: Batch,
-        noise: StepNoise,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Mean squared error on as many pictures as the step has photos, at the same denoising steps."""
+    def draw(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> PriorStep:
+        """Pictures at the denoising steps of the photos, each with noise of its own."""
         drawn = torch.randint(0, len(self._latents), (batch.latents.shape[0],), generator=generator)
         latents = self._latents[drawn.to(self._latents.device)]
         fresh = torch.randn(latents.shape, generator=generator).to(latents.device)
-        prediction = trained(self._schedule.add_noise(latents, fresh, noise.timesteps), noise.timesteps, deltas)
-        return functional.mse_loss(prediction, self._schedule.target(latents, fresh, noise.timesteps))
+        noisy = self._schedule.add_noise(latents, fresh, noise.timesteps)
+        return PriorStep(noisy, noise.timesteps, self._schedule.target(latents, fresh, noise.timesteps))
 
 
 class PriorPrompt:
@@ -78,23 +86,16 @@ class PriorPrompt:
         self._schedule = base_model.noise_schedule
         self._frozen = PlainPrediction(base_model, class_prompt(class_word))
 
-    def loss(
-        self,
-        trained: PlainPrediction,
-        deltas: KeyValueDeltas,
-        batch: Batch,
-        noise: StepNoise,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Mean squared difference of the two predictions on the noisy photos."""
+    def draw(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> PriorStep:
+        """The noisy photos themselves; their target takes a pass of the base model without gradients."""
         noisy = self._schedule.add_noise(batch.latents, noise.noise, noise.timesteps)
         with torch.no_grad():
             target = self._frozen(noisy, noise.timesteps, {})
-        return functional.mse_loss(trained(noisy, noise.timesteps, deltas), target)
+        return PriorStep(noisy, noise.timesteps, target)
 
 
 class PriorPreservingLearner:
-    """A learner with prior preservation; see `Learner`. It shares no pass with other learners."""
+    """A learner with prior preservation, which takes a pass of its own; see `Learner`."""
 
     def __init__(self, learner: ConceptLearner, prior: Prior, weight: float, class_word: str) -> None:
         """Wrap a learner, whose total loss grows by `weight` times that of the prior."""
@@ -114,10 +115,9 @@ class PriorPreservingLearner:
 
     def losses(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Those of the learner and `prior`."""
-        losses = dict(self._learner.losses(batch, noise, generator))
-        losses["prior"] = self._prior.loss(self._trained, self.key_value_deltas(), batch, noise, generator)
-        losses["total"] = losses["total"] + self._weight * losses["prior"]
-        return losses
+        losses = self._learner.losses(batch, noise, generator)
+        step = self._prior.draw(batch, noise, generator)
+        return self._with_prior(losses, step.loss(self._trained(step.latents, step.timesteps, self.key_value_deltas())))
 
     def key_value_deltas(self) -> KeyValueDeltas:
         """Those of the learner."""
@@ -142,3 +142,49 @@ class PriorPreservingLearner:
     def first_words(self) -> Mapping[str, Sequence[str]]:
         """As the learner's."""
         return self._learner.first_words()
+
+    def _with_prior(self, losses: Mapping[str, Tensor], prior: Tensor) -> dict[str, Tensor]:
+        return {**losses, "prior": prior, "total": losses["total"] + self._weight * prior}
+
+
+@dataclass(frozen=True, eq=False)
+class PriorPreservingStep:
+    """A step of words and of the prior as it was drawn; see `DrawnStep`.
+
+    Attributes:
+        rows: Those of the photos, then those of the prior.
+        words: The step of the photos.
+        prior: What is to be predicted under the class word.
+    """
+
+    rows: PassRows
+    words: WordStep
+    prior: PriorStep
+
+
+class PriorPreservingWordLearner(PriorPreservingLearner):
+    """A learner of words with prior preservation: photos and prior share a pass; see `PackableLearner`."""
+
+    def __init__(self, learner: WordLearner, prior: Prior, weight: float, class_word: str) -> None:
+        """As a `PriorPreservingLearner`."""
+        super().__init__(learner, prior, weight, class_word)
+        self._words = learner
+        self._unet = KeyValueUNet(learner.base_model.unet, learner.base_model.pixels_per_latent)
+
+    def losses(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Those of the learner and `prior`."""
+        step = self.draw_step(batch, noise, generator)
+        return self.step_losses(step, run_pass(self.base_model, self._unet, [step.rows])[0])
+
+    def draw_step(self, batch: Batch, noise: StepNoise, generator: torch.Generator) -> PriorPreservingStep:
+        """Draw what a step says of its photos, and what of the prior it looks at; see `PackableLearner`."""
+        words = self._words.draw_step(batch, noise, generator)
+        prior = self._prior.draw(batch, noise, generator)
+        return PriorPreservingStep(
+            words.rows.followed_by(self._trained.text, prior.latents, prior.timesteps), words, prior
+        )
+
+    def step_losses(self, step: PriorPreservingStep, output: PassOutput) -> Mapping[str, Tensor]:
+        """The losses of a step that was drawn; see `PackableLearner`."""
+        photos, prior = output.split(len(step.words.rows.prompt_of_row))
+        return self._with_prior(self._words.step_losses(step.words, photos), step.prior.loss(prior.prediction))

@@ -16,7 +16,13 @@ from detex_trainer.hyperparameters import Hyperparameters, Method, PriorPreserva
 from detex_trainer.mappers import MapperShape
 from detex_trainer.methods.concept_words import ConceptShape
 from detex_trainer.methods.learner import ConceptLearner
-from detex_trainer.methods.prior_preservation import Prior, PriorImages, PriorPreservingLearner, PriorPrompt
+from detex_trainer.methods.prior_preservation import (
+    Prior,
+    PriorImages,
+    PriorPreservingLearner,
+    PriorPreservingWordLearner,
+    PriorPrompt,
+)
 from detex_trainer.methods.unet_learner import UNetLearner
 from detex_trainer.methods.word_learner import WordLearner
 
@@ -102,6 +108,8 @@ class MethodRecipe:
             prior = PriorImages(base_model, prior_latents)
         else:
             return learner
+        if isinstance(learner, WordLearner):
+            return PriorPreservingWordLearner(learner, prior, hyperparameters.prior_loss_weight, class_word)
         return PriorPreservingLearner(learner, prior, hyperparameters.prior_loss_weight, class_word)
 
     def _word_learner(

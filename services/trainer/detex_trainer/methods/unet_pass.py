@@ -3,12 +3,12 @@
 A concept touches the UNet only through the keys and values of its cross-attention, so rows of different concepts share
 a pass, forward and backward, and none sees another.
 
-Legend: U prompts and B rows of a learner, C latent channels, (h, h) latent size, T text tokens, E text width, (n, n)
-size of an attention map.
+Legend: U prompts, V prompts that are encoded already and B rows of a learner, C latent channels, (h, h) latent size, T
+text tokens, E text width, (n, n) size of an attention map.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import OwnedTokens
 from detex_diffusion.key_value_delta import KeyValueDeltas
 from detex_diffusion.text import TokenizedPrompt, encode_text
+from detex_diffusion.text_conditioning import EncodedText
 from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.frozen.projections import project_together
 from detex_trainer.methods.row_lanes import predict
@@ -29,13 +30,14 @@ class PassRows:
     Attributes:
         prompts: U distinct prompts; what several rows say alike is read once.
         embeddings: For each prompt its word embeddings (W, E), or None where it has no words of the concept.
-        prompt_of_row: B positions in `prompts`.
-        owned: (U, T) bool, the tokens that go through the deltas; on the CPU.
+        prompt_of_row: B positions in `prompts`, and from U on in `encoded`.
+        owned: (U + V, T) bool, the tokens that go through the deltas; on the CPU.
         deltas: By cross-attention layer, parameters; empty where there are none.
         latents: (B, C, h, h) with noise.
         timesteps: (B,) int64.
         map_layers: Cross-attention layers whose attention maps are wanted; all learners of a pass that want any want
             those of the same layers.
+        encoded: V prompts without words of the concept, which are read once for all steps: hidden states (V, T, E).
     """
 
     prompts: Sequence[TokenizedPrompt]
@@ -46,6 +48,24 @@ class PassRows:
     latents: Tensor
     timesteps: Tensor
     map_layers: Sequence[str] = ()
+    encoded: EncodedText | None = None
+
+    def followed_by(self, text: EncodedText, latents: Tensor, timesteps: Tensor) -> "PassRows":
+        """These rows, which read no encoded prompt, and then others under one, all its tokens through the deltas.
+
+        Args:
+            text: The prompt, (1, T, E).
+            latents: (R, C, h, h) with noise, of the size of those that are there.
+            timesteps: (R,) int64.
+        """
+        return replace(
+            self,
+            prompt_of_row=[*self.prompt_of_row, *[len(self.prompts)] * len(timesteps)],
+            owned=torch.cat([self.owned, torch.ones(1, self.owned.shape[1], dtype=torch.bool)]),
+            latents=torch.cat([self.latents, latents]),
+            timesteps=torch.cat([self.timesteps, timesteps]),
+            encoded=text,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +80,14 @@ class PassOutput:
     prediction: Tensor
     maps: Mapping[str, Tensor]
 
+    def split(self, rows: int) -> tuple["PassOutput", "PassOutput"]:
+        """What is made of the first rows, and of the others."""
+        ends = slice(None, rows), slice(rows, None)
+        first, others = (
+            PassOutput(self.prediction[end], {layer: each[end] for layer, each in self.maps.items()}) for end in ends
+        )
+        return first, others
+
 
 def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows]) -> list[PassOutput]:
     """Run the text encoder and the UNet once for all rows; differentiable in all embeddings and deltas.
@@ -72,20 +100,21 @@ def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows
     Returns:
         By learner, in the order of `asked`.
     """
-    prompts = [prompt for rows in asked for prompt in rows.prompts]
-    text = encode_text(base_model, prompts, [each for rows in asked for each in rows.embeddings])
+    text = _text(base_model, asked)
     owned, places = [], []
-    start = 0
+    start, encoded_start = 0, sum(len(rows.prompts) for rows in asked)
     for rows in asked:
         end = start + len(rows.prompts)
+        encoded_end = encoded_start + (0 if rows.encoded is None else len(rows.encoded.hidden))
+        own = [*range(start, end), *range(encoded_start, encoded_end)]
         if rows.deltas:
-            tokens = torch.zeros(len(prompts), rows.owned.shape[1], dtype=torch.bool)
-            tokens[start:end] = rows.owned
+            tokens = torch.zeros(len(text.hidden), rows.owned.shape[1], dtype=torch.bool)
+            tokens[own] = rows.owned
             owned.append(
                 OwnedTokens(tokens, {name: delta.to(dtype=text.hidden.dtype) for name, delta in rows.deltas.items()})
             )
-        places += [start + place for place in rows.prompt_of_row]
-        start = end
+        places += [own[place] for place in rows.prompt_of_row]
+        start, encoded_start = end, encoded_end
     key_values = project_together(base_model.unet, text.hidden, owned, text.pooled, places)
     latents = torch.cat([rows.latents for rows in asked]).to(base_model.dtype)
     timesteps = torch.cat([rows.timesteps for rows in asked])
@@ -98,6 +127,17 @@ def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows
         PassOutput(predictions[i], {layer: part[i] for layer, part in parts.items()} if rows.map_layers else {})
         for i, rows in enumerate(asked)
     ]
+
+
+def _text(base_model: BaseModel, asked: Sequence[PassRows]) -> EncodedText:
+    """What the UNet reads: prompts of all learners, then those of all learners that are encoded already."""
+    prompts = [prompt for rows in asked for prompt in rows.prompts]
+    text = encode_text(base_model, prompts, [each for rows in asked for each in rows.embeddings])
+    parts = [text, *(rows.encoded for rows in asked if rows.encoded is not None)]
+    if len(parts) == 1:
+        return text
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    return EncodedText(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
 
 
 def _one(layers: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

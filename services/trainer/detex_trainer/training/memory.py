@@ -56,22 +56,22 @@ def estimate_memory(learner: Learner, photo_set: PhotoSet, base_model: BaseModel
 class MemoryRoom:
     """Free memory that is given away to runs, one after another, before they begin."""
 
-    def __init__(self, estimate: MemoryEstimate, batch_size: int, free_bytes: int) -> None:
+    def __init__(self, estimate: MemoryEstimate, rows: int, free_bytes: int) -> None:
         """Nothing is given away yet.
 
         Args:
-            estimate: Of one run; others are taken for alike but for their batches.
-            batch_size: Photos per step of that run.
+            estimate: Of one run; others are taken for alike but for their rows.
+            rows: Of its step, see `packing.rows_per_step`.
             free_bytes: Free memory before the first of them.
         """
         self._estimate = estimate
-        self._batch_size = batch_size
+        self._rows = rows
         self._left_bytes = int(_USABLE_SHARE * free_bytes)
         self._is_empty = True
 
-    def take(self, batch_size: int) -> bool:
-        """Give memory to a run, unless it does not fit; the first one does, for there is nothing to wait for."""
-        activation_bytes = math.ceil(self._estimate.activation_bytes * batch_size / self._batch_size)
+    def take(self, rows: int) -> bool:
+        """Give memory to a run of so many rows per step, unless it does not fit; the first one always does."""
+        activation_bytes = math.ceil(self._estimate.activation_bytes * rows / self._rows)
         needed = self._estimate.state_bytes + activation_bytes
         fits = self._is_empty or needed <= self._left_bytes
         if fits:

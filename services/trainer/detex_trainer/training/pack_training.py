@@ -9,7 +9,7 @@ from detex_core.artifact import Manifest
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel
 from detex_trainer.failures import NoRoomError, TrainingStopped
-from detex_trainer.packing import OnEnd, PackedJob
+from detex_trainer.packing import OnEnd, PackedJob, rows_per_step
 from detex_trainer.progress import JobPhase, JobProgress
 from detex_trainer.training.base_model import base_model_of
 from detex_trainer.training.concept_training import ConceptTraining
@@ -52,11 +52,11 @@ def train_pack(
     training = _PackTraining(base_model, store, on_end)
     room: MemoryRoom | None = None
     for job in jobs:
-        batch_size = job.spec.hyperparameters.batch_size
+        rows = rows_per_step(job.spec.hyperparameters)
         if job.should_stop():
             on_end(job, TrainingStopped())
             continue
-        if room is not None and not room.take(batch_size):
+        if room is not None and not room.take(rows):
             _log.info("no room for job %s beside %d others", job.spec.job_id, training.jobs)
             on_end(job, NoRoomError())
             continue
@@ -64,7 +64,7 @@ def train_pack(
         begun = training.begin(job)
         if begun is not None and room is None and len(jobs) > 1:
             room = training.room(begun, free)
-            room.take(batch_size)
+            room.take(rows)
     while training.is_busy:
         training.advance()
 
@@ -102,11 +102,11 @@ class _PackTraining:
 
     def room(self, training: ConceptTraining, free_bytes: int) -> MemoryRoom:
         """What memory there was before a job began, in jobs like it."""
-        run, batch_size = training.run, training.spec.hyperparameters.batch_size
-        estimate = estimate_memory(run.learner, run.photo_set, self._base_model, batch_size)
+        run, hyperparameters = training.run, training.spec.hyperparameters
+        estimate = estimate_memory(run.learner, run.photo_set, self._base_model, hyperparameters.batch_size)
         megabytes = [f"{number / 1e6:.0f} MB" for number in (estimate.total_bytes, free_bytes)]
         _log.info("a job takes about %s, %s are free", *megabytes)
-        return MemoryRoom(estimate, batch_size, free_bytes)
+        return MemoryRoom(estimate, rows_per_step(hyperparameters), free_bytes)
 
     def advance(self) -> None:
         """Do one step of every job, and end those that are through with theirs."""
