@@ -4,15 +4,10 @@ Off unless an endpoint is named by OpenTelemetry's own environment variables. Al
 as they are here, which do nothing; `detex_core.opentelemetry_tracing` has those that send.
 """
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextvars import ContextVar
 
-from detex_core.errors import FailedPreconditionError
-
 Attribute = str | int | float | bool
-
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 class Span:
@@ -67,34 +62,3 @@ def current_span() -> Span:
 def set_span(span: Span) -> None:
     """Make a span that of the running task until it ends; for servers, which run each call in its own task."""
     _span.set(span)
-
-
-def tracing_is_on(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether OpenTelemetry's environment variables name an endpoint and do not switch it off."""
-    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return False
-    if environment.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower() == "none":
-        return False
-    return any(environment.get(name, "").strip() for name in _ENDPOINTS)
-
-
-def open_tracing(service: str) -> Tracing:
-    """Tracing as OpenTelemetry's environment variables want it, off where they name no endpoint.
-
-    Args:
-        service: Name of the service, where OTEL_SERVICE_NAME gives no other.
-
-    Raises:
-        FailedPreconditionError: It is switched on, and its packages are not installed or its protocol is not spoken.
-    """
-    if not tracing_is_on():
-        return Tracing()
-    try:
-        from detex_core.opentelemetry_tracing import exporting_tracing
-    except ImportError as error:
-        raise FailedPreconditionError(
-            f"OTEL_EXPORTER_OTLP_ENDPOINT: traces are asked for, and {error.name} is not installed; accepted is an "
-            "installation with the extra `tracing`, or no endpoint.",
-            reason="TRACING_UNAVAILABLE",
-        ) from error
-    return exporting_tracing(service)

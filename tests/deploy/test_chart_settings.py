@@ -9,7 +9,7 @@ import pytest
 
 from detex_core.object_store.location import S3Location, parse_location
 from detex_core.settings import ServiceSettings
-from detex_core.tracing import tracing_is_on
+from detex_core.tracing_switch import tracing_is_on
 from detex_generator.settings import GeneratorSettings
 from detex_trainer.settings import TrainerSettings
 from scripts.generate_reference import CHART_OWNED, CHART_OWNED_OF_STORE, object_store_settings, service_settings

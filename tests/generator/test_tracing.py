@@ -18,7 +18,8 @@ from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 
 from detex_core.errors import FailedPreconditionError
 from detex_core.opentelemetry_tracing import OpenTelemetryTracing
-from detex_core.tracing import Tracing, open_tracing, tracing_is_on
+from detex_core.tracing import Tracing
+from detex_core.tracing_switch import open_tracing, tracing_is_on
 from detex_generator.generator import Generator
 from detex_protos.v1.generator_pb2 import GenerateManyRequest, GenerateRequest
 from tests.generator.running_generator import (

@@ -12,7 +12,8 @@ from detex_core.grpc_server.server import Server
 from detex_core.grpc_server.service import Service
 from detex_core.metrics import new_registry
 from detex_core.object_store import open_object_store
-from detex_core.tracing import Tracing, open_tracing
+from detex_core.tracing import Tracing
+from detex_core.tracing_switch import open_tracing
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.base_models import BaseModels, device_and_dtype
