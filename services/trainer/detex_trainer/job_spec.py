@@ -38,6 +38,7 @@ class JobSpec(BaseModel):
             and come to the worker through its environment.
         checkpoint_interval_seconds: Time between two checkpoints; 0 keeps none but those of ordered stops.
         gradient_checkpointing: Whether activations of the UNet are computed a second time in place of being kept.
+        compile_unet: Whether torch compiles the UNet, where it can; not with gradient_checkpointing.
         niceness: Added to the worker's nice value, 0 to 19.
     """
 
@@ -60,6 +61,7 @@ class JobSpec(BaseModel):
     object_store: ObjectStoreSettings
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     gradient_checkpointing: bool = False
+    compile_unet: bool = False
     niceness: int = Field(default=0, ge=0, le=19)
 
     @property

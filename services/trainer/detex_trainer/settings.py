@@ -38,6 +38,8 @@ class TrainerSettings(ServiceSettings):
         checkpoint_interval_seconds: Time between two checkpoints of a job; 0 keeps none but those of ordered stops.
         gradient_checkpointing: Whether activations of the UNet are computed a second time in place of being kept: a
             third more time for a fraction of the memory.
+        compile_unet: Whether each worker has torch compile the UNet, where a compiler is at hand and the method
+            does not train it. Takes minutes of the first steps. Not together with gradient_checkpointing.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure; the last of
             several attempts is made alone.
         max_outages: How often a job is tried again, after growing pauses, because something that it needs does not
@@ -67,6 +69,7 @@ class TrainerSettings(ServiceSettings):
     worker_stop_grace_seconds: float = Field(default=10.0, gt=0, le=600)
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     gradient_checkpointing: bool = False
+    compile_unet: bool = False
     max_attempts: int = Field(default=3, ge=1, le=10)
     max_outages: int = Field(default=12, ge=0, le=1_000)
     lease_seconds: float = Field(default=20.0, ge=1, le=3_600)
@@ -107,6 +110,12 @@ class TrainerSettings(ServiceSettings):
                 f"lease_seconds: given {self.lease_seconds}; accepted is at least three times "
                 f"reconcile_interval_seconds ({self.reconcile_interval_seconds}), at which leases are renewed"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_compilation(self) -> Self:
+        if self.compile_unet and self.gradient_checkpointing:
+            raise ValueError("compile_unet: given true; accepted with gradient_checkpointing is false")
         return self
 
     def jobs_url(self) -> str:

@@ -142,6 +142,7 @@ def job_spec(job: Job, settings: TrainerSettings) -> JobSpec:
         object_store=settings.object_store,
         checkpoint_interval_seconds=settings.checkpoint_interval_seconds,
         gradient_checkpointing=settings.gradient_checkpointing,
+        compile_unet=settings.compile_unet,
         niceness=settings.worker_niceness,
     )
 

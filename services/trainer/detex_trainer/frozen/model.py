@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from detex_diffusion.base_model import BaseModel
+from detex_diffusion.cross_attention import cross_attention_layers
+from detex_diffusion.key_value_delta import PROJECTIONS
 from detex_trainer.frozen.kernels import Layouts
 from detex_trainer.frozen.layers import FrozenConvolution, FrozenLinear, is_plain
 from detex_trainer.frozen.resnet import freeze_residual_block
@@ -37,9 +39,16 @@ def freeze_layers(module: nn.Module) -> int:
     return frozen
 
 
-def freeze_base_model(base_model: BaseModel, free_bytes: int) -> None:
-    """Let what takes part in each step of a training use the layouts, on a CPU where oneDNN and memory allow it."""
-    parts = (*base_model.text.modules(), base_model.unet)
+def freeze_base_model(base_model: BaseModel, free_bytes: int, with_unet: bool = True) -> None:
+    """Let what takes part in each step of a training use the layouts, on a CPU where oneDNN and memory allow it.
+
+    Args:
+        base_model: Which.
+        free_bytes: Free memory; the layouts take a share of it at most.
+        with_unet: Whether of the UNet all layers do, or the key and value projections of cross-attention alone.
+    """
+    projections = [getattr(layer, p) for layer in cross_attention_layers(base_model.unet).values() for p in PROJECTIONS]
+    parts = (*base_model.text.modules(), *([base_model.unet] if with_unet else projections))
     needed = 2 * sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
     if base_model.device.type != "cpu" or base_model.dtype not in (torch.float32, torch.bfloat16):
         return

@@ -7,6 +7,8 @@ from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_trainer.frozen import freeze_base_model
 from detex_trainer.job_spec import JobSpec
+from detex_trainer.methods import method_recipe
+from detex_trainer.training.compiled_unet import compile_unet
 from detex_trainer.training.memory import free_memory_bytes
 
 # Of the frozen weights and of what is computed with them; what is trained is float32 in any case.
@@ -43,5 +45,7 @@ def base_model_of(spec: JobSpec, store: ObjectStore) -> BaseModel:
     )
     if spec.gradient_checkpointing:
         base_model.unet.enable_gradient_checkpointing()
-    freeze_base_model(base_model, free_memory_bytes(base_model.device))
+    is_frozen = method_recipe(spec.method).trains_unet == "no"
+    is_compiled = spec.compile_unet and is_frozen and compile_unet(base_model)
+    freeze_base_model(base_model, free_memory_bytes(base_model.device), with_unet=not is_compiled)
     return base_model

@@ -12,6 +12,7 @@ from torch import Tensor
 from detex_diffusion.base_model import BaseModel
 from detex_trainer.dataset import PhotoBatches, PhotoSet
 from detex_trainer.methods.learner import Learner
+from detex_trainer.training.compiled_unet import uncompiled
 from detex_trainer.training.run import draw_noise
 
 # Weights, gradients, two moments of the optimiser, and the copy to go back to with its own moments.
@@ -44,7 +45,7 @@ def estimate_memory(learner: Learner, photo_set: PhotoSet, base_model: BaseModel
     """Look at what the forward half of one step keeps; changes nothing, and draws from a generator of its own."""
     parameters = [parameter for group in learner.parameter_groups() for parameter in group.parameters]
     frozen = [p for module in base_model.modules() for p in module.parameters()]
-    with _one_thread(), _kept_bytes([*frozen, *parameters]) as kept:
+    with _one_thread(), uncompiled(base_model.unet), _kept_bytes([*frozen, *parameters]) as kept:
         generator = torch.Generator().manual_seed(0)
         batch = next(PhotoBatches(photo_set, batch_size, generator))
         learner.losses(batch, draw_noise(batch.latents, base_model.noise_schedule, generator), generator)
