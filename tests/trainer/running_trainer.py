@@ -40,7 +40,7 @@ class RunningTrainer:
             "DETEX_LOG_FORMAT": "json",
             # Looking for subjects takes seconds; tests that want it switch it on.
             "DETEX_SEGMENTER": "none",
-            # Whether two jobs that are there meet in a pack depends on when a worker looks; tests of packs switch them on.
+            # Whether jobs meet in a pack depends on when a worker looks; tests of packs switch them on.
             "DETEX_MAX_PACK_SIZE": "1",
             # Nothing here reads a base model, and looking at one takes seconds.
             "DETEX_BASE_MODELS": '[{"name": "showroom", "source": "/absent"}]',
