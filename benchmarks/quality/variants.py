@@ -75,6 +75,9 @@ def _labels(text: str) -> list[str]:
     return labels
 
 
+_BOOLEANS = {"true": True, "false": False}
+
+
 def _knob(setting: str) -> tuple[str, object]:
     name, separator, value = setting.partition("=")
     if not separator:
@@ -84,4 +87,4 @@ def _knob(setting: str) -> tuple[str, object]:
             return name.strip(), kind(value)
         except ValueError:
             continue
-    return name.strip(), value.strip()
+    return name.strip(), _BOOLEANS.get(value.strip(), value.strip())

@@ -30,6 +30,9 @@ class Hyperparameters(TypedDict, total=False):
     unet_learning_rate: float
     lora_rank: int
     attribute_start: AttributeStart
+    mapper_layers: int
+    mapper_fixed_norm: bool
+    attention_map_side: int
 
 
 _ENUMERATIONS: dict[str, type[WireEnum]] = {
@@ -37,6 +40,9 @@ _ENUMERATIONS: dict[str, type[WireEnum]] = {
     "delta_form": DeltaForm,
     "prior_preservation": PriorPreservation,
 }
+
+
+_BOOLEANS = {"true": True, "false": False}
 
 
 def to_wire(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
@@ -79,6 +85,10 @@ def parse(name: str, text: str) -> Hyperparameters:
             value = kind(text)
         except ValueError:
             raise refused(f"hyperparameters.{name}", text, _accepted(name)) from None
+    if kind is bool:
+        if text not in _BOOLEANS:
+            raise refused(f"hyperparameters.{name}", text, _accepted(name))
+        value = _BOOLEANS[text]
     parsed = cast("Hyperparameters", {name: value})
     to_wire(parsed)
     return parsed
@@ -88,4 +98,6 @@ def _accepted(name: str) -> str:
     kind = Hyperparameters.__annotations__[name]
     if name in _ENUMERATIONS:
         return " or ".join(_ENUMERATIONS[name])
+    if kind is bool:
+        return "true or false"
     return "a number" if kind is float else "a whole number that is not negative"

@@ -30,7 +30,18 @@ def train(detex: Detex, photos: Path, *arguments: str) -> Outcome:
 
 def test_train_tells_people_and_gives_the_name(detex: Detex, scripted: Scripted, photos: Path) -> None:
     scripted.trainer.news = deque([progress(1), progress(4), "end"])
-    outcome = train(detex, photos, "--steps", "4", "--attribute", "pose", "--set", "key_value_learning_rate=1e-4")
+    outcome = train(
+        detex,
+        photos,
+        "--steps",
+        "4",
+        "--attribute",
+        "pose",
+        "--set",
+        "key_value_learning_rate=1e-4",
+        "--set",
+        "mapper_fixed_norm=true",
+    )
     assert outcome.exit_code == 0, outcome.stderr
     assert outcome.stdout == "my-mug\n"
     assert "3 photos with 2 masks" in outcome.stderr
@@ -39,6 +50,7 @@ def test_train_tells_people_and_gives_the_name(detex: Detex, scripted: Scripted,
     assert f"Learned [my-mug], version {VERSION}." in outcome.stderr
     job = scripted.trainer.jobs["job-0"]
     assert job.hyperparameters.key_value_learning_rate == 1e-4
+    assert job.hyperparameters.mapper_fixed_norm
     assert list(job.attributes) == ["pose"]
 
 
@@ -91,6 +103,7 @@ def test_failed_job_has_an_exit_code_of_its_own(detex: Detex, scripted: Scripted
         (("--name", "m", "--set", "steps"), "--set"),
         (("--name", "m", "--set", "speed=3"), "one of steps, batch_size"),
         (("--name", "m", "--set", "mask_floor=much"), "accepted is a number"),
+        (("--name", "m", "--set", "mapper_fixed_norm=perhaps"), "accepted is true or false"),
         (("--name", "m", "--steps", "0"), "hyperparameters.steps"),
         (("--name", "m", "--method", "magic"), "--method"),
         (("--name", "m", "--mask", "missing.png"), "one per photo"),

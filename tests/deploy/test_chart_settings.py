@@ -11,6 +11,7 @@ from detex_core.object_store.location import S3Location, parse_location
 from detex_core.settings import ServiceSettings
 from detex_core.tracing_switch import tracing_is_on
 from detex_generator.settings import GeneratorSettings
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.settings import TrainerSettings
 from scripts.generate_reference import CHART_OWNED, CHART_OWNED_OF_STORE, object_store_settings, service_settings
 from scripts.settings_fields import Setting, camel_case
@@ -140,6 +141,8 @@ def other_value(setting: Setting) -> Any:
         return "torch"
     if setting.field == "segmenter":
         return "none"
+    if setting.field == "attribute_vocabulary":
+        return {"subject": ["lying", "upside down"], "background": []}
     if "enum" in schema:
         return schema["enum"][-1]
     if schema["type"] == "boolean":
@@ -167,7 +170,10 @@ def test_every_setting_can_be_set(environment, parsed, component: str) -> None:
         values = {f"{component}.settings.{camel_case(name)}": json.dumps(wanted[name]) for name in names}
         settings = parsed(component, environment(component, **values))
         for name in names - {"base_models"}:
-            assert getattr(settings, name) == wanted[name], name
+            found = getattr(settings, name)
+            if isinstance(found, AttributeVocabulary):
+                found = found.model_dump(mode="json", exclude_unset=True)
+            assert found == wanted[name], name
     assert [model.model_dump(exclude_unset=True) for model in settings.base_models] == [
         {"name": "other", "source": "store:models/other", "default_steps": 7}
     ]

@@ -51,6 +51,7 @@ def names(claimed: tuple[JobClaim, ...]) -> list[str]:
 def test_a_pack_holds_what_fits_together(claims: JobClaims, submit: Submit) -> None:
     submit("a")
     submit("other-size", resolution=64)
+    submit("other-maps", attention_map_side=4)
     submit("other-method", method="textual_inversion")
     submit("b")
     submit("trains-the-unet", method="dreambooth")
@@ -59,9 +60,10 @@ def test_a_pack_holds_what_fits_together(claims: JobClaims, submit: Submit) -> N
     first = claims.claim_pack("server", LIMITS)
     assert names(first) == ["a", "b", "c", "d"]
     assert len({claim.pack_id for claim in first}) == 1
-    rest = [claims.claim_pack("server", LIMITS) for _ in range(4)]
-    assert [names(each) for each in rest] == [["other-size"], ["other-method"], ["trains-the-unet"], []]
-    assert len({claim.pack_id for each in (first, *rest) for claim in each}) == 4
+    rest = [claims.claim_pack("server", LIMITS) for _ in range(5)]
+    alone = ["other-size", "other-maps", "other-method", "trains-the-unet"]
+    assert [names(each) for each in rest] == [*([each] for each in alone), []]
+    assert len({claim.pack_id for each in (first, *rest) for claim in each}) == 5
 
 
 def test_jobs_that_learn_pictures_of_the_class_share_a_pack(claims: JobClaims, submit: Submit) -> None:

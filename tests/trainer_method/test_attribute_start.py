@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_showroom import SamplePhoto, sample_subjects
-from detex_trainer.attribute_vocabulary import vocabulary
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.attributes import Region, parse_attributes
 from detex_trainer.crops import Augmentation
 from detex_trainer.dataset import MaskedPhoto, PhotoSet, prepare_photos
 from detex_trainer.methods.attribute_start import attribute_starts, plain_embedding
+
+VOCABULARY = AttributeVocabulary()
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def test_the_base_model_names_places(showroom: BaseModel) -> None:
     subject = sample_subjects()[0]
     photos = list(subject.photos)[:2]
     found = attribute_starts(
-        showroom, subject.class_word, parse_attributes(["background"]), photo_set(photos, showroom), 0
+        showroom, subject.class_word, parse_attributes(["background"]), photo_set(photos, showroom), VOCABULARY, 0
     )["background"]
     assert found.words == tuple(each.scene for each in photos)
     for word, embedding in zip(found.words, found.embeddings, strict=True):
@@ -43,8 +46,8 @@ def test_the_base_model_names_places(showroom: BaseModel) -> None:
 def test_every_attribute_begins_at_a_word_of_its_region_or_at_its_noun(base_model: BaseModel) -> None:
     attributes = parse_attributes(["pose", "background", "lighting"])
     photos = photo_set(list(sample_subjects()[1].photos)[:2], base_model)
-    found = attribute_starts(base_model, "mug", attributes, photos, 3)
-    again = attribute_starts(base_model, "mug", attributes, photos, 3)
+    found = attribute_starts(base_model, "mug", attributes, photos, VOCABULARY, 3)
+    again = attribute_starts(base_model, "mug", attributes, photos, VOCABULARY, 3)
     assert set(found) == {"pose", "background", "lighting"}
     for attribute in attributes:
         start = found[attribute.name]
@@ -52,17 +55,45 @@ def test_every_attribute_begins_at_a_word_of_its_region_or_at_its_noun(base_mode
         assert torch.equal(start.embeddings, again[attribute.name].embeddings)
         assert start.embeddings.shape == (2, base_model.embedding_width)
         for word, embedding in zip(start.words, start.embeddings, strict=True):
-            assert word in ("", *vocabulary(attribute.region))
+            assert word in ("", *VOCABULARY.of(attribute.region))
             torch.testing.assert_close(embedding, plain_embedding(base_model, word or attribute.name))
 
 
 def test_nothing_is_chosen_where_there_are_no_attributes(base_model: BaseModel) -> None:
     photos = photo_set(list(sample_subjects()[1].photos)[:1], base_model)
-    assert attribute_starts(base_model, "mug", (), photos, 0) == {}
+    assert attribute_starts(base_model, "mug", (), photos, VOCABULARY, 0) == {}
+
+
+def test_only_words_of_the_vocabulary_are_begun_at(showroom: BaseModel) -> None:
+    subject = sample_subjects()[0]
+    photos = photo_set(list(subject.photos)[:2], showroom)
+    attributes = parse_attributes(["pose", "background"])
+    scenes = {each.scene for each in list(subject.photos)[:2]}
+    strange = AttributeVocabulary(
+        subject=(), background=tuple(word for word in VOCABULARY.background if word not in scenes)
+    )
+    found = attribute_starts(showroom, subject.class_word, attributes, photos, strange, 0)
+    assert found["pose"].words == ("", "")
+    assert not scenes & set(found["background"].words)
+    assert set(found["background"].words) <= {"", *strange.background}
 
 
 @pytest.mark.parametrize("region", list(Region))
 def test_words_of_a_region_are_different(region: Region) -> None:
-    words = vocabulary(region)
+    words = VOCABULARY.of(region)
     assert len(set(words)) == len(words)
     assert all(word == word.strip().lower() and word for word in words)
+
+
+def test_a_vocabulary_replaces_the_regions_that_it_names() -> None:
+    own = AttributeVocabulary.model_validate_json('{"background": ["海辺", " 海辺 ", "森"]}')
+    assert own.of(Region.BACKGROUND) == ("海辺", "森")
+    assert own.of(Region.SUBJECT) == VOCABULARY.subject
+
+
+@pytest.mark.parametrize(
+    "wrong", ['{"background": [""]}', '{"background": ["' + "x" * 65 + '"]}', '{"places": ["sea"]}']
+)
+def test_wrong_vocabularies_are_refused(wrong: str) -> None:
+    with pytest.raises(ValidationError):
+        AttributeVocabulary.model_validate_json(wrong)

@@ -35,6 +35,9 @@ ACCEPTED = {
     "unet_learning_rate": [1e-9, 1.0],
     "lora_rank": [1, 256],
     "attribute_start": ["noun", "plain_words"],
+    "mapper_layers": [1, 8],
+    "mapper_fixed_norm": [True, False],
+    "attention_map_side": [0, 16, 256],
 }
 REFUSED = {
     "steps": [0, 20_001, 1.5, "10", True, None],
@@ -57,6 +60,9 @@ REFUSED = {
     "unet_learning_rate": [0, 2],
     "lora_rank": [0, 257],
     "attribute_start": ["verb", 1],
+    "mapper_layers": [0, 9, 1.5],
+    "mapper_fixed_norm": [1, "true"],
+    "attention_map_side": [-1, 257],
 }
 
 
@@ -115,7 +121,15 @@ def test_a_prior_that_a_method_cannot_lose_is_not_preserved(method: str, kind: s
 
 def test_jobs_of_before_know_nothing_of_later_knobs() -> None:
     knobs = default_hyperparameters("detex").model_dump(mode="json")
-    for later in ("prior_preservation", "prior_images", "unet_learning_rate", "lora_rank"):
+    for later in (
+        "prior_preservation",
+        "prior_images",
+        "unet_learning_rate",
+        "lora_rank",
+        "mapper_layers",
+        "mapper_fixed_norm",
+        "attention_map_side",
+    ):
         del knobs[later]
     assert Hyperparameters.model_validate(knobs) == default_hyperparameters("detex")
 

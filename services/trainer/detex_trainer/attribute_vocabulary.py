@@ -2,9 +2,12 @@
 
 They are everyday English, of no base model in particular; which of them fits a photo, the base model decides (see
 `methods.attribute_start`). A word that a base model does not know explains nothing there, and is not chosen.
+Deployments whose base model reads another language set words of their own.
 """
 
-from typing import Final
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from detex_trainer.attributes import Region
 
@@ -29,16 +32,35 @@ _MOODS = (
     "vintage, modern, minimal, painted, drawn, sketched, cartoon, realistic, blurry, sharp, grainy, black and white"
 )
 
-_VOCABULARY: Final = {
-    region: tuple(word.strip() for word in words.split(","))
-    for region, words in {
-        Region.SUBJECT: _POSES,
-        Region.BACKGROUND: _PLACES,
-        Region.EVERYWHERE: _MOODS,
-    }.items()
-}
+PlainWord = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+Words = Annotated[tuple[PlainWord, ...], Field(max_length=1_000)]
 
 
-def vocabulary(region: Region) -> tuple[str, ...]:
-    """Words for attributes of a region, all different; a few of them phrases."""
-    return _VOCABULARY[region]
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(","))
+
+
+class AttributeVocabulary(BaseModel):
+    """Plain words by the region of the picture that they say something about; a few of them phrases.
+
+    Attributes:
+        subject: Of the subject's pose and the like, at most 1,000.
+        background: Of places.
+        everywhere: Of light, weather and the like.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    subject: Words = _split(_POSES)
+    background: Words = _split(_PLACES)
+    everywhere: Words = _split(_MOODS)
+
+    @field_validator("subject", "background", "everywhere")
+    @classmethod
+    def _each_word_once(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(words))
+
+    def of(self, region: Region) -> tuple[str, ...]:
+        """Words for attributes of a region, all different."""
+        words: tuple[str, ...] = getattr(self, region.value)
+        return words

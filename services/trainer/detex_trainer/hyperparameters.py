@@ -71,6 +71,10 @@ class Hyperparameters(BaseModel):
         lora_rank: Rank of the low-rank adaptation, for the method that trains one.
         attribute_start: Whether attribute words begin at the attribute's noun, for every photo alike, or at the plain
             words by which the base model explains each photo best.
+        mapper_layers: Linear layers of each attribute mapper.
+        mapper_fixed_norm: Whether attribute words keep the norm that they begin with.
+        attention_map_side: Side of the attention maps that the cross-attention loss looks at; of the layers, those
+            with maps of the nearest size are taken. 0 takes a quarter of the latents' side, at least 8.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -101,6 +105,11 @@ class Hyperparameters(BaseModel):
     lora_rank: int = Field(default=4, ge=1, le=256, description="a whole number from 1 to 256")
     attribute_start: AttributeStart = Field(
         default=AttributeStart.NOUN, strict=False, description="noun or plain_words"
+    )
+    mapper_layers: int = Field(default=2, ge=1, le=8, description="a whole number from 1 to 8")
+    mapper_fixed_norm: bool = Field(default=False, description="true or false")
+    attention_map_side: int = Field(
+        default=0, ge=0, le=256, description="a whole number from 0 to 256, 0 for the trainer's choice"
     )
 
     @field_validator("resolution")

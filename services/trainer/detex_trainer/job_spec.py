@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_seri
 
 from detex_core.artifact.manifest import AttributeName, ConceptName, TenantName
 from detex_core.settings import BaseModelSettings, Device, Dtype, ObjectStoreSettings
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.attributes import MAX_ATTRIBUTES
 from detex_trainer.hyperparameters import Hyperparameters, Method
 from detex_trainer.training_set.record import TrainingSetId
@@ -39,6 +40,7 @@ class JobSpec(BaseModel):
         checkpoint_interval_seconds: Time between two checkpoints; 0 keeps none but those of ordered stops.
         gradient_checkpointing: Whether activations of the UNet are computed a second time in place of being kept.
         compile_unet: Whether torch compiles the UNet, where it can; not with gradient_checkpointing.
+        attribute_vocabulary: Plain words that attribute words may begin at; None for the built-in ones.
         niceness: Added to the worker's nice value, 0 to 19.
     """
 
@@ -62,12 +64,14 @@ class JobSpec(BaseModel):
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     gradient_checkpointing: bool = False
     compile_unet: bool = False
+    attribute_vocabulary: AttributeVocabulary | None = None
     niceness: int = Field(default=0, ge=0, le=19)
 
     @property
     def pack_key(self) -> tuple[object, ...]:
-        """What jobs that are trained together have in common: base model and where it lies, method and size."""
-        return (self.base_model, self.method, self.hyperparameters.resolution, self.device, self.dtype)
+        """What jobs that are trained together have in common: base model and where it lies, method, sizes."""
+        sizes = (self.hyperparameters.resolution, self.hyperparameters.attention_map_side)
+        return (self.base_model, self.method, sizes, self.device, self.dtype)
 
     @field_serializer("object_store")
     def _leave_out_secrets(self, settings: ObjectStoreSettings) -> dict[str, Any]:

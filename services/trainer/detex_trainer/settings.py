@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError
 
 from detex_core.images import MAX_IMAGE_BYTES
 from detex_core.settings import ServiceSettings
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
 from detex_trainer.job_spec import MOST_PACKED_JOBS
 from detex_trainer.training_set.record import MAX_PHOTOS
@@ -40,6 +41,9 @@ class TrainerSettings(ServiceSettings):
             third more time for a fraction of the memory.
         compile_unet: Whether each worker has torch compile the UNet, where a compiler is at hand and the method
             does not train it. Takes minutes of the first steps. Not together with gradient_checkpointing.
+        attribute_vocabulary: Plain words that attribute words may begin at, as a JSON object: lists `subject`,
+            `background` and `everywhere`, of which those left out are the built-in ones; for base models that read
+            another language than English, or that know other words.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure; the last of
             several attempts is made alone.
         max_outages: How often a job is tried again, after growing pauses, because something that it needs does not
@@ -70,6 +74,7 @@ class TrainerSettings(ServiceSettings):
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     gradient_checkpointing: bool = False
     compile_unet: bool = False
+    attribute_vocabulary: AttributeVocabulary | None = None
     max_attempts: int = Field(default=3, ge=1, le=10)
     max_outages: int = Field(default=12, ge=0, le=1_000)
     lease_seconds: float = Field(default=20.0, ge=1, le=3_600)

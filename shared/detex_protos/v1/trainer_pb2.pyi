@@ -774,6 +774,9 @@ class Hyperparameters(_message.Message):
     UNET_LEARNING_RATE_FIELD_NUMBER: _builtins.int
     LORA_RANK_FIELD_NUMBER: _builtins.int
     ATTRIBUTE_START_FIELD_NUMBER: _builtins.int
+    MAPPER_LAYERS_FIELD_NUMBER: _builtins.int
+    MAPPER_FIXED_NORM_FIELD_NUMBER: _builtins.int
+    ATTENTION_MAP_SIDE_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Optimisation steps, 1 to 20,000."""
     batch_size: _builtins.int
@@ -814,6 +817,14 @@ class Hyperparameters(_message.Message):
     """Rank of the low-rank adaptation, METHOD_DREAMBOOTH_LORA only, 1 to 256."""
     attribute_start: Global___AttributeStart.ValueType
     """Where attribute words begin."""
+    mapper_layers: _builtins.int
+    """Linear layers of each attribute mapper, 1 to 8."""
+    mapper_fixed_norm: _builtins.bool
+    """Whether attribute words keep the norm that they begin with."""
+    attention_map_side: _builtins.int
+    """Side of the attention maps that the cross-attention loss looks at, 0 to 256: the layers whose maps come nearest to
+    it are taken; 0 takes a quarter of the latents' side, at least 8.
+    """
     def __init__(
         self,
         *,
@@ -837,13 +848,18 @@ class Hyperparameters(_message.Message):
         unet_learning_rate: _builtins.float | None = ...,
         lora_rank: _builtins.int | None = ...,
         attribute_start: Global___AttributeStart.ValueType | None = ...,
+        mapper_layers: _builtins.int | None = ...,
+        mapper_fixed_norm: _builtins.bool | None = ...,
+        attention_map_side: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attribute_keep_probability", b"_attribute_keep_probability", "_attribute_start", b"_attribute_start", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attribute_keep_probability", b"attribute_keep_probability", "attribute_start", b"attribute_start", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attention_map_side", b"_attention_map_side", "_attribute_keep_probability", b"_attribute_keep_probability", "_attribute_start", b"_attribute_start", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_fixed_norm", b"_mapper_fixed_norm", "_mapper_layers", b"_mapper_layers", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attention_map_side", b"attention_map_side", "attribute_keep_probability", b"attribute_keep_probability", "attribute_start", b"attribute_start", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_fixed_norm", b"mapper_fixed_norm", "mapper_layers", b"mapper_layers", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attribute_keep_probability", b"_attribute_keep_probability", "_attribute_start", b"_attribute_start", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attribute_keep_probability", b"attribute_keep_probability", "attribute_start", b"attribute_start", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attention_map_side", b"_attention_map_side", "_attribute_keep_probability", b"_attribute_keep_probability", "_attribute_start", b"_attribute_start", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_fixed_norm", b"_mapper_fixed_norm", "_mapper_layers", b"_mapper_layers", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attention_map_side", b"attention_map_side", "attribute_keep_probability", b"attribute_keep_probability", "attribute_start", b"attribute_start", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_fixed_norm", b"mapper_fixed_norm", "mapper_layers", b"mapper_layers", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attention_loss_weight: _TypeAlias = _typing.Literal["attention_loss_weight"]  # noqa: Y015
     _WhichOneofArgType__attention_loss_weight: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight"]  # noqa: Y015
+    _WhichOneofReturnType__attention_map_side: _TypeAlias = _typing.Literal["attention_map_side"]  # noqa: Y015
+    _WhichOneofArgType__attention_map_side: _TypeAlias = _typing.Literal["_attention_map_side", b"_attention_map_side"]  # noqa: Y015
     _WhichOneofReturnType__attribute_keep_probability: _TypeAlias = _typing.Literal["attribute_keep_probability"]  # noqa: Y015
     _WhichOneofArgType__attribute_keep_probability: _TypeAlias = _typing.Literal["_attribute_keep_probability", b"_attribute_keep_probability"]  # noqa: Y015
     _WhichOneofReturnType__attribute_start: _TypeAlias = _typing.Literal["attribute_start"]  # noqa: Y015
@@ -858,6 +874,10 @@ class Hyperparameters(_message.Message):
     _WhichOneofArgType__lora_rank: _TypeAlias = _typing.Literal["_lora_rank", b"_lora_rank"]  # noqa: Y015
     _WhichOneofReturnType__low_rank_energy: _TypeAlias = _typing.Literal["low_rank_energy"]  # noqa: Y015
     _WhichOneofArgType__low_rank_energy: _TypeAlias = _typing.Literal["_low_rank_energy", b"_low_rank_energy"]  # noqa: Y015
+    _WhichOneofReturnType__mapper_fixed_norm: _TypeAlias = _typing.Literal["mapper_fixed_norm"]  # noqa: Y015
+    _WhichOneofArgType__mapper_fixed_norm: _TypeAlias = _typing.Literal["_mapper_fixed_norm", b"_mapper_fixed_norm"]  # noqa: Y015
+    _WhichOneofReturnType__mapper_layers: _TypeAlias = _typing.Literal["mapper_layers"]  # noqa: Y015
+    _WhichOneofArgType__mapper_layers: _TypeAlias = _typing.Literal["_mapper_layers", b"_mapper_layers"]  # noqa: Y015
     _WhichOneofReturnType__mapper_learning_rate: _TypeAlias = _typing.Literal["mapper_learning_rate"]  # noqa: Y015
     _WhichOneofArgType__mapper_learning_rate: _TypeAlias = _typing.Literal["_mapper_learning_rate", b"_mapper_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__mask_floor: _TypeAlias = _typing.Literal["mask_floor"]  # noqa: Y015
@@ -885,6 +905,8 @@ class Hyperparameters(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attention_loss_weight) -> _WhichOneofReturnType__attention_loss_weight | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attention_map_side) -> _WhichOneofReturnType__attention_map_side | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attribute_keep_probability) -> _WhichOneofReturnType__attribute_keep_probability | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attribute_start) -> _WhichOneofReturnType__attribute_start | None: ...
@@ -898,6 +920,10 @@ class Hyperparameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lora_rank) -> _WhichOneofReturnType__lora_rank | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__low_rank_energy) -> _WhichOneofReturnType__low_rank_energy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mapper_fixed_norm) -> _WhichOneofReturnType__mapper_fixed_norm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mapper_layers) -> _WhichOneofReturnType__mapper_layers | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mapper_learning_rate) -> _WhichOneofReturnType__mapper_learning_rate | None: ...
     @_typing.overload

@@ -38,13 +38,14 @@ class JobOrder(BaseModel):
 
     @property
     def pack_key(self) -> str:
-        """Equal for jobs that can be trained together: of one base model, method and size; empty for one that cannot.
+        """Equal for jobs that can be trained together, empty for one that cannot.
 
-        A SHA-256 (hex).
+        A SHA-256 (hex) of base model, method, and sizes of pictures and attention maps.
         """
         if not shares_passes(self.method):
             return ""
-        common = (self.base_model, self.method.value, self.hyperparameters.resolution)
+        knobs = self.hyperparameters
+        common = (self.base_model, self.method.value, knobs.resolution, knobs.attention_map_side)
         return hashlib.sha256(json.dumps(common).encode()).hexdigest()
 
 

@@ -18,7 +18,7 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import KeyValueBatch, project
 from detex_diffusion.text import encode_text, tokenize
 from detex_diffusion.unet import KeyValueUNet
-from detex_trainer.attribute_vocabulary import vocabulary
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.dataset import PhotoSet
 from detex_trainer.methods.concept_words import class_token_embeddings
@@ -66,7 +66,12 @@ class AttributeStart:
 
 @torch.no_grad()
 def attribute_starts(
-    base_model: BaseModel, class_word: str, attributes: Sequence[Attribute], photo_set: PhotoSet, seed: int
+    base_model: BaseModel,
+    class_word: str,
+    attributes: Sequence[Attribute],
+    photo_set: PhotoSet,
+    vocabulary: AttributeVocabulary,
+    seed: int,
 ) -> dict[str, AttributeStart]:
     """Choose a plain word for each attribute and photo.
 
@@ -78,9 +83,10 @@ def attribute_starts(
         class_word: What the subject is.
         attributes: Of the job.
         photo_set: Its photos; looked at as they are.
+        vocabulary: Words to choose from.
         seed: Of the noise, which is the same for all candidates.
     """
-    chooser = _Chooser(base_model, class_word, tuple(attributes), photo_set, seed)
+    chooser = _Chooser(base_model, class_word, tuple(attributes), photo_set, vocabulary, seed)
     order = (Region.BACKGROUND, Region.EVERYWHERE, Region.SUBJECT)
     for attribute in sorted(attributes, key=lambda each: order.index(each.region)):
         chooser.choose(attribute)
@@ -99,6 +105,7 @@ class _Chooser:
         class_word: str,
         attributes: tuple[Attribute, ...],
         photo_set: PhotoSet,
+        vocabulary: AttributeVocabulary,
         seed: int,
     ) -> None:
         self._base_model = base_model
@@ -108,6 +115,7 @@ class _Chooser:
         self._masks = _small(photo_set.masks[:, 0])  # (N, 1, h, h)
         self._valid = _small(photo_set.valid[:, 0])
         self._rows = max(1, min(_MOST_ROWS, _MOST_POSITIONS // self._latents[0, 0].numel()))
+        self._vocabulary = vocabulary
         self._seed = seed
         self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
         self._words = _Words(class_word, dict.fromkeys([each.name for each in attributes], 1))
@@ -116,7 +124,7 @@ class _Chooser:
     def choose(self, attribute: Attribute) -> None:
         """Choose a word of one attribute for each photo."""
         noun = attribute.name.replace("_", " ").replace("-", " ")
-        words = ["", *vocabulary(attribute.region)]
+        words = ["", *self._vocabulary.of(attribute.region)]
         embeddings = torch.stack([plain_embedding(self._base_model, word or noun) for word in words])  # (K, E)
         first = self._errors(attribute, embeddings, _FIRST_LEVELS)  # (N, K)
         best = self._ranking(attribute, first).topk(min(_FINALISTS, len(words)), largest=False).indices

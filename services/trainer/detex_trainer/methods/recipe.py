@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Scope
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.attributes import Attribute
 from detex_trainer.crops import Augmentation
 from detex_trainer.dataset import PhotoSet
@@ -38,7 +39,6 @@ class MethodRecipe:
         scope: Which tokens of a prompt go through them.
         trains_unet: Whether the UNet itself is trained: not, whole, or as low-rank adaptation.
         subject_start: Where the subject embedding begins, see `ConceptShape`.
-        mapper: Form of the attribute mappers.
         surroundings_probability: See `WordLearner`.
         min_snr_gamma: See `WordLearner`.
         versions: Versions of each photo that are encoded before training.
@@ -52,7 +52,6 @@ class MethodRecipe:
     scope: Scope = "words"
     trains_unet: Literal["no", "whole", "low_rank"] = "no"
     subject_start: Literal["class_word", "rare_word"] = "class_word"
-    mapper: MapperShape = field(default_factory=MapperShape)
     surroundings_probability: float = 0.0
     min_snr_gamma: float | None = None
     versions: int = 8
@@ -69,6 +68,7 @@ class MethodRecipe:
         hyperparameters: Hyperparameters,
         generator: torch.Generator,
         prior_latents: Tensor | None = None,
+        vocabulary: AttributeVocabulary | None = None,
     ) -> ConceptLearner:
         """A learner of this method.
 
@@ -81,11 +81,12 @@ class MethodRecipe:
             hyperparameters: As of `WordLearner`.
             generator: As of `WordLearner`.
             prior_latents: (K, C, h, h) of pictures of the class; needed where `needs_prior_images` says so.
+            vocabulary: As of `WordLearner`.
         """
         learner: ConceptLearner
         if self.trains_unet == "no":
             learner = self._word_learner(
-                base_model, name, class_word, attributes, photo_set, hyperparameters, generator
+                base_model, name, class_word, attributes, photo_set, hyperparameters, generator, vocabulary
             )
         else:
             learner = UNetLearner(
@@ -121,6 +122,7 @@ class MethodRecipe:
         photo_set: PhotoSet,
         hyperparameters: Hyperparameters,
         generator: torch.Generator,
+        vocabulary: AttributeVocabulary | None,
     ) -> WordLearner:
         shape = ConceptShape(
             subject_tokens=hyperparameters.subject_tokens,
@@ -128,7 +130,7 @@ class MethodRecipe:
             attributes=tuple(attribute.name for attribute in attributes),
             trains_key_values=self.trains_key_values,
             scope=self.scope,
-            mapper=self.mapper,
+            mapper=MapperShape(hyperparameters.mapper_layers, fixed_norm=hyperparameters.mapper_fixed_norm),
         )
         return WordLearner(
             base_model,
@@ -141,6 +143,7 @@ class MethodRecipe:
             generator,
             surroundings_probability=self.surroundings_probability,
             min_snr_gamma=self.min_snr_gamma,
+            vocabulary=vocabulary,
         )
 
 

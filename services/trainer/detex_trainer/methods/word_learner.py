@@ -17,6 +17,7 @@ from detex_diffusion.cross_attention import cross_attention_sizes
 from detex_diffusion.key_value_delta import KeyValueDeltas
 from detex_diffusion.text import TokenizedPrompt, tokenize
 from detex_diffusion.unet import KeyValueUNet
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.dataset import Batch, PhotoSet
 from detex_trainer.hyperparameters import AttributeStart as StartKind
@@ -58,6 +59,7 @@ class WordLearner:
         *,
         surroundings_probability: float = 0.0,
         min_snr_gamma: float | None = None,
+        vocabulary: AttributeVocabulary | None = None,
     ) -> None:
         """Begin at the class word.
 
@@ -73,6 +75,7 @@ class WordLearner:
             surroundings_probability: How often a prompt with a background word says the plain class word in place of
                 the subject word, and is judged by the surroundings alone.
             min_snr_gamma: Clamp of the signal-to-noise weights of the denoising steps; None for no weights.
+            vocabulary: Plain words that attribute words may begin at; by default the built-in ones.
         """
         self.base_model = base_model
         self._name = name
@@ -91,13 +94,15 @@ class WordLearner:
         self._features = photo_set.features[:, 0]
         chosen: Mapping[str, AttributeStart] = {}
         if self._attributes and hyperparameters.attribute_start is StartKind.PLAIN_WORDS:
-            chosen = attribute_starts(base_model, class_word, self._attributes, photo_set, hyperparameters.seed)
+            vocabulary = vocabulary or AttributeVocabulary()
+            seed = hyperparameters.seed
+            chosen = attribute_starts(base_model, class_word, self._attributes, photo_set, vocabulary, seed)
         self._first_words = {name: start.words for name, start in chosen.items()}
         starts = {name: start.embeddings for name, start in chosen.items()}
         self.words = ConceptWords(base_model, class_word, shape, self._features, generator, starts)
         self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
         height, width = photo_set.latents.shape[-2:]
-        self._map_side = attention_side(min(height, width))
+        self._map_side = hyperparameters.attention_map_side or attention_side(min(height, width))
         sizes = cross_attention_sizes(base_model.unet, height, width)
         nearest = min(sizes.values(), key=lambda size: abs(size[0] - self._map_side))
         self._map_side = nearest[0]

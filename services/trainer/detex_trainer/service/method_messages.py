@@ -46,9 +46,9 @@ def method_message(method: str) -> common_pb2.Method.ValueType:
     return _METHOD_MESSAGES[Method(method)]
 
 
-def read_hyperparameters(message: trainer_pb2.Hyperparameters) -> dict[str, int | float | str]:
+def read_hyperparameters(message: trainer_pb2.Hyperparameters) -> dict[str, int | float | bool | str]:
     """The knobs that a message sets, by name; raises InvalidInputError where a number stands for no member."""
-    knobs: dict[str, int | float | str] = {
+    knobs: dict[str, int | float | bool | str] = {
         field.name: value for field, value in message.ListFields() if field.enum_type is None
     }
     # ListFields leaves out optional fields only where they are absent, so a knob set to 0 is among them.

@@ -125,6 +125,7 @@ class ConceptTraining:
             hyperparameters,
             generator,
             _prior(spec, training_set.record.class_word, base_model, store, should_stop),
+            spec.attribute_vocabulary,
         )
         self._learner = learner
         self._attributes = attributes
