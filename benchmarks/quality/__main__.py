@@ -17,6 +17,7 @@ from benchmarks.quality.jobs import Drawing
 from benchmarks.quality.judge import load_judge
 from benchmarks.quality.judge.judge import WEIGHTS_PATH
 from benchmarks.quality.subjects import SubjectCounts
+from benchmarks.quality.unknown_words import vocabulary_without_the_world
 from benchmarks.quality.variants import parse_variants
 from benchmarks.results_file import table, write_results
 from benchmarks.showroom.subject import SPLITS
@@ -71,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge", type=Path, default=WEIGHTS_PATH, help="weights of the judge")
     parser.add_argument("--processes", type=int, default=1, help="jobs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch in each process")
+    parser.add_argument(
+        "--unknown-words",
+        action="store_true",
+        help="take the words that name the world's poses and scenes from those that attribute words may begin at",
+    )
     parser.add_argument("--work", type=Path, default=_ROOT / ".work" / "quality", help="folder of jobs, to go on from")
     parser.add_argument("--out", type=Path, help="result file; by default the one of this machine")
     parser.add_argument("--report", type=Path, help="folder of the report page; by default beside the result file")
@@ -93,6 +99,7 @@ def _compare(options: argparse.Namespace) -> None:
         folder=options.work,
         processes=options.processes,
         threads=options.threads,
+        vocabulary=vocabulary_without_the_world() if options.unknown_words else None,
         counts=SubjectCounts(options.photos, options.held_out, options.same_class, options.others),
     )
     judge = load_judge(options.judge)

@@ -23,6 +23,7 @@ from benchmarks.showroom.renderer import Photo
 from benchmarks.showroom.subject import Split, subject_seeds
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
 
 MODULE: Final = "benchmarks.quality"
 
@@ -42,6 +43,7 @@ class Comparison:
         folder: Work folder.
         processes: Jobs at a time.
         threads: Of torch in each process.
+        vocabulary: Plain words that attribute words may begin at; None for the trainer's own.
         counts: How many photos of which kind.
     """
 
@@ -55,6 +57,7 @@ class Comparison:
     folder: Path
     processes: int = 1
     threads: int = 1
+    vocabulary: AttributeVocabulary | None = None
     counts: SubjectCounts = field(default_factory=SubjectCounts)
 
 
@@ -105,6 +108,7 @@ def compare(
         "subjects": [subject.name for subject in subjects],
         "counts": asdict(comparison.counts),
         "drawing": asdict(comparison.drawing),
+        "vocabulary": comparison.vocabulary and comparison.vocabulary.model_dump(mode="json"),
         "base_model": comparison.base_model.source,
         "base_model_fingerprint": base_model.fingerprint,
         "variants": {
@@ -164,6 +168,7 @@ def _jobs(
                 fingerprint=base_model.fingerprint,
                 drawing=comparison.drawing,
                 folder=comparison.folder,
+                vocabulary=comparison.vocabulary,
             )
     return jobs
 

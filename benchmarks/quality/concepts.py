@@ -22,6 +22,7 @@ from detex_diffusion.concept import Concept
 from detex_diffusion.concept_file import FILE_NAME, load_concept
 from detex_diffusion.solver import Solver
 from detex_diffusion.unet_delta import ParameterDelta, unet_with_delta
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.methods import method_recipe
 from detex_trainer.progress import JobPreview, JobProgress
@@ -69,6 +70,7 @@ def learn_concept(
     base_model: BaseModel,
     folder: Path,
     key: str,
+    vocabulary: AttributeVocabulary | None = None,
 ) -> LearnedConcept:
     """Train on photos with their exact masks, publish, and load what was published.
 
@@ -79,6 +81,7 @@ def learn_concept(
         base_model: The same, to load the concept for.
         folder: Of the object store; what other jobs left there, such as prior images of the class, is used again.
         key: Hexadecimal digits, 16 or more, that tell this job from all others.
+        vocabulary: As of `JobSpec`.
 
     Raises:
         DetexError: As `train_concept`.
@@ -97,6 +100,7 @@ def learn_concept(
         device="cpu" if base_model.device.type == "cpu" else "cuda",
         work_folder=folder,
         object_store=ObjectStoreSettings(url=f"folder://{folder.resolve()}"),
+        attribute_vocabulary=vocabulary,
     )
     store = FolderStore(folder)
     started, cpu_started = time.monotonic(), time.process_time()

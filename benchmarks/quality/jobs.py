@@ -31,6 +31,7 @@ from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_diffusion.concept import Concept
 from detex_diffusion.solver import Solver
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Job:
         fingerprint: Of the base model.
         drawing: How to draw.
         folder: Work folder of all jobs.
+        vocabulary: As of `JobSpec`.
     """
 
     label: str
@@ -67,6 +69,7 @@ class Job:
     fingerprint: str
     drawing: Drawing
     folder: Path
+    vocabulary: AttributeVocabulary | None = None
 
     @property
     def learning_key(self) -> str:
@@ -74,7 +77,8 @@ class Job:
         variant = self.variant
         knobs = None if variant is None else [variant.method.value, variant.hyperparameters.model_dump(mode="json")]
         photos = [hashlib.sha256(photo.image.tobytes() + photo.mask.tobytes()).hexdigest() for photo in self.photos]
-        return _key([self.fingerprint, knobs, photos])
+        words = [] if self.vocabulary is None else [self.vocabulary.model_dump(mode="json")]
+        return _key([self.fingerprint, knobs, photos, *words])
 
     @property
     def pictures_path(self) -> Path:
@@ -169,7 +173,9 @@ def _learned(job: Job, base_model: BaseModel) -> tuple[Concept | None, dict[str,
         return None, nothing | {"tasks": [task.value for task in _tasks(None)]}
     path, store = job.folder / "learned" / f"{job.learning_key}.json", job.folder / "store"
     if not path.exists():
-        learned = concepts.learn_concept(job.photos, job.variant, job.base_model, base_model, store, job.learning_key)
+        learned = concepts.learn_concept(
+            job.photos, job.variant, job.base_model, base_model, store, job.learning_key, job.vocabulary
+        )
         facts = {
             "job_seconds": learned.seconds,
             "job_cpu_seconds": learned.cpu_seconds,

@@ -1,0 +1,20 @@
+from benchmarks.quality.unknown_words import vocabulary_without_the_world
+from benchmarks.showroom.captions import POSE_PHRASES, SCENE_PHRASES
+from benchmarks.showroom.factors import POSES, SCENES
+from detex_trainer.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.attributes import Region
+
+
+def test_no_word_of_the_world_is_left_and_most_others_are() -> None:
+    left, built_in = vocabulary_without_the_world(), AttributeVocabulary()
+    for region in Region:
+        assert set(left.of(region)) < set(built_in.of(region))
+        assert len(left.of(region)) > len(built_in.of(region)) / 2
+    words = {word for region in Region for phrase in left.of(region) for word in phrase.split()}
+    for phrases in (POSES, SCENES, *POSE_PHRASES.values(), *SCENE_PHRASES.values()):
+        for phrase in phrases:
+            assert not words & (set(phrase.split()) - {"a", "the", "in", "on", "at", "of", "by", "to", "its", "from"})
+
+
+def test_the_world_is_in_the_built_in_words() -> None:
+    assert set(SCENES) <= set(AttributeVocabulary().background)
