@@ -2,6 +2,7 @@
 
 python -m benchmarks.quality --seed 1 --subjects 12 --methods detex,custom_diffusion,dreambooth,textual_inversion
 python -m benchmarks.quality base --pictures 256
+python -m benchmarks.quality calibrate --seed 1 --split validation --subjects 4 --methods detex,detex:steps=800
 """
 
 import argparse
@@ -12,10 +13,12 @@ from typing import Final
 import torch
 
 from benchmarks.quality.base_accuracy import base_accuracy_rows
-from benchmarks.quality.comparison import MODULE, Comparison, compare
+from benchmarks.quality.calibration import calibrate
+from benchmarks.quality.comparison import MODULE, compare
 from benchmarks.quality.jobs import Drawing
-from benchmarks.quality.judge import load_judge
+from benchmarks.quality.judge import Judge, load_judge
 from benchmarks.quality.judge.judge import WEIGHTS_PATH
+from benchmarks.quality.observation import Comparison
 from benchmarks.quality.subjects import SubjectCounts
 from benchmarks.quality.unknown_words import vocabulary_without_the_world
 from benchmarks.quality.variants import parse_variants
@@ -23,7 +26,7 @@ from benchmarks.results_file import table, write_results
 from benchmarks.showroom.subject import SPLITS
 from detex_core.errors import DetexError
 from detex_core.settings import BaseModelSettings
-from detex_diffusion.base_model import load_base_model
+from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_diffusion.solver import Solver
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -35,10 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
-        if options.command == "base":
-            _measure_base(options)
-        else:
-            _compare(options)
+        _COMMANDS[options.command](options)
     except (ValueError, FileNotFoundError, DetexError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", nargs="?", choices=("compare", "base"), default="compare", help="what to measure")
+    parser.add_argument("command", nargs="?", choices=tuple(_COMMANDS), default="compare", help="what to measure")
     parser.add_argument("--seed", type=int, default=0, help="decides subjects, photos, prompts and noise")
     parser.add_argument("--subjects", type=int, default=12, help="unseen subjects")
     parser.add_argument("--split", choices=SPLITS[1:], default="test", help="validation: for choosing hyperparameters")
@@ -84,6 +84,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    comparison, base_model, judge = _comparison(options)
+    path, page = compare(comparison, base_model, judge, options.out, options.report, _report)
+    _report(f"wrote {path} and {page}")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    path = calibrate(*_comparison(options), options.out, _report)
+    _report(f"wrote {path}")
+
+
+def _comparison(options: argparse.Namespace) -> tuple[Comparison, BaseModel, Judge]:
     variants, refusals = parse_variants(options.methods, options.set)
     for refusal in refusals:
         _report(f"{refusal.label} is left out; {refusal.reason}")
@@ -103,8 +114,7 @@ def _compare(options: argparse.Namespace) -> None:
         counts=SubjectCounts(options.photos, options.held_out, options.same_class, options.others),
     )
     judge = load_judge(options.judge)
-    path, page = compare(comparison, load_base_model(settings), judge, options.out, options.report, _report)
-    _report(f"wrote {path} and {page}")
+    return comparison, load_base_model(settings), judge
 
 
 def _measure_base(options: argparse.Namespace) -> None:
@@ -124,6 +134,9 @@ def _measure_base(options: argparse.Namespace) -> None:
     path = write_results("base_model", rows, module=MODULE, path=options.out, settings=settings)
     print(table(rows))
     _report(f"wrote {path}")
+
+
+_COMMANDS: Final = {"compare": _compare, "base": _measure_base, "calibrate": _calibrate}
 
 
 def _report(line: str) -> None:

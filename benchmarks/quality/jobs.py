@@ -24,7 +24,7 @@ from benchmarks.quality import concepts
 from benchmarks.quality.picture_plan import SUBJECT_TASKS, WORD_TASKS, PictureRequest, Task
 from benchmarks.quality.variants import Variant
 from benchmarks.showroom.renderer import Photo
-from detex_core.artifact import Manifest
+from detex_core.artifact import ConceptArchive, Manifest
 from detex_core.errors import DetexError
 from detex_core.object_store import FolderStore
 from detex_core.settings import BaseModelSettings
@@ -32,6 +32,8 @@ from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_diffusion.concept import Concept
 from detex_diffusion.solver import Solver
 from detex_trainer.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.report import Report
+from detex_trainer.training.publication import REPORT_FILE
 
 
 @dataclass(frozen=True)
@@ -166,12 +168,24 @@ def outcome(job: Job) -> JobOutcome:
     return JobOutcome(tuple(request for request in job.requests if request.task in tasks), pictures, **facts)
 
 
+def report_of(job: Job) -> Report:
+    """What the trainer itself says of a concept that was learned.
+
+    Raises:
+        FileNotFoundError: It was not.
+    """
+    manifest = Manifest.model_validate_json(json.dumps(_kept(job)["manifest"]))
+    archive = ConceptArchive(FolderStore(job.folder / "store"))
+    stored = archive.resolve(manifest.tenant, manifest.name, manifest.version)
+    return Report.model_validate_json(archive.read(stored, REPORT_FILE))
+
+
 def _learned(job: Job, base_model: BaseModel) -> tuple[Concept | None, dict[str, Any]]:
     """The concept and what it took, learned now or before."""
     if job.variant is None:
         nothing = {"job_seconds": 0.0, "job_cpu_seconds": 0.0, "artifact_bytes": 0}
         return None, nothing | {"tasks": [task.value for task in _tasks(None)]}
-    path, store = job.folder / "learned" / f"{job.learning_key}.json", job.folder / "store"
+    path, store = _learned_path(job), job.folder / "store"
     if not path.exists():
         learned = concepts.learn_concept(
             job.photos, job.variant, job.base_model, base_model, store, job.learning_key, job.vocabulary
@@ -187,10 +201,19 @@ def _learned(job: Job, base_model: BaseModel) -> tuple[Concept | None, dict[str,
             json.dumps({"facts": facts, "manifest": learned.manifest.model_dump(mode="json")}), encoding="utf-8"
         )
         partial.replace(path)
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = _kept(job)
     manifest = Manifest.model_validate_json(json.dumps(content["manifest"]))
     concept = concepts.published_concept(manifest, FolderStore(store), base_model)
     return concept, content["facts"] | {"tasks": [task.value for task in _tasks(concept)]}
+
+
+def _learned_path(job: Job) -> Path:
+    return job.folder / "learned" / f"{job.learning_key}.json"
+
+
+def _kept(job: Job) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(_learned_path(job).read_text(encoding="utf-8"))
+    return content
 
 
 def _tasks(concept: Concept | None) -> tuple[Task, ...]:

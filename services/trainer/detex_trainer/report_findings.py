@@ -52,6 +52,19 @@ class Finding:
     is_grave: bool = False
 
 
+def loss_fall(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """Share by which training has lowered the denoising loss; below 0 where it has not."""
+    return 1 - after["denoising_loss"] / max(before["denoising_loss"], 1e-12)
+
+
+def attention_gain(after: Mapping[str, float]) -> float | None:
+    """How much more the subject word looks at the subject than chance would; None where that cannot be told."""
+    share = after["subject_share"]
+    if not SMALLEST_SUBJECT_SHARE <= share < 1:
+        return None
+    return after["subject_attention_on_subject_alone"] / share
+
+
 def find(observed: Observations) -> tuple[Finding, ...]:
     """All that may be wrong, in the order in which it is best mended."""
     return tuple(_photos(observed) + _learning(observed) + _leakage(observed) + _obedience(observed))
@@ -87,7 +100,7 @@ def _learning(observed: Observations) -> list[Finding]:
                 f"{-gain:.1%} higher than no word. Try another class word, a plainer or more general one."
             )
         )
-    fall = 1 - observed.after["denoising_loss"] / max(observed.before["denoising_loss"], 1e-12)
+    fall = loss_fall(observed.before, observed.after)
     if fall < SMALLEST_LOSS_FALL:
         found.append(
             Finding(
@@ -102,7 +115,8 @@ def _learning(observed: Observations) -> list[Finding]:
 def _leakage(observed: Observations) -> list[Finding]:
     found = []
     share, inside = observed.after["subject_share"], observed.after["subject_attention_on_subject_alone"]
-    if SMALLEST_SUBJECT_SHARE <= share < 1 and inside < min(1.0, SMALLEST_ATTENTION_GAIN * share):
+    gain = attention_gain(observed.after)
+    if gain is not None and gain < min(1 / share, SMALLEST_ATTENTION_GAIN):
         found.append(
             Finding(
                 f"The subject word looks at the subject hardly more than at its surroundings ({inside:.0%} of its "
