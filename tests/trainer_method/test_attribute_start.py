@@ -78,6 +78,19 @@ def test_only_words_of_the_vocabulary_are_begun_at(showroom: BaseModel) -> None:
     assert set(found["background"].words) <= {"", *strange.background}
 
 
+def test_words_that_say_nothing_are_not_begun_at(showroom: BaseModel) -> None:
+    subject = sample_subjects()[0]
+    photos = list(subject.photos)[:2]
+    attributes = parse_attributes(["background"])
+    nonsense = ("kneeling", "jumping", "walking", "running", "sleeping", "crouching", "hanging", "falling", "curled")
+    for scenes, expected in (((), ("", "")), ((photos[0].scene,), (photos[0].scene, ""))):
+        vocabulary = AttributeVocabulary(background=(*nonsense, *scenes))
+        found = attribute_starts(showroom, subject.class_word, attributes, photo_set(photos, showroom), vocabulary, 0)[
+            "background"
+        ]
+        assert found.words == expected
+
+
 @pytest.mark.parametrize("region", list(Region))
 def test_words_of_a_region_are_different(region: Region) -> None:
     words = VOCABULARY.of(region)

@@ -53,6 +53,22 @@ def test_fixed_norm_holds_whatever_the_weights() -> None:
     assert (model(features(), PHOTOS)[0] - start).norm() > 0.1 * start.norm()
 
 
+def test_words_move_at_paces_of_their_own() -> None:
+    paces = torch.tensor([[1.0], [1.0], [3.0], [0.0]])
+    starts = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(5))
+    plain, paced = (
+        AttributeMapper(FEATURES, starts, MapperShape(width=16), torch.Generator().manual_seed(0), each)
+        for each in (None, paces)
+    )
+    for model in (plain, paced):
+        with torch.no_grad():
+            model.layers[-1].weight.normal_(generator=torch.Generator().manual_seed(1))
+    moved, moved_at_pace = (model(features(), PHOTOS) - starts for model in (plain, paced))
+    torch.testing.assert_close(moved_at_pace, paces * moved)
+    assert plain.state_dict().keys() == paced.state_dict().keys()
+    assert "paces" not in paced.state_dict()
+
+
 def test_changes_are_in_units_of_the_words_size() -> None:
     small, large = mapper(scale=1.0), mapper(scale=1000.0)
     for model in (small, large):

@@ -53,8 +53,16 @@ class AttributeMapper(nn.Module):
 
     starts: Tensor
     scale: Tensor
+    paces: Tensor
 
-    def __init__(self, feature_width: int, starts: Tensor, shape: MapperShape, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        feature_width: int,
+        starts: Tensor,
+        shape: MapperShape,
+        generator: torch.Generator,
+        paces: Tensor | None = None,
+    ) -> None:
         """Initialise.
 
         Args:
@@ -62,6 +70,7 @@ class AttributeMapper(nn.Module):
             starts: (N, E) embeddings to begin at, for example of plain words that describe the photos.
             shape: Form of the mapper.
             generator: Source of the initial weights.
+            paces: (N, 1) how fast each photo's embedding moves away from its start; by default all at 1.
         """
         super().__init__()
         self.shape = shape
@@ -79,11 +88,13 @@ class AttributeMapper(nn.Module):
         self.layers = nn.Sequential(*layers)
         # the perceptron works in units of the words' size: word embeddings are of very different scale between models
         self.register_buffer("scale", starts.detach().square().mean().sqrt().clamp_min(1e-6))
+        # Follows from where the words begin, so that no checkpoint needs it.
+        self.register_buffer("paces", torch.ones(len(starts), 1) if paces is None else paces, persistent=False)
 
     def forward(self, features: Tensor, photos: Tensor) -> Tensor:
         """Map normalised features (..., F) of the photos at positions (...) of the set to word embeddings (..., E)."""
         starts = self.starts[photos]
-        embeddings: Tensor = starts + self.scale * self.layers(features)
+        embeddings: Tensor = starts + self.scale * self.paces[photos] * self.layers(features)
         if self.shape.fixed_norm:
             norms = starts.norm(dim=-1, keepdim=True)
             embeddings = embeddings * (norms / embeddings.norm(dim=-1, keepdim=True).clamp_min(1e-6))

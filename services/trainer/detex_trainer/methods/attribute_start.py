@@ -21,7 +21,7 @@ from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.dataset import PhotoSet
-from detex_trainer.methods.concept_words import class_token_embeddings
+from detex_trainer.methods.concept_words import AttributeStart, class_token_embeddings
 from detex_trainer.prompts import surroundings_prompt
 
 _NAME = "subject"
@@ -37,6 +37,9 @@ _MOST_ROWS = 32
 _MOST_POSITIONS = 16 * _LARGEST_SIDE**2
 """Of latents in one pass of the UNet."""
 _TINY = 1e-12
+_SMALLEST_LEAD = 4.0
+"""How far a word must stand out from all others to be begun at, in deviations of theirs: the best of a hundred that say
+nothing leads by two to three. A measure without a scale, for how much words explain differs from model to model."""
 _COMMON_SHARE = 0.5
 """How much of what a word explains in the mean over all photos is held against it where the subject is concerned: the
 subject's colour is in all photos, and for the subject word to say."""
@@ -49,19 +52,6 @@ class _Words:
     class_word: str
     attribute_counts: Mapping[str, int]
     subject_tokens: int = 1
-
-
-@dataclass(frozen=True)
-class AttributeStart:
-    """Where the words of one attribute begin.
-
-    Attributes:
-        words: N plain words; empty where none explains the photo better than the attribute's noun.
-        embeddings: (N, E).
-    """
-
-    words: tuple[str, ...]
-    embeddings: Tensor
 
 
 @torch.no_grad()
@@ -131,7 +121,9 @@ class _Chooser:
         finalists = torch.tensor(sorted({0, *best.flatten().tolist()}))
         second = self._errors(attribute, embeddings[finalists.to(embeddings.device)], _SECOND_LEVELS)
         total = len(_FIRST_LEVELS) * first[:, finalists] + len(_SECOND_LEVELS) * second
-        places = finalists[self._ranking(attribute, total).argmin(dim=1)]
+        places = finalists[self._ranking(attribute, total).argmin(dim=1)]  # (N,)
+        leads = _leads(self._ranking(attribute, first), places)
+        places = torch.where(leads < _SMALLEST_LEAD, 0, places)
         self.chosen[attribute.name] = AttributeStart(
             tuple(words[place] for place in places.tolist()), embeddings[places.to(embeddings.device)]
         )
@@ -195,6 +187,18 @@ class _Chooser:
         if region is Region.SUBJECT:
             return mask * valid
         return (1 - mask) * valid if region is Region.BACKGROUND else valid
+
+
+def _leads(ranking: Tensor, places: Tensor) -> Tensor:
+    """(N,) how far the words at some places are below the median of all, in deviations told from absolute ones.
+
+    Args:
+        ranking: (N, K) errors.
+        places: (N,) of words.
+    """
+    middle = ranking.median(dim=1, keepdim=True).values
+    deviation = 1.4826 * (ranking - middle).abs().median(dim=1).values  # of a normal distribution, the standard one
+    return (middle - ranking.gather(1, places[:, None]))[:, 0] / deviation.clamp_min(_TINY)
 
 
 def _small(pictures: Tensor) -> Tensor:

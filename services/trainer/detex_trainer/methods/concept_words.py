@@ -22,6 +22,8 @@ RARE_WORD = "sks"
 
 _SUBJECT_SPREAD = 0.05  # of the class word's size: several subject tokens must not begin alike
 
+_PACE_FROM_NOUN = 3.0
+
 
 @dataclass(frozen=True)
 class ConceptShape:
@@ -46,6 +48,19 @@ class ConceptShape:
     mapper: MapperShape = field(default_factory=MapperShape)
 
 
+@dataclass(frozen=True)
+class AttributeStart:
+    """Where the words of one attribute begin.
+
+    Attributes:
+        words: N plain words; empty for the attribute's noun, where no word stands out.
+        embeddings: (N, E).
+    """
+
+    words: tuple[str, ...]
+    embeddings: Tensor
+
+
 class ConceptWords(nn.Module):
     """The trained parts of one concept; at the start it means what its class word means, or nothing."""
 
@@ -56,7 +71,7 @@ class ConceptWords(nn.Module):
         shape: ConceptShape,
         photo_features: Tensor,
         generator: torch.Generator,
-        attribute_starts: Mapping[str, Tensor] | None = None,
+        attribute_starts: Mapping[str, AttributeStart] | None = None,
     ) -> None:
         """Initialise.
 
@@ -66,8 +81,7 @@ class ConceptWords(nn.Module):
             shape: What is trained.
             photo_features: (N, P) of the photos as they are; only used with attributes.
             generator: CPU generator, source of the initial weights.
-            attribute_starts: By attribute, the embeddings (N, E) that its words begin at; without, the attribute's
-                noun for every photo alike.
+            attribute_starts: By attribute, where its words begin; without, at its noun for every photo alike.
         """
         super().__init__()
         self.shape = shape
@@ -78,17 +92,18 @@ class ConceptWords(nn.Module):
         initial = _initial_subject(base_model, start, shape.subject_tokens, generator)
         self.subject = nn.Parameter(initial, requires_grad=shape.trains_subject)
         self.normalization = FeatureNormalization(photo_features.float())
-        starts = {name: _noun_embedding(base_model, name).expand(self.photos, -1) for name in shape.attributes}
-        starts |= attribute_starts or {}
+        starts = {name: _at_noun(base_model, name, self.photos) for name in shape.attributes} | dict(
+            attribute_starts or {}
+        )
         # A mapper for each text encoder: their word embeddings are of different sizes and mean different things.
         self._encoders = len(base_model.text.encoders)
         self.mappers = nn.ModuleDict(
             {
                 _mapper_name(name, encoder): AttributeMapper(
-                    int(photo_features.shape[1]), part, shape.mapper, generator
+                    int(photo_features.shape[1]), part, shape.mapper, generator, _paces(starts[name])
                 )
                 for name in shape.attributes
-                for encoder, part in enumerate(base_model.text.split(starts[name]))
+                for encoder, part in enumerate(base_model.text.split(starts[name].embeddings))
             }
         )
         self.layers = tuple(cross_attention_layers(base_model.unet)) if shape.trains_key_values else ()
@@ -186,9 +201,15 @@ def _mapper_name(attribute: str, encoder: int) -> str:
     return f"attribute {attribute}" if encoder == 0 else f"attribute {attribute}, encoder {encoder + 1}"
 
 
-def _noun_embedding(base_model: BaseModel, attribute: str) -> Tensor:
+def _at_noun(base_model: BaseModel, attribute: str, photos: int) -> AttributeStart:
     words = attribute.replace("_", " ").replace("-", " ")
-    return class_token_embeddings(base_model, words).mean(dim=0)
+    embedding = class_token_embeddings(base_model, words).mean(dim=0)
+    return AttributeStart(("",) * photos, embedding.expand(photos, -1))
+
+
+def _paces(start: AttributeStart) -> Tensor:
+    """(N, 1): words that begin at a noun have further to go than those that begin at what they mean."""
+    return torch.tensor([[1.0 if word else _PACE_FROM_NOUN] for word in start.words])
 
 
 def parameters_of(modules: Sequence[nn.Module]) -> list[nn.Parameter]:

@@ -23,8 +23,8 @@ from detex_trainer.dataset import Batch, PhotoSet
 from detex_trainer.hyperparameters import AttributeStart as StartKind
 from detex_trainer.hyperparameters import Hyperparameters, PriorPreservation
 from detex_trainer.masks import downsample_masks
-from detex_trainer.methods.attribute_start import AttributeStart, attribute_starts
-from detex_trainer.methods.concept_words import ConceptShape, ConceptWords, parameters_of
+from detex_trainer.methods.attribute_start import attribute_starts
+from detex_trainer.methods.concept_words import AttributeStart, ConceptShape, ConceptWords, parameters_of
 from detex_trainer.methods.learner import ParameterGroup, StepNoise
 from detex_trainer.methods.photo_prompts import PhotoPrompt, PhotoPrompts
 from detex_trainer.methods.regularisation import regularisation_states
@@ -98,8 +98,7 @@ class WordLearner:
             seed = hyperparameters.seed
             chosen = attribute_starts(base_model, class_word, self._attributes, photo_set, vocabulary, seed)
         self._first_words = {name: start.words for name, start in chosen.items()}
-        starts = {name: start.embeddings for name, start in chosen.items()}
-        self.words = ConceptWords(base_model, class_word, shape, self._features, generator, starts)
+        self.words = ConceptWords(base_model, class_word, shape, self._features, generator, chosen)
         self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
         height, width = photo_set.latents.shape[-2:]
         self._map_side = hyperparameters.attention_map_side or attention_side(min(height, width))
