@@ -123,13 +123,13 @@ class Hyperparameters(BaseModel):
 _DETEX = Hyperparameters(
     steps=400,
     batch_size=4,
-    subject_learning_rate=1e-2,
+    subject_learning_rate=5e-3,
     mapper_learning_rate=3e-4,
     key_value_learning_rate=3e-4,
     attention_loss_weight=0.01,
     mask_floor=0.02,
     attribute_keep_probability=0.85,
-    subject_tokens=2,
+    subject_tokens=1,
     seed=0,
     resolution=0,
     preview_interval_steps=0,
@@ -139,14 +139,13 @@ _DETEX = Hyperparameters(
     attribute_start=AttributeStart.PLAIN_WORDS,
 )
 
-_PEER = {"attention_loss_weight": 0.0, "mask_floor": 1.0, "subject_tokens": 1, "subject_learning_rate": 5e-3}
+_PEER = {"attention_loss_weight": 0.0, "mask_floor": 1.0}
 _WITH_PRIOR_IMAGES = _PEER | {"prior_preservation": PriorPreservation.IMAGES, "prior_loss_weight": 1.0}
 
 _DEFAULTS: dict[Method, Hyperparameters] = {
     Method.DETEX: _DETEX,
     Method.TEXTUAL_INVERSION: _DETEX.model_copy(
-        update=_PEER
-        | {"prior_preservation": PriorPreservation.NONE, "subject_tokens": 2, "subject_learning_rate": 2e-2}
+        update=_PEER | {"prior_preservation": PriorPreservation.NONE, "subject_learning_rate": 2e-2}
     ),
     Method.DREAMBOOTH: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 3e-4}),
     Method.DREAMBOOTH_LORA: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 1e-3}),
