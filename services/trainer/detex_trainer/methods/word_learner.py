@@ -94,9 +94,8 @@ class WordLearner:
         self._features = photo_set.features[:, 0]
         chosen: Mapping[str, AttributeStart] = {}
         if self._attributes and hyperparameters.attribute_start is StartKind.PLAIN_WORDS:
-            vocabulary = vocabulary or AttributeVocabulary()
-            seed = hyperparameters.seed
-            chosen = attribute_starts(base_model, class_word, self._attributes, photo_set, vocabulary, seed)
+            words, seed = vocabulary or AttributeVocabulary(), hyperparameters.seed
+            chosen = attribute_starts(base_model, class_word, self._attributes, photo_set, words, seed)
         self._first_words = {name: start.words for name, start in chosen.items()}
         self.words = ConceptWords(base_model, class_word, shape, self._features, generator, chosen)
         self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
