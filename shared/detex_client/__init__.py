@@ -36,6 +36,7 @@ from detex_client.wire_enum import (
     Priority,
     PriorPreservation,
     Solver,
+    SubjectStart,
 )
 
 __all__ = [
@@ -81,6 +82,7 @@ __all__ = [
     "ResidentConcept",
     "Solver",
     "StoredPhoto",
+    "SubjectStart",
     "Tls",
     "TrainerClient",
     "TrainingEvent",

@@ -3,7 +3,7 @@
 from typing import Any, TypedDict, cast
 
 from detex_client.errors import refused
-from detex_client.wire_enum import AttributeStart, DeltaForm, PriorPreservation, WireEnum
+from detex_client.wire_enum import AttributeStart, DeltaForm, PriorPreservation, SubjectStart, WireEnum
 from detex_protos.v1 import trainer_pb2
 
 
@@ -33,12 +33,14 @@ class Hyperparameters(TypedDict, total=False):
     mapper_layers: int
     mapper_fixed_norm: bool
     attention_map_side: int
+    subject_start: SubjectStart
 
 
 _ENUMERATIONS: dict[str, type[WireEnum]] = {
     "attribute_start": AttributeStart,
     "delta_form": DeltaForm,
     "prior_preservation": PriorPreservation,
+    "subject_start": SubjectStart,
 }
 
 

@@ -91,6 +91,18 @@ class PriorPreservation(WireEnum):
         return trainer_pb2.PriorPreservation, "PRIOR_PRESERVATION_"
 
 
+class SubjectStart(WireEnum):
+    """Where the subject word begins."""
+
+    CLASS_WORD = "class_word"
+    RARE_WORD = "rare_word"
+    PLAIN_WORDS = "plain_words"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return trainer_pb2.SubjectStart, "SUBJECT_START_"
+
+
 class AttributeStart(WireEnum):
     """Where attribute words begin."""
 

@@ -111,13 +111,14 @@ def store(tmp_path: Path) -> FolderStore:
 
 @pytest.fixture
 def make_spec(model_settings: BaseModelSettings, tmp_path: Path):
-    """Makes job specs; keyword arguments are hyperparameters. Attribute words begin at their nouns, for speed."""
+    """Makes job specs; keyword arguments are hyperparameters. Nothing begins at plain words, for speed."""
 
     def make(
         method: str = "detex", attributes: tuple[str, ...] | None = None, dtype: str = "auto", **overrides: object
     ) -> JobSpec:
         if attributes is None:
             attributes = ("pose", "background") if method == "detex" else ()
+        plain = {"attribute_start": "noun"} | ({"subject_start": "class_word"} if method == "detex" else {})
         return JobSpec.model_validate(
             {
                 "job_id": "job-0123456789abcdef",
@@ -125,9 +126,7 @@ def make_spec(model_settings: BaseModelSettings, tmp_path: Path):
                 "concept_name": "my-mug",
                 "training_set_id": "ts-0123456789abcdef",
                 "method": method,
-                "hyperparameters": resolve_hyperparameters(
-                    method, {"steps": 3, "attribute_start": "noun", **overrides}
-                ),
+                "hyperparameters": resolve_hyperparameters(method, {"steps": 3, **plain, **overrides}),
                 "attributes": attributes,
                 "base_model": model_settings,
                 "device": "cpu",

@@ -15,8 +15,9 @@ from detex_trainer.training_set import TrainingSet
 def make_learner(
     base_model: BaseModel, training_set: TrainingSet, method: str = "detex", attributes: str = "", **overrides: object
 ) -> tuple[ConceptLearner, PhotoSet]:
-    """A learner of a method; pictures of the class are noise, and attribute words begin at their nouns."""
-    overrides = {"attribute_start": "noun", **overrides}
+    """A learner of a method; pictures of the class are noise, and nothing begins at plain words unless it is asked for."""
+    plain = {"attribute_start": "noun"} | ({"subject_start": "class_word"} if method == "detex" else {})
+    overrides = {**plain, **overrides}
     recipe = method_recipe(method)
     hyperparameters = resolve_hyperparameters(method, overrides)
     generator = torch.Generator().manual_seed(hyperparameters.seed)

@@ -38,6 +38,7 @@ ACCEPTED = {
     "mapper_layers": [1, 8],
     "mapper_fixed_norm": [True, False],
     "attention_map_side": [0, 16, 256],
+    "subject_start": ["class_word", "rare_word", "plain_words"],
 }
 REFUSED = {
     "steps": [0, 20_001, 1.5, "10", True, None],
@@ -63,6 +64,7 @@ REFUSED = {
     "mapper_layers": [0, 9, 1.5],
     "mapper_fixed_norm": [1, "true"],
     "attention_map_side": [-1, 257],
+    "subject_start": ["noun", 2],
 }
 
 
@@ -117,6 +119,13 @@ def test_a_method_that_is_none_is_refused_with_those_that_are() -> None:
 def test_a_prior_that_a_method_cannot_lose_is_not_preserved(method: str, kind: str) -> None:
     with pytest.raises(InvalidInputError, match=f"prior_preservation.*given {kind}; accepted is none.*{method}"):
         resolve_hyperparameters(method, {"prior_preservation": kind})
+
+
+@pytest.mark.parametrize("method", ["dreambooth", "dreambooth_lora"])
+@pytest.mark.parametrize("start", ["class_word", "plain_words"])
+def test_a_word_that_is_not_trained_begins_at_a_rare_word(method: str, start: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"subject_start.*given {start}; accepted is rare_word.*{method}"):
+        resolve_hyperparameters(method, {"subject_start": start})
 
 
 def test_jobs_of_before_know_nothing_of_later_knobs() -> None:

@@ -1,7 +1,7 @@
-"""Plain words that an attribute word can begin at, by what they say something about.
+"""Plain words that a concept's words can begin at, by what they say something about.
 
 They are everyday English, of no base model in particular; which of them fits a photo, the base model decides (see
-`methods.attribute_start`). A word that a base model does not know explains nothing there, and is not chosen.
+`methods.plain_words`). A word that a base model does not know explains nothing there, and is not chosen.
 Deployments whose base model reads another language set words of their own.
 """
 
@@ -32,6 +32,14 @@ _MOODS = (
     "vintage, modern, minimal, painted, drawn, sketched, cartoon, realistic, blurry, sharp, grainy, black and white"
 )
 
+_APPEARANCES = (
+    "white, black, grey, silver, golden, red, orange, yellow, green, turquoise, light blue, blue, dark blue, purple, "
+    "pink, brown, beige, light, dark, bright, pale, colorful, transparent, plain, striped, dotted, spotted, checkered, "
+    "patterned, flowered, printed, wooden, metal, steel, glass, plastic, ceramic, leather, fabric, woolen, paper, "
+    "stone, rubber, shiny, glossy, matte, smooth, rough, soft, furry, knitted, woven, old, new, round, square, flat, "
+    "thin, thick, tall, short, long, wide, narrow, small, large, curved, pointed"
+)
+
 PlainWord = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
 Words = Annotated[tuple[PlainWord, ...], Field(max_length=1_000)]
 
@@ -47,6 +55,7 @@ class AttributeVocabulary(BaseModel):
         subject: Of the subject's pose and the like, at most 1,000.
         background: Of places.
         everywhere: Of light, weather and the like.
+        appearance: Of what the subject looks like in every photo: colour, pattern, material, shape.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,8 +63,9 @@ class AttributeVocabulary(BaseModel):
     subject: Words = _split(_POSES)
     background: Words = _split(_PLACES)
     everywhere: Words = _split(_MOODS)
+    appearance: Words = _split(_APPEARANCES)
 
-    @field_validator("subject", "background", "everywhere")
+    @field_validator("subject", "background", "everywhere", "appearance")
     @classmethod
     def _each_word_once(cls, words: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(words))

@@ -35,6 +35,14 @@ class PriorPreservation(StrEnum):
     KEY_VALUES = "key_values"
 
 
+class SubjectStart(StrEnum):
+    """Where the subject word begins; values as in the manifest of a concept."""
+
+    CLASS_WORD = "class_word"
+    RARE_WORD = "rare_word"
+    PLAIN_WORDS = "plain_words"
+
+
 class AttributeStart(StrEnum):
     """Where attribute words begin; values as in the manifest of a concept."""
 
@@ -75,6 +83,8 @@ class Hyperparameters(BaseModel):
         mapper_fixed_norm: Whether attribute words keep the norm that they begin with.
         attention_map_side: Side of the attention maps that the cross-attention loss looks at; of the layers, those
             with maps of the nearest size are taken. 0 takes a quarter of the latents' side, at least 8.
+        subject_start: Whether the subject word begins at the class word, at a word that means nothing, or at the plain
+            words by which the base model explains the subject best in all photos.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -111,6 +121,9 @@ class Hyperparameters(BaseModel):
     attention_map_side: int = Field(
         default=0, ge=0, le=256, description="a whole number from 0 to 256, 0 for the trainer's choice"
     )
+    subject_start: SubjectStart = Field(
+        default=SubjectStart.CLASS_WORD, strict=False, description="class_word, rare_word or plain_words"
+    )
 
     @field_validator("resolution")
     @classmethod
@@ -137,27 +150,36 @@ _DETEX = Hyperparameters(
     low_rank_energy=0.99,
     prior_loss_weight=0.0,
     attribute_start=AttributeStart.PLAIN_WORDS,
+    subject_start=SubjectStart.PLAIN_WORDS,
 )
 
-_PEER = {"attention_loss_weight": 0.0, "mask_floor": 1.0}
+_PEER = {"attention_loss_weight": 0.0, "mask_floor": 1.0, "subject_start": SubjectStart.RARE_WORD}
 _WITH_PRIOR_IMAGES = _PEER | {"prior_preservation": PriorPreservation.IMAGES, "prior_loss_weight": 1.0}
 
 _DEFAULTS: dict[Method, Hyperparameters] = {
     Method.DETEX: _DETEX,
     Method.TEXTUAL_INVERSION: _DETEX.model_copy(
-        update=_PEER | {"prior_preservation": PriorPreservation.NONE, "subject_learning_rate": 2e-2}
+        update=_PEER
+        | {
+            "prior_preservation": PriorPreservation.NONE,
+            "subject_learning_rate": 2e-2,
+            "subject_start": SubjectStart.CLASS_WORD,
+        }
     ),
     Method.DREAMBOOTH: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 3e-4}),
     Method.DREAMBOOTH_LORA: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 1e-3}),
     Method.CUSTOM_DIFFUSION: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"key_value_learning_rate": 1e-4}),
 }
 
-_PRIORS: dict[Method, tuple[PriorPreservation, ...]] = {
+_PRIORS_OF_THE_UNET = (PriorPreservation.NONE, PriorPreservation.IMAGES, PriorPreservation.PROMPT)
+_ACCEPTED: dict[Method, dict[str, tuple[StrEnum, ...]]] = {
     # A word embedding alone leaves the base model as it is: there is nothing to preserve.
-    Method.TEXTUAL_INVERSION: (PriorPreservation.NONE,),
-    Method.DREAMBOOTH: (PriorPreservation.NONE, PriorPreservation.IMAGES, PriorPreservation.PROMPT),
-    Method.DREAMBOOTH_LORA: (PriorPreservation.NONE, PriorPreservation.IMAGES, PriorPreservation.PROMPT),
+    Method.TEXTUAL_INVERSION: {"prior_preservation": (PriorPreservation.NONE,)},
+    # The subject word is not trained, and must mean nothing yet.
+    Method.DREAMBOOTH: {"prior_preservation": _PRIORS_OF_THE_UNET, "subject_start": (SubjectStart.RARE_WORD,)},
+    Method.DREAMBOOTH_LORA: {"prior_preservation": _PRIORS_OF_THE_UNET, "subject_start": (SubjectStart.RARE_WORD,)},
 }
+"""What a method accepts of a knob, where that is less than all."""
 
 
 def trainable_methods() -> tuple[Method, ...]:
@@ -202,12 +224,10 @@ def resolve_hyperparameters(method: str, overrides: Mapping[str, object]) -> Hyp
         resolved = Hyperparameters.model_validate(values | dict(overrides))
     except ValidationError as error:
         raise InvalidInputError(*(_violation(str(item["loc"][0]), item["input"]) for item in error.errors())) from error
-    accepted = _PRIORS.get(Method(method), tuple(PriorPreservation))
-    if resolved.prior_preservation not in accepted:
-        names = " or ".join(accepted)
-        raise invalid_input(
-            "hyperparameters.prior_preservation", resolved.prior_preservation, f"{names} for the method {method}"
-        )
+    for name, accepted in _ACCEPTED.get(Method(method), {}).items():
+        given = getattr(resolved, name)
+        if given not in accepted:
+            raise invalid_input(f"hyperparameters.{name}", given, f"{' or '.join(accepted)} for the method {method}")
     return resolved
 
 

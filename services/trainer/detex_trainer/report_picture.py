@@ -47,8 +47,9 @@ def draw_report(
     masked = [_masked(*pair) for pair in zip(photos[:shown], subjects[:shown], strict=True)]
     heated = [_heated(*pair) for pair in zip(photos[:shown], attention[:shown], strict=False)]
     lines = textwrap.wrap(report.summary, _CHARACTERS)
+    described = f"; the subject: {', '.join(report.subject_words)}" if report.subject_words else ""
     rows = [
-        ("photos and masks", masked, [_photo_caption(report, photo) for photo in range(shown)]),
+        (f"photos and masks{described}", masked, [_photo_caption(report, photo) for photo in range(shown)]),
         ("where the subject word looks", heated, []),
         ("samples", list(samples), list(report.sample_prompts)),
     ]

@@ -154,6 +154,34 @@ ATTRIBUTE_START_PLAIN_WORDS: AttributeStart.ValueType  # 2
 """At the plain word, such as "lying", by which the base model explains each photo best."""
 Global___AttributeStart: _TypeAlias = AttributeStart  # noqa: Y015
 
+class _SubjectStart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SubjectStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SubjectStart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUBJECT_START_UNSPECIFIED: _SubjectStart.ValueType  # 0
+    """Not given; the trainer takes the default of the method."""
+    SUBJECT_START_CLASS_WORD: _SubjectStart.ValueType  # 1
+    """At the class word."""
+    SUBJECT_START_RARE_WORD: _SubjectStart.ValueType  # 2
+    """At a word that means nothing yet. What METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA take."""
+    SUBJECT_START_PLAIN_WORDS: _SubjectStart.ValueType  # 3
+    """At the plain words, such as "green striped", by which the base model explains the subject best in all photos."""
+
+class SubjectStart(_SubjectStart, metaclass=_SubjectStartEnumTypeWrapper):
+    """Where the subject word begins."""
+
+SUBJECT_START_UNSPECIFIED: SubjectStart.ValueType  # 0
+"""Not given; the trainer takes the default of the method."""
+SUBJECT_START_CLASS_WORD: SubjectStart.ValueType  # 1
+"""At the class word."""
+SUBJECT_START_RARE_WORD: SubjectStart.ValueType  # 2
+"""At a word that means nothing yet. What METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA take."""
+SUBJECT_START_PLAIN_WORDS: SubjectStart.ValueType  # 3
+"""At the plain words, such as "green striped", by which the base model explains the subject best in all photos."""
+Global___SubjectStart: _TypeAlias = SubjectStart  # noqa: Y015
+
 class _JobState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -777,6 +805,7 @@ class Hyperparameters(_message.Message):
     MAPPER_LAYERS_FIELD_NUMBER: _builtins.int
     MAPPER_FIXED_NORM_FIELD_NUMBER: _builtins.int
     ATTENTION_MAP_SIDE_FIELD_NUMBER: _builtins.int
+    SUBJECT_START_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Optimisation steps, 1 to 20,000."""
     batch_size: _builtins.int
@@ -825,6 +854,8 @@ class Hyperparameters(_message.Message):
     """Side of the attention maps that the cross-attention loss looks at, 0 to 256: the layers whose maps come nearest to
     it are taken; 0 takes a quarter of the latents' side, at least 8.
     """
+    subject_start: Global___SubjectStart.ValueType
+    """Where the subject word begins."""
     def __init__(
         self,
         *,
@@ -851,10 +882,11 @@ class Hyperparameters(_message.Message):
         mapper_layers: _builtins.int | None = ...,
         mapper_fixed_norm: _builtins.bool | None = ...,
         attention_map_side: _builtins.int | None = ...,
+        subject_start: Global___SubjectStart.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attention_map_side", b"_attention_map_side", "_attribute_keep_probability", b"_attribute_keep_probability", "_attribute_start", b"_attribute_start", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_fixed_norm", b"_mapper_fixed_norm", "_mapper_layers", b"_mapper_layers", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attention_map_side", b"attention_map_side", "attribute_keep_probability", b"attribute_keep_probability", "attribute_start", b"attribute_start", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_fixed_norm", b"mapper_fixed_norm", "mapper_layers", b"mapper_layers", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attention_map_side", b"_attention_map_side", "_attribute_keep_probability", b"_attribute_keep_probability", "_attribute_start", b"_attribute_start", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_fixed_norm", b"_mapper_fixed_norm", "_mapper_layers", b"_mapper_layers", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_start", b"_subject_start", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attention_map_side", b"attention_map_side", "attribute_keep_probability", b"attribute_keep_probability", "attribute_start", b"attribute_start", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_fixed_norm", b"mapper_fixed_norm", "mapper_layers", b"mapper_layers", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_start", b"subject_start", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attention_map_side", b"_attention_map_side", "_attribute_keep_probability", b"_attribute_keep_probability", "_attribute_start", b"_attribute_start", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_fixed_norm", b"_mapper_fixed_norm", "_mapper_layers", b"_mapper_layers", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attention_map_side", b"attention_map_side", "attribute_keep_probability", b"attribute_keep_probability", "attribute_start", b"attribute_start", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_fixed_norm", b"mapper_fixed_norm", "mapper_layers", b"mapper_layers", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight", "_attention_map_side", b"_attention_map_side", "_attribute_keep_probability", b"_attribute_keep_probability", "_attribute_start", b"_attribute_start", "_batch_size", b"_batch_size", "_delta_form", b"_delta_form", "_key_value_learning_rate", b"_key_value_learning_rate", "_lora_rank", b"_lora_rank", "_low_rank_energy", b"_low_rank_energy", "_mapper_fixed_norm", b"_mapper_fixed_norm", "_mapper_layers", b"_mapper_layers", "_mapper_learning_rate", b"_mapper_learning_rate", "_mask_floor", b"_mask_floor", "_preview_interval_steps", b"_preview_interval_steps", "_prior_images", b"_prior_images", "_prior_loss_weight", b"_prior_loss_weight", "_prior_preservation", b"_prior_preservation", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_subject_learning_rate", b"_subject_learning_rate", "_subject_start", b"_subject_start", "_subject_tokens", b"_subject_tokens", "_unet_learning_rate", b"_unet_learning_rate", "attention_loss_weight", b"attention_loss_weight", "attention_map_side", b"attention_map_side", "attribute_keep_probability", b"attribute_keep_probability", "attribute_start", b"attribute_start", "batch_size", b"batch_size", "delta_form", b"delta_form", "key_value_learning_rate", b"key_value_learning_rate", "lora_rank", b"lora_rank", "low_rank_energy", b"low_rank_energy", "mapper_fixed_norm", b"mapper_fixed_norm", "mapper_layers", b"mapper_layers", "mapper_learning_rate", b"mapper_learning_rate", "mask_floor", b"mask_floor", "preview_interval_steps", b"preview_interval_steps", "prior_images", b"prior_images", "prior_loss_weight", b"prior_loss_weight", "prior_preservation", b"prior_preservation", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "subject_learning_rate", b"subject_learning_rate", "subject_start", b"subject_start", "subject_tokens", b"subject_tokens", "unet_learning_rate", b"unet_learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attention_loss_weight: _TypeAlias = _typing.Literal["attention_loss_weight"]  # noqa: Y015
     _WhichOneofArgType__attention_loss_weight: _TypeAlias = _typing.Literal["_attention_loss_weight", b"_attention_loss_weight"]  # noqa: Y015
@@ -898,6 +930,8 @@ class Hyperparameters(_message.Message):
     _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
     _WhichOneofReturnType__subject_learning_rate: _TypeAlias = _typing.Literal["subject_learning_rate"]  # noqa: Y015
     _WhichOneofArgType__subject_learning_rate: _TypeAlias = _typing.Literal["_subject_learning_rate", b"_subject_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__subject_start: _TypeAlias = _typing.Literal["subject_start"]  # noqa: Y015
+    _WhichOneofArgType__subject_start: _TypeAlias = _typing.Literal["_subject_start", b"_subject_start"]  # noqa: Y015
     _WhichOneofReturnType__subject_tokens: _TypeAlias = _typing.Literal["subject_tokens"]  # noqa: Y015
     _WhichOneofArgType__subject_tokens: _TypeAlias = _typing.Literal["_subject_tokens", b"_subject_tokens"]  # noqa: Y015
     _WhichOneofReturnType__unet_learning_rate: _TypeAlias = _typing.Literal["unet_learning_rate"]  # noqa: Y015
@@ -944,6 +978,8 @@ class Hyperparameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__subject_learning_rate) -> _WhichOneofReturnType__subject_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__subject_start) -> _WhichOneofReturnType__subject_start | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__subject_tokens) -> _WhichOneofReturnType__subject_tokens | None: ...
     @_typing.overload

@@ -6,7 +6,6 @@ features, O output width of a projection.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class ConceptShape:
 
     Attributes:
         subject_tokens: S; 0 for as many tokens as the rare word has.
-        subject_start: Whether the subject begins at the class word or at a word that means nothing.
+        begins_at_rare_word: Whether the subject begins at a word that means nothing rather than at the class word.
         trains_subject: Whether the subject embedding is trained.
         attributes: Names of the attributes with a mapper of their own.
         trains_key_values: Whether there are key and value deltas.
@@ -40,7 +39,7 @@ class ConceptShape:
     """
 
     subject_tokens: int = 1
-    subject_start: Literal["class_word", "rare_word"] = "class_word"
+    begins_at_rare_word: bool = False
     trains_subject: bool = True
     attributes: tuple[str, ...] = ()
     trains_key_values: bool = True
@@ -61,6 +60,19 @@ class AttributeStart:
     embeddings: Tensor
 
 
+@dataclass(frozen=True)
+class SubjectStart:
+    """Plain words that the first tokens of the subject begin at.
+
+    Attributes:
+        words: k of them; possibly none.
+        embeddings: (k, E).
+    """
+
+    words: tuple[str, ...]
+    embeddings: Tensor
+
+
 class ConceptWords(nn.Module):
     """The trained parts of one concept; at the start it means what its class word means, or nothing."""
 
@@ -72,6 +84,7 @@ class ConceptWords(nn.Module):
         photo_features: Tensor,
         generator: torch.Generator,
         attribute_starts: Mapping[str, AttributeStart] | None = None,
+        subject_start: SubjectStart | None = None,
     ) -> None:
         """Initialise.
 
@@ -82,14 +95,17 @@ class ConceptWords(nn.Module):
             photo_features: (N, P) of the photos as they are; only used with attributes.
             generator: CPU generator, source of the initial weights.
             attribute_starts: By attribute, where its words begin; without, at its noun for every photo alike.
+            subject_start: Where the first subject tokens begin; all others do as `shape` says.
         """
         super().__init__()
         self.shape = shape
         self.class_word = class_word
         self.photos = int(photo_features.shape[0])
         device = base_model.device
-        start = class_word if shape.subject_start == "class_word" else RARE_WORD
+        start = RARE_WORD if shape.begins_at_rare_word else class_word
         initial = _initial_subject(base_model, start, shape.subject_tokens, generator)
+        if subject_start is not None:
+            initial[: len(subject_start.words)] = subject_start.embeddings[: len(initial)]
         self.subject = nn.Parameter(initial, requires_grad=shape.trains_subject)
         self.normalization = FeatureNormalization(photo_features.float())
         starts = {name: _at_noun(base_model, name, self.photos) for name in shape.attributes} | dict(
@@ -182,6 +198,11 @@ def class_token_embeddings(base_model: BaseModel, words: str) -> Tensor:
     """Embeddings (k, E) float32 of the k tokens of some plain words, before positions are added."""
     ids = base_model.tokenizer(words, add_special_tokens=False)["input_ids"]
     return base_model.text.token_embeddings(torch.tensor(ids)).detach().float().clone()
+
+
+def plain_embedding(base_model: BaseModel, words: str) -> Tensor:
+    """Mean embedding (E,) float32 of the tokens of some plain words, before positions are added."""
+    return class_token_embeddings(base_model, words).mean(dim=0)
 
 
 def _initial_subject(base_model: BaseModel, words: str, tokens: int, generator: torch.Generator) -> Tensor:

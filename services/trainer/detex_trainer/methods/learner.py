@@ -1,7 +1,7 @@
 """What a method of learning a concept is to the training loop, which knows nothing else of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -64,6 +64,19 @@ class Learner(Protocol):
         """The concept as it stands, detached from training; its tensors share no memory with what is trained."""
 
 
+@dataclass(frozen=True)
+class FirstWords:
+    """Plain words at which the words of a concept began.
+
+    Attributes:
+        subject: Before the class word; none where the subject began at the class word alone, or at a rare word.
+        attributes: By attribute, the word of each photo; "" where it was the attribute's noun.
+    """
+
+    subject: Sequence[str] = ()
+    attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
 class ConceptLearner(Learner, Protocol):
     """A learner of a concept on a base model."""
 
@@ -80,8 +93,8 @@ class ConceptLearner(Learner, Protocol):
     def delta_share(self) -> float:
         """Size of what was added to the base model's weights as a share of them: |dW| / |W|, Frobenius norms."""
 
-    def first_words(self) -> Mapping[str, Sequence[str]]:
-        """By attribute, the plain word at which each photo's word began; "" where it was the attribute's noun."""
+    def first_words(self) -> FirstWords:
+        """The plain words at which the concept's words began."""
 
 
 class DrawnStep(Protocol):

@@ -21,7 +21,7 @@ from detex_diffusion.concept import Concept
 from detex_diffusion.key_value_delta import KeyValueDeltas
 from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.dataset import Batch
-from detex_trainer.methods.learner import ConceptLearner, ParameterGroup, StepNoise
+from detex_trainer.methods.learner import ConceptLearner, FirstWords, ParameterGroup, StepNoise
 from detex_trainer.methods.plain_prediction import PlainPrediction
 from detex_trainer.methods.unet_pass import PassOutput, PassRows, run_pass
 from detex_trainer.methods.word_learner import WordLearner
@@ -139,7 +139,7 @@ class PriorPreservingLearner:
         """As the learner's."""
         return self._learner.delta_share()
 
-    def first_words(self) -> Mapping[str, Sequence[str]]:
+    def first_words(self) -> FirstWords:
         """As the learner's."""
         return self._learner.first_words()
 

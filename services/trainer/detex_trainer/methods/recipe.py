@@ -13,7 +13,7 @@ from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.attributes import Attribute
 from detex_trainer.crops import Augmentation
 from detex_trainer.dataset import PhotoSet
-from detex_trainer.hyperparameters import Hyperparameters, Method, PriorPreservation, trainable_method
+from detex_trainer.hyperparameters import Hyperparameters, Method, PriorPreservation, SubjectStart, trainable_method
 from detex_trainer.mappers import MapperShape
 from detex_trainer.methods.concept_words import ConceptShape
 from detex_trainer.methods.learner import ConceptLearner
@@ -38,7 +38,6 @@ class MethodRecipe:
         trains_key_values: Whether there are key and value deltas.
         scope: Which tokens of a prompt go through them.
         trains_unet: Whether the UNet itself is trained: not, whole, or as low-rank adaptation.
-        subject_start: Where the subject embedding begins, see `ConceptShape`.
         surroundings_probability: See `WordLearner`.
         min_snr_gamma: See `WordLearner`.
         versions: Versions of each photo that are encoded before training.
@@ -51,7 +50,6 @@ class MethodRecipe:
     trains_key_values: bool
     scope: Scope = "words"
     trains_unet: Literal["no", "whole", "low_rank"] = "no"
-    subject_start: Literal["class_word", "rare_word"] = "class_word"
     surroundings_probability: float = 0.0
     min_snr_gamma: float | None = None
     versions: int = 8
@@ -126,7 +124,7 @@ class MethodRecipe:
     ) -> WordLearner:
         shape = ConceptShape(
             subject_tokens=hyperparameters.subject_tokens,
-            subject_start=self.subject_start,
+            begins_at_rare_word=hyperparameters.subject_start is SubjectStart.RARE_WORD,
             attributes=tuple(attribute.name for attribute in attributes),
             trains_key_values=self.trains_key_values,
             scope=self.scope,
@@ -163,7 +161,6 @@ _RECIPES: dict[Method, MethodRecipe] = {
         uses_masks=False,
         trains_key_values=True,
         scope="prompt",
-        subject_start="rare_word",
         versions=16,
         resizes=True,
     ),

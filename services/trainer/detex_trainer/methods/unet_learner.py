@@ -17,7 +17,7 @@ from detex_diffusion.key_value_delta import KeyValueDeltas
 from detex_trainer.dataset import Batch, PhotoSet
 from detex_trainer.hyperparameters import Hyperparameters
 from detex_trainer.methods.concept_words import ConceptShape
-from detex_trainer.methods.learner import ParameterGroup, StepNoise
+from detex_trainer.methods.learner import FirstWords, ParameterGroup, StepNoise
 from detex_trainer.methods.trained_unet import TrainedUNet
 from detex_trainer.methods.word_learner import WordLearner
 
@@ -57,7 +57,7 @@ class UNetLearner:
             text = text.with_modules([copy.deepcopy(encoder).float() for encoder in text.modules()])
         self.base_model = replace(base_model, unet=self._trained.unet, text=text, dtype=torch.float32)
         shape = ConceptShape(
-            trains_subject=False, trains_key_values=False, scope="prompt", subject_start="rare_word", subject_tokens=0
+            trains_subject=False, trains_key_values=False, scope="prompt", begins_at_rare_word=True, subject_tokens=0
         )
         knobs = hyperparameters.model_copy(update={"prior_loss_weight": 0.0})
         self._learner = WordLearner(
@@ -92,6 +92,6 @@ class UNetLearner:
         """|dW| / |W| over the parameters that have moved."""
         return self._trained.delta_share()
 
-    def first_words(self) -> Mapping[str, Sequence[str]]:
-        """None: there are no attribute words."""
-        return {}
+    def first_words(self) -> FirstWords:
+        """None: the subject word is a rare word, and there are no others."""
+        return FirstWords()

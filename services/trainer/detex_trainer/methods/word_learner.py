@@ -20,13 +20,12 @@ from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.dataset import Batch, PhotoSet
-from detex_trainer.hyperparameters import AttributeStart as StartKind
 from detex_trainer.hyperparameters import Hyperparameters, PriorPreservation
 from detex_trainer.masks import downsample_masks
-from detex_trainer.methods.attribute_start import attribute_starts
-from detex_trainer.methods.concept_words import AttributeStart, ConceptShape, ConceptWords, parameters_of
-from detex_trainer.methods.learner import ParameterGroup, StepNoise
+from detex_trainer.methods.concept_words import ConceptShape, ConceptWords, parameters_of
+from detex_trainer.methods.learner import FirstWords, ParameterGroup, StepNoise
 from detex_trainer.methods.photo_prompts import PhotoPrompt, PhotoPrompts
+from detex_trainer.methods.plain_words import choose_plain_words
 from detex_trainer.methods.regularisation import regularisation_states
 from detex_trainer.methods.unet_pass import PassOutput, PassRows, run_pass
 from detex_trainer.methods.word_step import StepOutput, WordStep
@@ -92,12 +91,12 @@ class WordLearner:
         )
         self._min_snr_gamma = min_snr_gamma
         self._features = photo_set.features[:, 0]
-        chosen: Mapping[str, AttributeStart] = {}
-        if self._attributes and hyperparameters.attribute_start is StartKind.PLAIN_WORDS:
-            words, seed = vocabulary or AttributeVocabulary(), hyperparameters.seed
-            chosen = attribute_starts(base_model, class_word, self._attributes, photo_set, words, seed)
-        self._first_words = {name: start.words for name, start in chosen.items()}
-        self.words = ConceptWords(base_model, class_word, shape, self._features, generator, chosen)
+        words = vocabulary or AttributeVocabulary()
+        chosen = choose_plain_words(base_model, class_word, self._attributes, photo_set, words, hyperparameters)
+        self._first_words = chosen.as_words()
+        self.words = ConceptWords(
+            base_model, class_word, shape, self._features, generator, chosen.attributes, chosen.subject
+        )
         self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
         height, width = photo_set.latents.shape[-2:]
         self._map_side = hyperparameters.attention_map_side or attention_side(min(height, width))
@@ -262,8 +261,8 @@ class WordLearner:
         """Size of the deltas as a share of the projections' own."""
         return self.words.delta_share()
 
-    def first_words(self) -> Mapping[str, Sequence[str]]:
-        """Those that were chosen; see `attribute_start`."""
+    def first_words(self) -> FirstWords:
+        """Those that were chosen; see `choose_plain_words`."""
         return self._first_words
 
     def _embeddings(self, tokenized: TokenizedPrompt, features: Tensor, photo: int) -> Tensor | None:

@@ -1,8 +1,18 @@
 """Methods and hyperparameters: messages to the domain and back."""
 
+from enum import StrEnum
+from typing import Any
+
 from detex_core.errors import invalid_input
 from detex_protos.v1 import common_pb2, trainer_pb2
-from detex_trainer.hyperparameters import AttributeStart, DeltaForm, Hyperparameters, Method, PriorPreservation
+from detex_trainer.hyperparameters import (
+    AttributeStart,
+    DeltaForm,
+    Hyperparameters,
+    Method,
+    PriorPreservation,
+    SubjectStart,
+)
 
 _METHODS = {
     common_pb2.METHOD_UNSPECIFIED: Method.DETEX,
@@ -19,18 +29,34 @@ _DELTA_FORMS = {
     trainer_pb2.DELTA_FORM_FULL: DeltaForm.FULL,
 }
 _DELTA_FORM_MESSAGES = {form: message for message, form in _DELTA_FORMS.items() if message}
-_PRIOR_PRESERVATIONS = {
-    trainer_pb2.PRIOR_PRESERVATION_NONE: PriorPreservation.NONE,
-    trainer_pb2.PRIOR_PRESERVATION_IMAGES: PriorPreservation.IMAGES,
-    trainer_pb2.PRIOR_PRESERVATION_PROMPT: PriorPreservation.PROMPT,
-    trainer_pb2.PRIOR_PRESERVATION_KEY_VALUES: PriorPreservation.KEY_VALUES,
+_CHOICES: dict[str, tuple[Any, dict[int, StrEnum]]] = {
+    "prior_preservation": (
+        trainer_pb2.PriorPreservation,
+        {
+            trainer_pb2.PRIOR_PRESERVATION_NONE: PriorPreservation.NONE,
+            trainer_pb2.PRIOR_PRESERVATION_IMAGES: PriorPreservation.IMAGES,
+            trainer_pb2.PRIOR_PRESERVATION_PROMPT: PriorPreservation.PROMPT,
+            trainer_pb2.PRIOR_PRESERVATION_KEY_VALUES: PriorPreservation.KEY_VALUES,
+        },
+    ),
+    "attribute_start": (
+        trainer_pb2.AttributeStart,
+        {
+            trainer_pb2.ATTRIBUTE_START_NOUN: AttributeStart.NOUN,
+            trainer_pb2.ATTRIBUTE_START_PLAIN_WORDS: AttributeStart.PLAIN_WORDS,
+        },
+    ),
+    "subject_start": (
+        trainer_pb2.SubjectStart,
+        {
+            trainer_pb2.SUBJECT_START_CLASS_WORD: SubjectStart.CLASS_WORD,
+            trainer_pb2.SUBJECT_START_RARE_WORD: SubjectStart.RARE_WORD,
+            trainer_pb2.SUBJECT_START_PLAIN_WORDS: SubjectStart.PLAIN_WORDS,
+        },
+    ),
 }
-_PRIOR_PRESERVATION_MESSAGES = {kind: message for message, kind in _PRIOR_PRESERVATIONS.items()}
-_ATTRIBUTE_STARTS = {
-    trainer_pb2.ATTRIBUTE_START_NOUN: AttributeStart.NOUN,
-    trainer_pb2.ATTRIBUTE_START_PLAIN_WORDS: AttributeStart.PLAIN_WORDS,
-}
-_ATTRIBUTE_START_MESSAGES = {start: message for message, start in _ATTRIBUTE_STARTS.items()}
+"""Knobs whose value is one of a few, by name: the enumeration of the contract, and what its numbers stand for. 0 takes
+the default of the method."""
 
 
 def read_method(method: int) -> Method:
@@ -58,27 +84,21 @@ def read_hyperparameters(message: trainer_pb2.Hyperparameters) -> dict[str, int 
             accepted = "DELTA_FORM_LOW_RANK or DELTA_FORM_FULL"
             raise invalid_input("hyperparameters.delta_form", message.delta_form, accepted)
         knobs["delta_form"] = form.value
-    if message.HasField("prior_preservation") and message.prior_preservation:
-        kind = _PRIOR_PRESERVATIONS.get(message.prior_preservation)
-        if kind is None:
-            accepted = ", ".join(trainer_pb2.PriorPreservation.Name(number) for number in _PRIOR_PRESERVATIONS)
-            raise invalid_input("hyperparameters.prior_preservation", message.prior_preservation, accepted)
-        knobs["prior_preservation"] = kind.value
-    if message.HasField("attribute_start") and message.attribute_start:
-        start = _ATTRIBUTE_STARTS.get(message.attribute_start)
-        if start is None:
-            accepted = ", ".join(trainer_pb2.AttributeStart.Name(number) for number in _ATTRIBUTE_STARTS)
-            raise invalid_input("hyperparameters.attribute_start", message.attribute_start, accepted)
-        knobs["attribute_start"] = start.value
+    for field, number in message.ListFields():
+        if field.name in _CHOICES and number:
+            wire, members = _CHOICES[field.name]
+            if number not in members:
+                accepted = ", ".join(wire.Name(each) for each in members)
+                raise invalid_input(f"hyperparameters.{field.name}", number, accepted)
+            knobs[field.name] = members[number].value
     return knobs
 
 
 def hyperparameters_message(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
     """All knobs as callers see them."""
-    knobs = hyperparameters.model_dump(exclude={"delta_form", "prior_preservation", "attribute_start"})
-    return trainer_pb2.Hyperparameters(
-        **knobs,
-        delta_form=_DELTA_FORM_MESSAGES[hyperparameters.delta_form],
-        prior_preservation=_PRIOR_PRESERVATION_MESSAGES[hyperparameters.prior_preservation],
-        attribute_start=_ATTRIBUTE_START_MESSAGES[hyperparameters.attribute_start],
-    )
+    knobs = hyperparameters.model_dump(exclude={"delta_form", *_CHOICES})
+    chosen: dict[str, Any] = {
+        name: next(number for number, member in members.items() if member is getattr(hyperparameters, name))
+        for name, (_, members) in _CHOICES.items()
+    }
+    return trainer_pb2.Hyperparameters(**knobs, **chosen, delta_form=_DELTA_FORM_MESSAGES[hyperparameters.delta_form])

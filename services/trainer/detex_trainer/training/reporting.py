@@ -73,6 +73,7 @@ def report_on(training: Training) -> tuple[Report, bytes]:
     """The report of a training, and its picture as PNG."""
     base_model, photo_set = training.base_model, training.photo_set
     prompts = sample_prompts(training.name, training.class_word, training.attributes, photo_set.photos)
+    words = training.learner.first_words()
     report = make_report(
         before=training.before,
         chosen=training.chosen,
@@ -91,7 +92,8 @@ def report_on(training: Training) -> tuple[Report, bytes]:
         class_word_gain=class_word_gain(base_model, photo_set, training.class_word),
         surroundings_alike=surroundings_alike(photo_set.pictures, photo_set.subjects),
         sample_prompts=prompts,
-        attribute_words=training.learner.first_words(),
+        subject_words=words.subject,
+        attribute_words=words.attributes,
         learns_attributes=bool(training.attributes),
     )
     samples = draw_pictures(

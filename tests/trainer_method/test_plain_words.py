@@ -1,4 +1,6 @@
-"""Which plain words attribute words begin at: chosen by the embedded base model, and by one that knows nothing."""
+"""Which plain words a concept begins at: chosen by the embedded base model, and by one that knows nothing."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,12 +12,15 @@ from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_showroom import SamplePhoto, sample_subjects
 from detex_trainer.attribute_vocabulary import AttributeVocabulary
-from detex_trainer.attributes import Region, parse_attributes
+from detex_trainer.attributes import Attribute, Region, parse_attributes
 from detex_trainer.crops import Augmentation
 from detex_trainer.dataset import MaskedPhoto, PhotoSet, prepare_photos
-from detex_trainer.methods.attribute_start import attribute_starts, plain_embedding
+from detex_trainer.hyperparameters import resolve_hyperparameters
+from detex_trainer.methods.concept_words import AttributeStart, SubjectStart, plain_embedding
+from detex_trainer.methods.plain_words import choose_plain_words
 
 VOCABULARY = AttributeVocabulary()
+NONSENSE = ("kneeling", "jumping", "walking", "running", "sleeping", "crouching", "hanging", "falling", "curled")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +35,28 @@ def photo_set(photos: list[SamplePhoto], base_model: BaseModel) -> PhotoSet:
     ]
     generator = torch.Generator().manual_seed(0)
     return prepare_photos(masked, base_model, base_model.height, 1, Augmentation(), generator)
+
+
+def attribute_starts(
+    base_model: BaseModel,
+    class_word: str,
+    attributes: Sequence[Attribute],
+    photos: PhotoSet,
+    vocabulary: AttributeVocabulary,
+    seed: int,
+) -> dict[str, AttributeStart]:
+    """What attribute words begin at where the subject begins at its class word."""
+    knobs = resolve_hyperparameters("detex", {"subject_start": "class_word", "seed": seed})
+    return choose_plain_words(base_model, class_word, attributes, photos, vocabulary, knobs).attributes
+
+
+def subject_start(
+    base_model: BaseModel, class_word: str, photos: PhotoSet, appearance: Sequence[str], tokens: int = 2
+) -> SubjectStart:
+    """What the subject begins at, without words for anything else."""
+    knobs = resolve_hyperparameters("detex", {"subject_start": "plain_words", "subject_tokens": tokens})
+    vocabulary = AttributeVocabulary(appearance=tuple(appearance))
+    return choose_plain_words(base_model, class_word, (), photos, vocabulary, knobs).subject
 
 
 def test_the_base_model_names_places(showroom: BaseModel) -> None:
@@ -82,9 +109,8 @@ def test_words_that_say_nothing_are_not_begun_at(showroom: BaseModel) -> None:
     subject = sample_subjects()[0]
     photos = list(subject.photos)[:2]
     attributes = parse_attributes(["background"])
-    nonsense = ("kneeling", "jumping", "walking", "running", "sleeping", "crouching", "hanging", "falling", "curled")
     for scenes, expected in (((), ("", "")), ((photos[0].scene,), (photos[0].scene, ""))):
-        vocabulary = AttributeVocabulary(background=(*nonsense, *scenes))
+        vocabulary = AttributeVocabulary(background=(*NONSENSE, *scenes))
         found = attribute_starts(showroom, subject.class_word, attributes, photo_set(photos, showroom), vocabulary, 0)[
             "background"
         ]
@@ -110,3 +136,40 @@ def test_a_vocabulary_replaces_the_regions_that_it_names() -> None:
 def test_wrong_vocabularies_are_refused(wrong: str) -> None:
     with pytest.raises(ValidationError):
         AttributeVocabulary.model_validate_json(wrong)
+
+
+COLOURS = ("white", "grey", "red", "yellow", "green", "blue", "purple", "pink", "brown", "orange", "black")
+
+
+@pytest.mark.parametrize("name", ["green-mug", "pink-teapot", "red-clock"])
+def test_the_base_model_names_the_subjects_colours(showroom: BaseModel, name: str) -> None:
+    subject = next(each for each in sample_subjects() if each.name == name)
+    labels = subject.photos[0].labels["subject"]
+    photos = photo_set(list(subject.photos)[:3], showroom)
+    found = subject_start(showroom, subject.class_word, photos, (*COLOURS, *NONSENSE))
+    assert labels["main_colour"] in found.words
+    assert set(found.words) <= {labels["main_colour"], labels["accent_colour"]}
+    for word, embedding in zip(found.words, found.embeddings, strict=True):
+        torch.testing.assert_close(embedding, plain_embedding(showroom, word))
+
+
+def test_a_subject_that_no_word_describes_begins_at_its_class_word(showroom: BaseModel) -> None:
+    subject = sample_subjects()[0]
+    found = subject_start(showroom, subject.class_word, photo_set(list(subject.photos)[:2], showroom), NONSENSE)
+    assert found.words == ()
+    assert found.embeddings.shape == (0, showroom.embedding_width)
+
+
+@pytest.mark.parametrize("words", [(), ("red",), ("red", "blue")])
+def test_short_vocabularies_are_taken_as_they_are(base_model: BaseModel, words: tuple[str, ...]) -> None:
+    photos = photo_set(list(sample_subjects()[1].photos)[:2], base_model)
+    found = subject_start(base_model, "mug", photos, words, tokens=3)
+    assert set(found.words) <= set(words)
+    assert len(set(found.words)) == len(found.words) == len(found.embeddings)
+
+
+def test_no_more_words_than_tokens_are_begun_at(showroom: BaseModel) -> None:
+    subject = next(each for each in sample_subjects() if each.name == "green-mug")
+    photos = photo_set(list(subject.photos)[:2], showroom)
+    found = subject_start(showroom, subject.class_word, photos, (*COLOURS, *NONSENSE), tokens=1)
+    assert len(found.words) == 1
