@@ -15,7 +15,7 @@ from detex_trainer.training_set import TrainingSet
 def make_learner(
     base_model: BaseModel, training_set: TrainingSet, method: str = "detex", attributes: str = "", **overrides: object
 ) -> tuple[ConceptLearner, PhotoSet]:
-    """A learner of a method; pictures of the class are noise, and nothing begins at plain words unless it is asked for."""
+    """A learner of a method; pictures of the class are noise, and nothing begins at plain words unless asked for."""
     plain = {"attribute_start": "noun"} | ({"subject_start": "class_word"} if method == "detex" else {})
     overrides = {**plain, **overrides}
     recipe = method_recipe(method)

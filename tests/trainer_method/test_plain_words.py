@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
@@ -16,8 +18,16 @@ from detex_trainer.attributes import Attribute, Region, parse_attributes
 from detex_trainer.crops import Augmentation
 from detex_trainer.dataset import MaskedPhoto, PhotoSet, prepare_photos
 from detex_trainer.hyperparameters import resolve_hyperparameters
-from detex_trainer.methods.concept_words import AttributeStart, SubjectStart, plain_embedding
+from detex_trainer.methods.concept_words import (
+    AttributeStart,
+    ConceptShape,
+    ConceptWords,
+    SubjectStart,
+    class_token_embeddings,
+    plain_embedding,
+)
 from detex_trainer.methods.plain_words import choose_plain_words
+from detex_trainer.methods.subject_start import MOST_TOKENS, Description
 
 VOCABULARY = AttributeVocabulary()
 NONSENSE = ("kneeling", "jumping", "walking", "running", "sleeping", "crouching", "hanging", "falling", "curled")
@@ -50,12 +60,10 @@ def attribute_starts(
     return choose_plain_words(base_model, class_word, attributes, photos, vocabulary, knobs).attributes
 
 
-def subject_start(
-    base_model: BaseModel, class_word: str, photos: PhotoSet, appearance: Sequence[str], tokens: int = 2
-) -> SubjectStart:
+def subject_start(base_model: BaseModel, class_word: str, photos: PhotoSet, appearance: Sequence[str]) -> SubjectStart:
     """What the subject begins at, without words for anything else."""
-    knobs = resolve_hyperparameters("detex", {"subject_start": "plain_words", "subject_tokens": tokens})
     vocabulary = AttributeVocabulary(appearance=tuple(appearance))
+    knobs = resolve_hyperparameters("detex", {"subject_start": "plain_words"})
     return choose_plain_words(base_model, class_word, (), photos, vocabulary, knobs).subject
 
 
@@ -142,34 +150,71 @@ COLOURS = ("white", "grey", "red", "yellow", "green", "blue", "purple", "pink", 
 
 
 @pytest.mark.parametrize("name", ["green-mug", "pink-teapot", "red-clock"])
-def test_the_base_model_names_the_subjects_colours(showroom: BaseModel, name: str) -> None:
+def test_the_base_model_describes_the_subject(showroom: BaseModel, name: str) -> None:
     subject = next(each for each in sample_subjects() if each.name == name)
     labels = subject.photos[0].labels["subject"]
-    photos = photo_set(list(subject.photos)[:3], showroom)
-    found = subject_start(showroom, subject.class_word, photos, (*COLOURS, *NONSENSE))
-    assert labels["main_colour"] in found.words
-    assert set(found.words) <= {labels["main_colour"], labels["accent_colour"]}
-    for word, embedding in zip(found.words, found.embeddings, strict=True):
-        torch.testing.assert_close(embedding, plain_embedding(showroom, word))
+    found = subject_start(
+        showroom, subject.class_word, photo_set(list(subject.photos), showroom), (*COLOURS, *NONSENSE)
+    )
+    said = set(found.words.split())
+    assert labels["main_colour"] in said
+    assert said <= {labels["main_colour"], labels["accent_colour"], subject.class_word, "and", "with", "details"}
+    tokens = [class_token_embeddings(showroom, word) for word in found.words.split()]
+    torch.testing.assert_close(found.embeddings, torch.cat(tokens))
 
 
 def test_a_subject_that_no_word_describes_begins_at_its_class_word(showroom: BaseModel) -> None:
     subject = sample_subjects()[0]
     found = subject_start(showroom, subject.class_word, photo_set(list(subject.photos)[:2], showroom), NONSENSE)
-    assert found.words == ()
+    assert found.words == ""
     assert found.embeddings.shape == (0, showroom.embedding_width)
 
 
 @pytest.mark.parametrize("words", [(), ("red",), ("red", "blue")])
 def test_short_vocabularies_are_taken_as_they_are(base_model: BaseModel, words: tuple[str, ...]) -> None:
     photos = photo_set(list(sample_subjects()[1].photos)[:2], base_model)
-    found = subject_start(base_model, "mug", photos, words, tokens=3)
-    assert set(found.words) <= set(words)
-    assert len(set(found.words)) == len(found.words) == len(found.embeddings)
+    found = subject_start(base_model, "mug", photos, words)
+    assert set(found.words.split()) <= {*words, "mug", "and", "with", "details"}
+    assert len(found.embeddings) <= MOST_TOKENS
 
 
-def test_no_more_words_than_tokens_are_begun_at(showroom: BaseModel) -> None:
-    subject = next(each for each in sample_subjects() if each.name == "green-mug")
-    photos = photo_set(list(subject.photos)[:2], showroom)
-    found = subject_start(showroom, subject.class_word, photos, (*COLOURS, *NONSENSE), tokens=1)
-    assert len(found.words) == 1
+WORDS = ("red", "blue", "striped")
+
+
+def test_descriptions_read_as_english() -> None:
+    red = Description(("red",))
+    assert {each.text("toy car") for _, each in Description().longer(WORDS)} == set(WORDS)
+    assert {each.text("toy car") for _, each in red.longer(WORDS)} == {
+        *("red blue", "red striped"),
+        *("red and blue", "red and striped"),
+        *("red toy car with blue details", "red toy car with striped details"),
+    }
+    detailed = Description(("red",), details="blue")
+    assert {each.text("mug") for _, each in detailed.longer(WORDS)} == {"red striped mug with blue details"}
+    both = Description(("red",), second="blue")
+    assert {each.text("mug") for _, each in both.longer(WORDS)} == {"red and blue mug with striped details"}
+
+
+@given(st.lists(st.sampled_from(["red", "blue", "striped", "old", "tall"]), max_size=4))
+def test_a_longer_description_says_one_thing_more(base_model: BaseModel, choices: list[str]) -> None:
+    description = Description()
+    for word in choices:
+        longer = [each for _, each in description.longer([word])]
+        for each in longer:
+            assert len(each.traits) == len(description.traits) + 1
+            assert set(each.traits) == {*description.traits, word}
+            assert len(each.embeddings(base_model, "mug")) > len(description.embeddings(base_model, "mug"))
+        assert longer or word in description.traits or description.second
+        description = longer[-1] if longer else description
+
+
+def test_the_subject_has_as_many_tokens_as_its_words(base_model: BaseModel) -> None:
+    description = Description(("red",), details="blue")
+    start = SubjectStart(description.text("mug"), description.embeddings(base_model, "mug"))
+    k = len(start.embeddings)
+    for tokens, expected in ((1, k), (k, k), (k + 2, k + 2)):
+        shape = ConceptShape(subject_tokens=tokens)
+        generator = torch.Generator().manual_seed(0)
+        words = ConceptWords(base_model, "mug", shape, torch.zeros(2, 4), generator, subject_start=start)
+        assert words.subject_tokens == expected
+        torch.testing.assert_close(words.subject.detach()[-len(start.embeddings) :], start.embeddings)

@@ -42,7 +42,7 @@ def report(
         class_word_gain=class_word_gain,
         surroundings_alike=surroundings_alike,
         sample_prompts=("a photo of a [m]", "a photo of a mug"),
-        subject_words=("green", "striped"),
+        subject_words="green striped",
         attribute_words={"pose": ("lying", ""), "background": ("beach", "snow")},
         learns_attributes=learns_attributes,
     )

@@ -166,7 +166,7 @@ def test_every_artifact_has_its_report_and_picture(
     assert [point.step for point in report.loss_curve] == [1, 2]
     assert report.after["subject_share"] < 0.5  # also where the method learns whole photos
     assert len(report.mask_shares) == 3
-    assert report.subject_words == ()  # none were asked for
+    assert report.subject_words == ""  # none were asked for
     assert report.candidates[-1].background_similarity is not None
     assert report.candidates[-1].attention_outside == pytest.approx(
         outside_share(report.after["subject_attention_on_subject_alone"], report.after["subject_share"])

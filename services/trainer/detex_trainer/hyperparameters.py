@@ -65,7 +65,8 @@ class Hyperparameters(BaseModel):
         attention_loss_weight: Weight of the cross-attention loss.
         mask_floor: Weight of what lies outside the mask in the masked denoising loss.
         attribute_keep_probability: Probability that an attribute word stays in the prompt of a step.
-        subject_tokens: Word embeddings that stand for the subject.
+        subject_tokens: Word embeddings that stand for the subject; at least, where it begins at plain words, of which
+            there may be up to 8.
         seed: Seed of everything random in the job.
         resolution: Side in pixels of the square that photos are brought to; 0 takes the base model's.
         preview_interval_steps: A preview picture every so many steps; 0 means none.

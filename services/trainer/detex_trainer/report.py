@@ -83,8 +83,8 @@ class Report(_Record):
             0 the base model sees something else in them. None if unknown.
         mask_shares: Share of each photo that its mask covers, for the first photos.
         sample_prompts: Prompts of the sample pictures in report.png, in their order.
-        subject_words: The plain words that describe the subject best in the eyes of the base model, at which the first
-            tokens of the subject word began; none where none stand out, or none were asked for.
+        subject_words: The plain words that describe the subject best in the eyes of the base model, at which the
+            subject word began; empty where none stand out, or none were asked for.
         attribute_words: By attribute, the plain word that describes each photo best in the eyes of the base model, and
             at which the photo's attribute word began; "" where none does.
         seconds: Time of training in seconds.
@@ -106,7 +106,7 @@ class Report(_Record):
     class_word_gain: float | None = None
     mask_shares: tuple[float, ...] = ()
     sample_prompts: tuple[str, ...] = ()
-    subject_words: tuple[str, ...] = ()
+    subject_words: str = ""
     attribute_words: dict[str, tuple[str, ...]] = {}
     seconds: float
 
@@ -128,7 +128,7 @@ def make_report(
     class_word_gain: float | None,
     surroundings_alike: bool,
     sample_prompts: tuple[str, ...],
-    subject_words: Sequence[str],
+    subject_words: str,
     attribute_words: Mapping[str, Sequence[str]],
     learns_attributes: bool,
 ) -> Report:
@@ -184,7 +184,7 @@ def make_report(
         class_word_gain=class_word_gain,
         mask_shares=mask_shares,
         sample_prompts=sample_prompts,
-        subject_words=tuple(subject_words),
+        subject_words=subject_words,
         attribute_words={name: tuple(words) for name, words in attribute_words.items()},
         seconds=round(seconds, 3),
     )

@@ -47,7 +47,7 @@ def draw_report(
     masked = [_masked(*pair) for pair in zip(photos[:shown], subjects[:shown], strict=True)]
     heated = [_heated(*pair) for pair in zip(photos[:shown], attention[:shown], strict=False)]
     lines = textwrap.wrap(report.summary, _CHARACTERS)
-    described = f"; the subject: {', '.join(report.subject_words)}" if report.subject_words else ""
+    described = f"; the subject: {report.subject_words}" if report.subject_words else ""
     rows = [
         (f"photos and masks{described}", masked, [_photo_caption(report, photo) for photo in range(shown)]),
         ("where the subject word looks", heated, []),

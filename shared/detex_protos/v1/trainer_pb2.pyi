@@ -167,7 +167,7 @@ class _SubjectStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SubjectS
     SUBJECT_START_RARE_WORD: _SubjectStart.ValueType  # 2
     """At a word that means nothing yet. What METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA take."""
     SUBJECT_START_PLAIN_WORDS: _SubjectStart.ValueType  # 3
-    """At the plain words, such as "green striped", by which the base model explains the subject best in all photos."""
+    """At the plain words, such as "green robot with purple details", by which the base model explains the subject best in all photos."""
 
 class SubjectStart(_SubjectStart, metaclass=_SubjectStartEnumTypeWrapper):
     """Where the subject word begins."""
@@ -179,7 +179,7 @@ SUBJECT_START_CLASS_WORD: SubjectStart.ValueType  # 1
 SUBJECT_START_RARE_WORD: SubjectStart.ValueType  # 2
 """At a word that means nothing yet. What METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA take."""
 SUBJECT_START_PLAIN_WORDS: SubjectStart.ValueType  # 3
-"""At the plain words, such as "green striped", by which the base model explains the subject best in all photos."""
+"""At the plain words, such as "green robot with purple details", by which the base model explains the subject best in all photos."""
 Global___SubjectStart: _TypeAlias = SubjectStart  # noqa: Y015
 
 class _JobState:
@@ -823,7 +823,9 @@ class Hyperparameters(_message.Message):
     attribute_keep_probability: _builtins.float
     """Probability that an attribute word stays in the prompt of a step, 0 to 1."""
     subject_tokens: _builtins.int
-    """Word embeddings that stand for the subject, 1 to 8."""
+    """Word embeddings that stand for the subject, 1 to 8. With SUBJECT_START_PLAIN_WORDS there are as many as the words
+    have, if those are more.
+    """
     seed: _builtins.int
     """Seed of everything random in the job, 0 to 2^32 - 1."""
     resolution: _builtins.int

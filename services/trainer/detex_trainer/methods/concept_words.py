@@ -62,14 +62,14 @@ class AttributeStart:
 
 @dataclass(frozen=True)
 class SubjectStart:
-    """Plain words that the first tokens of the subject begin at.
+    """Plain words that the subject begins at.
 
     Attributes:
-        words: k of them; possibly none.
-        embeddings: (k, E).
+        words: For example "green striped"; possibly empty.
+        embeddings: (k, E) of their tokens.
     """
 
-    words: tuple[str, ...]
+    words: str
     embeddings: Tensor
 
 
@@ -95,7 +95,8 @@ class ConceptWords(nn.Module):
             photo_features: (N, P) of the photos as they are; only used with attributes.
             generator: CPU generator, source of the initial weights.
             attribute_starts: By attribute, where its words begin; without, at its noun for every photo alike.
-            subject_start: Where the first subject tokens begin; all others do as `shape` says.
+            subject_start: Plain words that the subject begins at, in as many tokens as they have; further ones, up to
+                those of `shape`, stand before them.
         """
         super().__init__()
         self.shape = shape
@@ -105,7 +106,8 @@ class ConceptWords(nn.Module):
         start = RARE_WORD if shape.begins_at_rare_word else class_word
         initial = _initial_subject(base_model, start, shape.subject_tokens, generator)
         if subject_start is not None:
-            initial[: len(subject_start.words)] = subject_start.embeddings[: len(initial)]
+            described = subject_start.embeddings
+            initial = torch.cat([initial[: max(0, len(initial) - len(described))], described])
         self.subject = nn.Parameter(initial, requires_grad=shape.trains_subject)
         self.normalization = FeatureNormalization(photo_features.float())
         starts = {name: _at_noun(base_model, name, self.photos) for name in shape.attributes} | dict(

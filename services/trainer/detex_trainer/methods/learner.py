@@ -69,11 +69,11 @@ class FirstWords:
     """Plain words at which the words of a concept began.
 
     Attributes:
-        subject: Before the class word; none where the subject began at the class word alone, or at a rare word.
+        subject: What described it; empty where the subject began at the class word, or at a rare word.
         attributes: By attribute, the word of each photo; "" where it was the attribute's noun.
     """
 
-    subject: Sequence[str] = ()
+    subject: str = ""
     attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 

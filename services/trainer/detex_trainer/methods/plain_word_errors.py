@@ -76,7 +76,7 @@ class PlainWordErrors:
             photo_set: Its photos; looked at as they are.
             seed: Of the noise, which is the same for all candidates.
         """
-        self.chosen = ChosenWords(SubjectStart((), torch.zeros(0, base_model.embedding_width)))
+        self.chosen = ChosenWords(SubjectStart("", torch.zeros(0, base_model.embedding_width)))
         self._base_model = base_model
         self._class_word = class_word
         self._attributes = tuple(attributes)
@@ -156,10 +156,11 @@ class PlainWordErrors:
         """(B,) for the B prompts of the keys and values; the noise is the same for all of them."""
         latents = self._latents[photo][None]
         schedule = self._base_model.noise_schedule
-        generator = torch.Generator().manual_seed(self._seed)
         rows = key_values.rows
         errors = torch.zeros(rows)
         for level in levels:
+            # Every photo and level has noise of its own, so that means over them are not of one chance alone.
+            generator = torch.Generator().manual_seed((self._seed << 24) + (photo << 12) + round(1000 * level))
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             timesteps = torch.tensor([int(level * schedule.training_timesteps)], device=latents.device)
             noisy = schedule.add_noise(latents, noise, timesteps).to(self._base_model.dtype)

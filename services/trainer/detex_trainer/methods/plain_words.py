@@ -31,7 +31,7 @@ def choose_plain_words(
         attributes: Of the job.
         photo_set: Its photos; looked at as they are.
         vocabulary: Words to choose from.
-        hyperparameters: What begins at plain words, how many tokens the subject has, and the seed of the noise.
+        hyperparameters: What begins at plain words, and the seed of the noise.
     """
     errors = PlainWordErrors(base_model, class_word, attributes, photo_set, hyperparameters.seed)
     with_attributes = hyperparameters.attribute_start is AttributeStart.PLAIN_WORDS
@@ -40,7 +40,7 @@ def choose_plain_words(
         start = attribute_start(base_model, errors, attribute, vocabulary.of(attribute.region))
         errors.chosen.attributes[attribute.name] = start
     if hyperparameters.subject_start is SubjectStart.PLAIN_WORDS:
-        errors.chosen.subject = subject_start(base_model, errors, vocabulary.appearance, hyperparameters.subject_tokens)
+        errors.chosen.subject = subject_start(base_model, errors, class_word, vocabulary.appearance)
     for region in (Region.EVERYWHERE, Region.SUBJECT):
         for attribute in [each for each in asked if each.region is region]:
             start = attribute_start(base_model, errors, attribute, vocabulary.of(region))

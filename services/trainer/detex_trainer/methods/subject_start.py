@@ -1,59 +1,121 @@
 """Where the subject word begins: at the plain words by which the base model explains the subject best in all photos.
 
-A descent from the class word has to find each of a subject's traits, its colour above all, far away in the space of
-word embeddings, and often ends without some of them. One that begins at "green striped" before the class word has them
-from the first step, and spends its steps on what no word says.
+A descent from the class word has to find each of a subject's traits, its second colour for example, far away in the
+space of word embeddings, and often ends without some of them. One that begins at "green robot with purple details" has
+them from the first step, and spends its steps on what no word says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.methods.attribute_start import FIRST_LEVELS, SECOND_LEVELS
-from detex_trainer.methods.concept_words import SubjectStart, plain_embedding
+from detex_trainer.methods.concept_words import SubjectStart, class_token_embeddings, plain_embedding
 from detex_trainer.methods.plain_word_errors import PlainWordErrors, leads
 
-_FINALISTS = 5
-_SMALLEST_LEAD = 6.0
-"""How far a word must stand out from all others to be begun at, in deviations. Errors are means over all photos, so
-that words lead by more than those of one photo: by ten and more for a colour, by up to five if they say nothing."""
+MOST_TOKENS = 8
+_FIRST_LEVELS = (0.6,)
+_SECOND_LEVELS = (0.45, 0.55, 0.7, 0.85)
+"""Noise levels, as shares of the schedule, at which all descriptions are tried, and then the best. They are lower than
+those of attribute words: a detail is decided after the whole."""
+_FINALISTS = 8
+_MOST_TRAITS = 3
+_SMALLEST_LEAD = 5.0
+"""How far a trait must stand out from all others that could be said in its place, in deviations. Errors are means over
+all photos, so that words lead by more than those of one photo: most colours by ten and more, the best of those that
+say nothing by up to four."""
 
 
-def subject_start(base_model: BaseModel, errors: PlainWordErrors, candidates: Sequence[str], most: int) -> SubjectStart:
+@dataclass(frozen=True)
+class Description:
+    """Plain words that describe a subject, said before its class word.
+
+    Attributes:
+        adjectives: In their order.
+        second: A further adjective, after "and".
+        details: What its details are.
+    """
+
+    adjectives: tuple[str, ...] = ()
+    second: str = ""
+    details: str = ""
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """All that is said of the subject."""
+        return tuple(trait for trait in (*self.adjectives, self.second, self.details) if trait)
+
+    def text(self, class_word: str) -> str:
+        """For example "green striped", "green and purple", or "green robot with purple details"."""
+        words = [*self.adjectives, *(["and", self.second] if self.second else [])]
+        if self.details:
+            words += [class_word, "with", self.details, "details"]
+        return " ".join(words)
+
+    def embeddings(self, base_model: BaseModel, class_word: str) -> Tensor:
+        """(k, E) of its text, where each adjective is one token."""
+        rows = [plain_embedding(base_model, word)[None] for word in self.adjectives]
+        if self.second:
+            rows += [class_token_embeddings(base_model, "and"), plain_embedding(base_model, self.second)[None]]
+        if self.details:
+            rows += [class_token_embeddings(base_model, f"{class_word} with")]
+            rows += [plain_embedding(base_model, self.details)[None], class_token_embeddings(base_model, "details")]
+        return torch.cat(rows) if rows else torch.zeros(0, base_model.embedding_width, device=base_model.device)
+
+    def longer(self, words: Sequence[str]) -> Iterator[tuple[str, "Description"]]:
+        """Each description that says one thing more, with the way in which it says it."""
+        for word in words:
+            if word in self.traits:
+                continue
+            if not self.second:
+                yield "adjective", replace(self, adjectives=(*self.adjectives, word))
+            if self.adjectives and not self.second and not self.details:
+                yield "second", replace(self, second=word)
+            if self.adjectives and not self.details:
+                yield "details", replace(self, details=word)
+
+
+def subject_start(
+    base_model: BaseModel, errors: PlainWordErrors, class_word: str, candidates: Sequence[str]
+) -> SubjectStart:
     """Choose plain words that describe the subject, one after another as long as one stands out.
 
     Args:
         base_model: Whose words they are.
         errors: Measures them, beside the words that were chosen for the photos' surroundings.
-        candidates: To choose from.
-        most: How many there may be.
+        class_word: What the subject is.
+        candidates: Words to choose from.
 
     Returns:
-        Words in the order in which they stand before the class word; possibly none.
+        A description of at most 8 tokens, possibly empty.
     """
-    embeddings = [plain_embedding(base_model, word) for word in candidates]
 
-    def mean_errors(phrases: Sequence[tuple[int, ...]], levels: Sequence[float]) -> Tensor:
-        rows = [torch.stack([embeddings[word] for word in phrase]) for phrase in phrases]
-        return errors.of_subject(rows, levels).mean(dim=0)
+    def mean_errors(descriptions: Sequence[Description], levels: Sequence[float]) -> Tensor:
+        rows = [each.embeddings(base_model, class_word) for each in descriptions]
+        found = torch.zeros(len(rows))
+        for length in {len(row) for row in rows}:
+            places = [place for place, row in enumerate(rows) if len(row) == length]
+            found[places] = errors.of_subject([rows[place] for place in places], levels).mean(dim=0)
+        return found
 
-    said: tuple[int, ...] = ()
-    while len(said) < most:
-        phrases = [(*said, word) for word in range(len(candidates)) if word not in said]
-        if not phrases:
+    chosen = Description()
+    while len(chosen.traits) < _MOST_TRAITS:
+        tried = [
+            (way, each)
+            for way, each in chosen.longer(candidates)
+            if len(each.embeddings(base_model, class_word)) <= MOST_TOKENS
+        ]
+        if not tried:
             break
-        first = mean_errors(phrases, FIRST_LEVELS)  # (K,)
-        best = first.topk(min(_FINALISTS, len(phrases)), largest=False).indices.tolist()
-        places = [(index, position) for index in best for position in range(len(said) + 1)]
-        finalists = [(*said[:position], phrases[index][-1], *said[position:]) for index, position in places]
-        total = len(FIRST_LEVELS) * mean_errors(finalists, FIRST_LEVELS)
-        total += len(SECOND_LEVELS) * mean_errors(finalists, SECOND_LEVELS)
-        chosen = int(total.argmin())
-        if float(leads(first[None], torch.tensor([places[chosen][0]]))) < _SMALLEST_LEAD:
+        first = mean_errors([each for _, each in tried], _FIRST_LEVELS)
+        finalists = first.topk(min(_FINALISTS, len(tried)), largest=False).indices
+        second = mean_errors([tried[place][1] for place in finalists.tolist()], _SECOND_LEVELS)
+        total = len(_FIRST_LEVELS) * first[finalists] + len(_SECOND_LEVELS) * second
+        best = int(finalists[total.argmin()])
+        alike = [place for place, (way, _) in enumerate(tried) if way == tried[best][0]]
+        if float(leads(first[None, alike], torch.tensor([alike.index(best)]))) < _SMALLEST_LEAD:
             break
-        said = finalists[chosen]
-    found = [embeddings[word] for word in said]
-    nothing = torch.zeros(0, base_model.embedding_width, device=base_model.device)
-    return SubjectStart(tuple(candidates[word] for word in said), torch.stack(found) if found else nothing)
+        chosen = tried[best][1]
+    return SubjectStart(chosen.text(class_word), chosen.embeddings(base_model, class_word))

@@ -1,16 +1,19 @@
 """Writes checkpoints of a run while it goes on, and brings a run back to the last one."""
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 
 from detex_core import __version__
 from detex_core.errors import DataLossError, DetexError
 from detex_diffusion.base_model import BaseModel
 from detex_trainer.checkpoint_archive import CheckpointArchive
 from detex_trainer.job_spec import JobSpec
+from detex_trainer.methods.learner import FirstWords
 from detex_trainer.resumable import RunState
 from detex_trainer.training.run import TrainingRun
 from detex_trainer.training.state import read_state, write_tensors
@@ -18,12 +21,16 @@ from detex_trainer.training.state import read_state, write_tensors
 _log = logging.getLogger(__name__)
 
 
-def course_digest(spec: JobSpec, base_model: BaseModel) -> str:
-    """SHA-256 (hex) of all that the course of a job depends on, beside its photos."""
+def course_digest(spec: JobSpec, base_model: BaseModel, first_words: FirstWords) -> str:
+    """SHA-256 (hex) of all that the course of a job depends on, beside its photos.
+
+    The words that it begins at are among it: another kind of machine may choose others where two are as good.
+    """
     course = spec.model_dump_json(
         include={"concept_name", "training_set_id", "method", "hyperparameters", "attributes", "segmenter"}
     )
-    parts = (course, base_model.fingerprint, str(base_model.dtype), base_model.device.type, __version__)
+    words = json.dumps(asdict(first_words))
+    parts = (course, words, base_model.fingerprint, str(base_model.dtype), base_model.device.type, __version__)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

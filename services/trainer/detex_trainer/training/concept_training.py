@@ -149,7 +149,7 @@ class ConceptTraining:
         self.listeners: list[StepListener] = [observer, curve, selection]
         self._checkpointer = Checkpointer(
             CheckpointArchive(store, spec.tenant, spec.job_id),
-            course_digest(spec, base_model),
+            course_digest(spec, base_model, learner.first_words()),
             interval_seconds=spec.checkpoint_interval_seconds or math.inf,
             on_kept=reporter.checkpoint,
         )
