@@ -70,7 +70,7 @@ def test_peers_learn_whole_photos_and_are_measured_by_the_subject(
 def test_where_the_subject_word_begins(base_model: BaseModel, training_set: TrainingSet) -> None:
     rare, noun = (class_token_embeddings(base_model, word) for word in (RARE_WORD, "mug"))
     of = {
-        method: make_learner(base_model, training_set, method)[0].concept().subject
+        method: make_learner(base_model, training_set, method, subject_tokens=1)[0].concept().subject
         for method in ("textual_inversion", "custom_diffusion", "dreambooth")
     }
     assert torch.equal(of["textual_inversion"], noun.mean(dim=0, keepdim=True))

@@ -163,13 +163,21 @@ _DEFAULTS: dict[Method, Hyperparameters] = {
         update=_PEER
         | {
             "prior_preservation": PriorPreservation.NONE,
-            "subject_learning_rate": 2e-2,
             "subject_start": SubjectStart.CLASS_WORD,
+            "subject_learning_rate": 2e-2,
+            "subject_tokens": 2,
+            "steps": 800,
         }
     ),
-    Method.DREAMBOOTH: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 3e-4}),
-    Method.DREAMBOOTH_LORA: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 1e-3}),
-    Method.CUSTOM_DIFFUSION: _DETEX.model_copy(update=_WITH_PRIOR_IMAGES | {"key_value_learning_rate": 1e-4}),
+    Method.DREAMBOOTH: _DETEX.model_copy(
+        update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 3e-4, "prior_loss_weight": 0.3}
+    ),
+    Method.DREAMBOOTH_LORA: _DETEX.model_copy(
+        update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 1e-3, "prior_preservation": PriorPreservation.PROMPT}
+    ),
+    Method.CUSTOM_DIFFUSION: _DETEX.model_copy(
+        update=_WITH_PRIOR_IMAGES | {"key_value_learning_rate": 1e-4, "subject_learning_rate": 2e-2}
+    ),
 }
 
 _PRIORS_OF_THE_UNET = (PriorPreservation.NONE, PriorPreservation.IMAGES, PriorPreservation.PROMPT)

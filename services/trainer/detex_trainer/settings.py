@@ -41,9 +41,9 @@ class TrainerSettings(ServiceSettings):
             third more time for a fraction of the memory.
         compile_unet: Whether each worker has torch compile the UNet, where a compiler is at hand and the method
             does not train it. Takes minutes of the first steps. Not together with gradient_checkpointing.
-        attribute_vocabulary: Plain words that attribute words may begin at, as a JSON object: lists `subject`,
-            `background` and `everywhere`, of which those left out are the built-in ones; for base models that read
-            another language than English, or that know other words.
+        attribute_vocabulary: Plain words that attribute words (lists `subject`, `background` and `everywhere`) and the
+            subject word (list `appearance`) may begin at, as a JSON object; lists that are left out are the built-in
+            ones. For base models that know other words.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure; the last of
             several attempts is made alone.
         max_outages: How often a job is tried again, after growing pauses, because something that it needs does not
