@@ -27,7 +27,7 @@ from detex_trainer.methods.concept_words import (
     plain_embedding,
 )
 from detex_trainer.methods.plain_words import choose_plain_words
-from detex_trainer.methods.subject_start import MOST_TOKENS, Description
+from detex_trainer.methods.plain_words.subject_start import MOST_TOKENS, Description
 
 VOCABULARY = AttributeVocabulary()
 NONSENSE = ("kneeling", "jumping", "walking", "running", "sleeping", "crouching", "hanging", "falling", "curled")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detex_diffusion.base_model import BaseModel
 from detex_trainer.methods.concept_words import SubjectStart, class_token_embeddings, plain_embedding
-from detex_trainer.methods.plain_word_errors import PlainWordErrors, leads
+from detex_trainer.methods.plain_words.errors import PlainWordErrors, leads
 
 MOST_TOKENS = 8
 _FIRST_LEVELS = (0.6,)

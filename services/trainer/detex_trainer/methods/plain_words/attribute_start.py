@@ -14,12 +14,12 @@ from torch import Tensor
 from detex_diffusion.base_model import BaseModel
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.methods.concept_words import AttributeStart, plain_embedding
-from detex_trainer.methods.plain_word_errors import PlainWordErrors, leads
+from detex_trainer.methods.plain_words.errors import PlainWordErrors, leads
 
-FIRST_LEVELS = (0.55, 0.8)
+_FIRST_LEVELS = (0.55, 0.8)
 """Noise levels, as shares of the schedule, at which all candidates are tried; most of a picture's content is decided
 between them."""
-SECOND_LEVELS = (0.4, 0.65, 0.75, 0.9)
+_SECOND_LEVELS = (0.4, 0.65, 0.75, 0.9)
 """At which the best are tried."""
 _FINALISTS = 4
 _SMALLEST_LEAD = 4.0
@@ -44,11 +44,11 @@ def attribute_start(
     noun = attribute.name.replace("_", " ").replace("-", " ")
     words = ["", *candidates]
     embeddings = torch.stack([plain_embedding(base_model, word or noun) for word in words])  # (K, E)
-    first = errors.of_attribute(attribute, embeddings, FIRST_LEVELS)  # (N, K)
+    first = errors.of_attribute(attribute, embeddings, _FIRST_LEVELS)  # (N, K)
     best = _ranking(attribute, first).topk(min(_FINALISTS, len(words)), largest=False).indices
     finalists = torch.tensor(sorted({0, *best.flatten().tolist()}))
-    second = errors.of_attribute(attribute, embeddings[finalists.to(embeddings.device)], SECOND_LEVELS)
-    total = len(FIRST_LEVELS) * first[:, finalists] + len(SECOND_LEVELS) * second
+    second = errors.of_attribute(attribute, embeddings[finalists.to(embeddings.device)], _SECOND_LEVELS)
+    total = len(_FIRST_LEVELS) * first[:, finalists] + len(_SECOND_LEVELS) * second
     places = finalists[_ranking(attribute, total).argmin(dim=1)]  # (N,)
     places = torch.where(leads(_ranking(attribute, first), places) < _SMALLEST_LEAD, 0, places)
     return AttributeStart(tuple(words[place] for place in places.tolist()), embeddings[places.to(embeddings.device)])

@@ -7,9 +7,9 @@ from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.dataset import PhotoSet
 from detex_trainer.hyperparameters import AttributeStart, Hyperparameters, SubjectStart
-from detex_trainer.methods.attribute_start import attribute_start
-from detex_trainer.methods.plain_word_errors import ChosenWords, PlainWordErrors
-from detex_trainer.methods.subject_start import subject_start
+from detex_trainer.methods.plain_words.attribute_start import attribute_start
+from detex_trainer.methods.plain_words.errors import ChosenWords, PlainWordErrors
+from detex_trainer.methods.plain_words.subject_start import subject_start
 
 
 def choose_plain_words(
