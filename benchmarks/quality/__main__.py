@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--unknown-words",
         action="store_true",
-        help="take the words that name the world's poses and scenes from those that attribute words may begin at",
+        help="take the world's own words from those that a concept's words may begin at",
     )
     parser.add_argument("--work", type=Path, default=_ROOT / ".work" / "quality", help="folder of jobs, to go on from")
     parser.add_argument("--out", type=Path, help="result file; by default the one of this machine")
