@@ -20,7 +20,7 @@ from benchmarks.results_file import ResultRow, table, write_results
 from detex_diffusion.base_model import BaseModel
 from detex_trainer import report_findings
 from detex_trainer.report import Report, Verdict
-from detex_trainer.report_findings import attention_gain, loss_fall
+from detex_trainer.report_findings import attention_gain
 
 RESULTS: Final = "concept_report"
 _MOST_FALSE_ALARMS: Final = 0.1
@@ -100,10 +100,10 @@ WARNINGS: Final = (
         PROMPTS_FAIL,
     ),
     ReportWarning(
-        "fall of the loss",
-        lambda report: loss_fall(report.before, report.after),
+        "what the subject word says more than the class word",
+        lambda report: report.subject_gain,
         False,
-        report_findings.SMALLEST_LOSS_FALL,
+        report_findings.SMALLEST_SUBJECT_GAIN,
         NOT_LEARNED,
     ),
 )

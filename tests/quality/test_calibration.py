@@ -22,6 +22,7 @@ def concept(likeness: float, own: dict[str, float], verdict: Verdict = Verdict.F
         after=after,
         losses={},
         delta_share=0.1,
+        subject_gain=0.2,
         energy_kept=1.0,
         steps=10,
         chosen_step=10,
@@ -41,7 +42,7 @@ def test_a_warning_that_knows_is_told_from_one_that_guesses() -> None:
     assert rows["likeness to the photos' surroundings: harmed concepts"].note.startswith("2 of 4")
     assert rows["likeness to the photos' surroundings: area under the curve"].value == 1
     assert rows["attention on the subject against chance: area under the curve"].value == 0.5
-    assert rows["fall of the loss: area under the curve"].value is None
+    assert rows["what the subject word says more than the class word: area under the curve"].value is None
     assert rows["likeness to the photos' surroundings: caught at the best one, 0.25"].value == 1
     assert rows["likeness to the photos' surroundings: false alarms at the best one, 0.25"].value == 0
     assert rows["harmed, of the concepts that are called doubtful"].value == 1
@@ -53,7 +54,7 @@ def test_disobedience_and_what_was_not_learned_are_harm() -> None:
     concepts = [concept(0.0, GOOD | {"pose_accuracy": 0.5}), concept(0.0, GOOD | {"fidelity": 0.4}), concept(0.0, GOOD)]
     rows = {row.what: row for row in calibration_rows(concepts)}
     assert rows["size of the deltas: harmed concepts"].note.startswith("1 of 3")
-    assert rows["fall of the loss: harmed concepts"].note.startswith("1 of 3")
+    assert rows["what the subject word says more than the class word: harmed concepts"].note.startswith("1 of 3")
 
 
 @given(VALUES, VALUES)

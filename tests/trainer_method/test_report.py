@@ -19,6 +19,7 @@ def report(
     delta_share: float = 0.1,
     background_similarity: float | None = 0.05,
     class_word_gain: float | None = 0.1,
+    subject_gain: float | None = 0.2,
     surroundings_alike: bool = False,
     learns_attributes: bool = True,
     **after: float,
@@ -40,6 +41,7 @@ def report(
         photos=photos,
         class_word="mug",
         class_word_gain=class_word_gain,
+        subject_gain=subject_gain,
         surroundings_alike=surroundings_alike,
         sample_prompts=("a photo of a [m]", "a photo of a mug"),
         subject_words="green striped",
@@ -66,7 +68,7 @@ def test_a_good_concept_is_fit_for_use() -> None:
             report(surroundings_alike=True),
             "in the same surroundings, so nothing tells the two apart: add photos",
         ),
-        (report(denoising_loss=0.99), "fell by 1% only"),
+        (report(subject_gain=0.01), "the loss on the photos is 1% lower with it"),
         (report(subject_share=0.01), "covers 1.0% of the photos"),
         (
             report(class_word_gain=-0.03),
@@ -87,7 +89,7 @@ def test_what_may_be_wrong_is_said_with_what_to_do(made: Report, words: str) -> 
 
 
 @pytest.mark.parametrize(
-    "made", [report(background_similarity=0.8), report(denoising_loss=1.0), report(denoising_loss=1.2, photos=2)]
+    "made", [report(background_similarity=0.8), report(subject_gain=0.0), report(subject_gain=-0.2, photos=2)]
 )
 def test_a_concept_that_has_learned_nothing_or_only_its_surroundings_is_not_fit(made: Report) -> None:
     assert made.verdict is Verdict.UNFIT
@@ -97,7 +99,7 @@ def test_a_concept_that_has_learned_nothing_or_only_its_surroundings_is_not_fit(
 
 def test_what_is_unknown_is_no_matter() -> None:
     assert report(subject_share=1.0, subject_attention_on_subject_alone=1.0).findings == ()
-    assert report(background_similarity=None, class_word_gain=None).findings == ()
+    assert report(background_similarity=None, class_word_gain=None, subject_gain=None).findings == ()
 
 
 @pytest.mark.parametrize("photos", [1, 4, 9])

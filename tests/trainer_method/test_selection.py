@@ -22,7 +22,7 @@ from detex_trainer.hyperparameters import resolve_hyperparameters
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.report import Candidate, Report
 from detex_trainer.training import train_concept
-from detex_trainer.training.evaluation import class_word_gain
+from detex_trainer.training.evaluation import measure, plain_losses
 from detex_trainer.training.leakage import LeakageProbe, outside_share, surroundings
 from detex_trainer.training.loop import train
 from detex_trainer.training.reporting import sample_prompts, surroundings_alike
@@ -219,8 +219,21 @@ def test_surroundings_are_the_photo_without_its_subject() -> None:
 
 def test_the_class_word_is_tried_on_the_photos(base_model: BaseModel, training_set: TrainingSet) -> None:
     _, photo_set = make_learner(base_model, training_set, "detex")
-    assert class_word_gain(base_model, photo_set, "") == pytest.approx(0, abs=0.05)
-    assert class_word_gain(base_model, photo_set, "mug") != class_word_gain(base_model, photo_set, "bowl")
+    mug, bowl = (plain_losses(base_model, photo_set, word) for word in ("mug", "bowl"))
+    assert plain_losses(base_model, photo_set, "").class_word_gain == pytest.approx(0, abs=0.05)
+    assert mug.class_word_gain != bowl.class_word_gain
+    assert mug.no_word == bowl.no_word
+
+
+def test_a_subject_word_that_means_the_class_word_gains_nothing(
+    base_model: BaseModel, training_set: TrainingSet
+) -> None:
+    learner, photo_set = make_learner(base_model, training_set, "textual_inversion", subject_tokens=1)
+    measures = measure(learner, photo_set, base_model.noise_schedule)
+    plain = plain_losses(base_model, photo_set, "mug")
+    # "[V] mug" with [V] at the class word says "mug mug"
+    assert plain.subject_gain(measures["subject_loss_alone"]) == pytest.approx(0, abs=0.02)
+    assert plain.subject_gain(plain.class_word / 2) == pytest.approx(0.5)
 
 
 def test_sample_prompts_show_attributes_where_there_are_any() -> None:

@@ -81,6 +81,8 @@ class Report(_Record):
         candidates: All states that were looked at, in their order.
         class_word_gain: Share by which the class word lowers the base model's loss on the photos against no word; below
             0 the base model sees something else in them. None if unknown.
+        subject_gain: Share by which the subject word, alone in its prompt, lowers the loss on the photos' subjects
+            against the base model's under the class word. None if unknown.
         mask_shares: Share of each photo that its mask covers, for the first photos.
         sample_prompts: Prompts of the sample pictures in report.png, in their order.
         subject_words: The plain words that describe the subject best in the eyes of the base model, at which the
@@ -104,6 +106,7 @@ class Report(_Record):
     chosen_step: int
     candidates: tuple[Candidate, ...] = ()
     class_word_gain: float | None = None
+    subject_gain: float | None = None
     mask_shares: tuple[float, ...] = ()
     sample_prompts: tuple[str, ...] = ()
     subject_words: str = ""
@@ -126,6 +129,7 @@ def make_report(
     photos: int,
     class_word: str,
     class_word_gain: float | None,
+    subject_gain: float | None,
     surroundings_alike: bool,
     sample_prompts: tuple[str, ...],
     subject_words: str,
@@ -148,6 +152,7 @@ def make_report(
         photos: Number of photos.
         class_word: What the subject is.
         class_word_gain: As of `Report`.
+        subject_gain: As of `Report`.
         surroundings_alike: Whether all photos show the subject in the same surroundings.
         sample_prompts: As of `Report`.
         subject_words: As of `Report`.
@@ -156,13 +161,13 @@ def make_report(
     """
     found = find(
         Observations(
-            before=before,
             after=chosen.measures,
             background_similarity=chosen.background_similarity,
             delta_share=delta_share,
             photos=photos,
             class_word=class_word,
             class_word_gain=class_word_gain,
+            subject_gain=subject_gain,
             surroundings_alike=surroundings_alike,
             learns_attributes=learns_attributes,
         )
@@ -182,6 +187,7 @@ def make_report(
         chosen_step=chosen.step,
         candidates=candidates,
         class_word_gain=class_word_gain,
+        subject_gain=subject_gain,
         mask_shares=mask_shares,
         sample_prompts=sample_prompts,
         subject_words=subject_words,

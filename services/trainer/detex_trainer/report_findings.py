@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SMALLEST_LOSS_FALL = 0.03
+SMALLEST_SUBJECT_GAIN = 0.03
 SMALLEST_ATTENTION_GAIN = 1.15
 SMALLEST_SUBJECT_SHARE = 0.02
 LARGEST_DELTA_SHARE = 0.5
@@ -17,24 +17,24 @@ class Observations:
     """What is known of a training.
 
     Attributes:
-        before: Measures at the start, see `WordLearner.measure`.
         after: Measures of the state that is published.
         background_similarity: See `LeakageProbe.similarity`; None if unknown.
         delta_share: |dW| / |W| of what was trained of the base model's weights.
         photos: Number of photos.
         class_word: What the subject is.
         class_word_gain: Share by which the class word lowers the base model's loss on the photos; None if unknown.
+        subject_gain: Share by which the subject word lowers it against the class word; None if unknown.
         surroundings_alike: Whether all photos show the subject in the same surroundings.
         learns_attributes: Whether the method has words for what surrounds the subject.
     """
 
-    before: Mapping[str, float]
     after: Mapping[str, float]
     background_similarity: float | None
     delta_share: float
     photos: int
     class_word: str
     class_word_gain: float | None
+    subject_gain: float | None
     surroundings_alike: bool
     learns_attributes: bool
 
@@ -50,11 +50,6 @@ class Finding:
 
     text: str
     is_grave: bool = False
-
-
-def loss_fall(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """Share by which training has lowered the denoising loss; below 0 where it has not."""
-    return 1 - after["denoising_loss"] / max(before["denoising_loss"], 1e-12)
 
 
 def attention_gain(after: Mapping[str, float]) -> float | None:
@@ -100,13 +95,14 @@ def _learning(observed: Observations) -> list[Finding]:
                 f"{-gain:.1%} higher than no word. Try another class word, a plainer or more general one."
             )
         )
-    fall = loss_fall(observed.before, observed.after)
-    if fall < SMALLEST_LOSS_FALL:
+    learned = observed.subject_gain
+    if learned is not None and learned < SMALLEST_SUBJECT_GAIN:
         found.append(
             Finding(
-                f"The loss on the photos fell by {fall:.0%} only: hardly anything was learned. Train for more steps, "
-                f"or check that {observed.class_word!r} says what the photos show.",
-                is_grave=fall <= 0,
+                f"The subject word says hardly more of the subject than {observed.class_word!r} does: the loss on the "
+                f"photos is {max(learned, 0):.0%} lower with it. Train for more steps, or check that "
+                f"{observed.class_word!r} says what the photos show.",
+                is_grave=learned <= 0,
             )
         )
     return found

@@ -60,7 +60,7 @@ class WordLearner:
         min_snr_gamma: float | None = None,
         vocabulary: AttributeVocabulary | None = None,
     ) -> None:
-        """Begin at the class word.
+        """Begin at plain words, or where `shape` says.
 
         Args:
             base_model: Stays as it is.
@@ -71,8 +71,7 @@ class WordLearner:
             hyperparameters: Learning rates and weights of the losses.
             shape: Which parts are trained.
             generator: Source of the initial weights.
-            surroundings_probability: How often a prompt with a background word says the plain class word in place of
-                the subject word, and is judged by the surroundings alone.
+            surroundings_probability: See `PhotoPrompts`.
             min_snr_gamma: Clamp of the signal-to-noise weights of the denoising steps; None for no weights.
             vocabulary: Plain words that attribute words may begin at; by default the built-in ones.
         """
@@ -92,10 +91,10 @@ class WordLearner:
         self._min_snr_gamma = min_snr_gamma
         self._features = photo_set.features[:, 0]
         words = vocabulary or AttributeVocabulary()
-        chosen = choose_plain_words(base_model, class_word, self._attributes, photo_set, words, hyperparameters)
-        self._first_words = chosen.as_words()
+        first = choose_plain_words(base_model, class_word, self._attributes, photo_set, words, hyperparameters)
+        self._first_words = first.as_words()
         self.words = ConceptWords(
-            base_model, class_word, shape, self._features, generator, chosen.attributes, chosen.subject
+            base_model, class_word, shape, self._features, generator, first.attributes, first.subject
         )
         self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
         height, width = photo_set.latents.shape[-2:]
@@ -170,15 +169,17 @@ class WordLearner:
         output = self.run(batch, noise, full, with_attention=True)
         alone = [self.prompts.full(index, kept=()) for index in batch.photo_indices]
         output_alone = self.run(batch, noise, alone, with_attention=True)
-        # what uniform attention would put on the subject is the share of the picture that it covers
         inside, around = attention_mass(output.attention, output.regions).unbind(dim=1)  # (B,), (B,)
         inside_alone = attention_mass(output_alone.attention, output_alone.regions)[:, 0]
         measured = {
             "denoising_loss": float(self.denoising_loss(output, batch, noise, full)),
             "denoising_loss_subject_alone": float(self.denoising_loss(output_alone, batch, noise, alone)),
+            "subject_loss_alone": float(
+                masked_denoising_loss(output_alone.prediction, output_alone.target, batch.masks * batch.valid)
+            ),
             "subject_attention_on_subject": float(inside.mean()),
             "subject_attention_on_subject_alone": float(inside_alone.mean()),
-            "subject_share": float(output.regions[:, 0].mean()),
+            "subject_share": float(output.regions[:, 0].mean()),  # of uniform attention
         }
         if bool(output.present[:, 1].any()):
             measured["background_attention_on_background"] = float(around[output.present[:, 1]].mean())

@@ -1,6 +1,7 @@
 """Measures a learner on a fixed batch: the photos as they are, with noise that no step depends on."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -40,12 +41,31 @@ def measuring_noise(batch: Batch, noise_schedule: NoiseSchedule) -> StepNoise:
     return _noise(batch, noise_schedule, _MIDDLE, torch.Generator().manual_seed(_SEED))
 
 
-@torch.no_grad()
-def class_word_gain(base_model: BaseModel, photo_set: PhotoSet, class_word: str) -> float:
-    """Share by which the class word lowers the base model's loss on the subjects of the photos.
+@dataclass(frozen=True)
+class PlainLosses:
+    """The base model's denoising loss on the subjects of the photos under plain words.
 
-    Against the prompt "a photo" at the same noise. Above 0 the base model sees in the photos what the word says.
+    Attributes:
+        class_word: Under "a photo of a <class word>".
+        no_word: Under "a photo".
     """
+
+    class_word: float
+    no_word: float
+
+    @property
+    def class_word_gain(self) -> float:
+        """Share by which the class word lowers it; above 0 the base model sees in the photos what the word says."""
+        return 1 - self.class_word / max(self.no_word, 1e-12)
+
+    def subject_gain(self, subject_loss: float) -> float:
+        """Share by which the subject word, under which the loss is so high, lowers it against the class word."""
+        return 1 - subject_loss / max(self.class_word, 1e-12)
+
+
+@torch.no_grad()
+def plain_losses(base_model: BaseModel, photo_set: PhotoSet, class_word: str) -> PlainLosses:
+    """What the base model makes of the photos' subjects under plain words; photos and noise as of `measure`."""
     generator = torch.Generator().manual_seed(_SEED)
     batch = photo_set.report_batch(range(min(photo_set.photos, _MOST_PHOTOS)))
     predictions = [PlainPrediction(base_model, prompt) for prompt in (class_prompt(class_word), _NO_WORD)]
@@ -56,9 +76,9 @@ def class_word_gain(base_model: BaseModel, photo_set: PhotoSet, class_word: str)
         target = base_model.noise_schedule.target(batch.latents, noise.noise, noise.timesteps)
         for i, predict in enumerate(predictions):
             prediction = predict(noisy, noise.timesteps, {})
-            losses[i] = losses[i] + masked_denoising_loss(prediction, target, batch.masks * batch.valid).cpu()
-    with_word, without = (float(loss) for loss in losses)
-    return 1 - with_word / max(without, 1e-12)
+            loss = masked_denoising_loss(prediction, target, batch.masks * batch.valid)
+            losses[i] = losses[i] + loss.cpu() / len(_SHARES)
+    return PlainLosses(*(float(loss) for loss in losses))
 
 
 def _noise(batch: Batch, noise_schedule: NoiseSchedule, share: float, generator: torch.Generator) -> StepNoise:

@@ -18,7 +18,7 @@ from detex_trainer.methods.learner import ConceptLearner
 from detex_trainer.prompts import class_prompt
 from detex_trainer.report import Candidate, LossPoint, Report, make_report
 from detex_trainer.report_picture import draw_report
-from detex_trainer.training.evaluation import class_word_gain, measuring_noise
+from detex_trainer.training.evaluation import measuring_noise, plain_losses
 from detex_trainer.training.leakage import surroundings
 from detex_trainer.training.pictures import draw_pictures
 
@@ -74,6 +74,7 @@ def report_on(training: Training) -> tuple[Report, bytes]:
     base_model, photo_set = training.base_model, training.photo_set
     prompts = sample_prompts(training.name, training.class_word, training.attributes, photo_set.photos)
     words = training.learner.first_words()
+    plain = plain_losses(base_model, photo_set, training.class_word)
     report = make_report(
         before=training.before,
         chosen=training.chosen,
@@ -89,7 +90,8 @@ def report_on(training: Training) -> tuple[Report, bytes]:
         ),
         photos=photo_set.photos,
         class_word=training.class_word,
-        class_word_gain=class_word_gain(base_model, photo_set, training.class_word),
+        class_word_gain=plain.class_word_gain,
+        subject_gain=plain.subject_gain(training.chosen.measures["subject_loss_alone"]),
         surroundings_alike=surroundings_alike(photo_set.pictures, photo_set.subjects),
         sample_prompts=prompts,
         subject_words=words.subject,
