@@ -16,7 +16,7 @@ AFTER = {"denoising_loss": 0.8, "subject_share": 0.2, "subject_attention_on_subj
 def report(
     *,
     photos: int = 4,
-    delta_share: float = 0.1,
+    delta_share: float = 0.03,
     background_similarity: float | None = 0.05,
     class_word_gain: float | None = 0.1,
     subject_gain: float | None = 0.2,

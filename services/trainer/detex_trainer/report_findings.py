@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 SMALLEST_SUBJECT_GAIN = 0.03
-SMALLEST_ATTENTION_GAIN = 1.15
+SMALLEST_ATTENTION_GAIN = 0.16
 SMALLEST_SUBJECT_SHARE = 0.02
-LARGEST_DELTA_SHARE = 0.5
-LARGEST_BACKGROUND_SIMILARITY = 0.3
+LARGEST_DELTA_SHARE = 0.06
+LARGEST_BACKGROUND_SIMILARITY = 0.375
 GRAVE_BACKGROUND_SIMILARITY = 0.6
 SMALLEST_CLASS_WORD_GAIN = -0.005
+"""Thresholds of attention, deltas and background similarity are those that warn of a tenth of the harmless concepts of
+the rendered world, where harm is known (docs/method.md); the others are chosen by hand."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Finding:
 
 
 def attention_gain(after: Mapping[str, float]) -> float | None:
-    """How much more the subject word looks at the subject than chance would; None where that cannot be told."""
+    """How far the subject word's attention is from chance (0) to the subject alone (1); None if it cannot be told."""
     share = after["subject_share"]
     if not SMALLEST_SUBJECT_SHARE <= share < 1:
         return None
-    return after["subject_attention_on_subject_alone"] / share
+    return (after["subject_attention_on_subject_alone"] - share) / (1 - share)
 
 
 def find(observed: Observations) -> tuple[Finding, ...]:
@@ -112,7 +114,7 @@ def _leakage(observed: Observations) -> list[Finding]:
     found = []
     share, inside = observed.after["subject_share"], observed.after["subject_attention_on_subject_alone"]
     gain = attention_gain(observed.after)
-    if gain is not None and gain < min(1 / share, SMALLEST_ATTENTION_GAIN):
+    if gain is not None and gain < SMALLEST_ATTENTION_GAIN:
         found.append(
             Finding(
                 f"The subject word looks at the subject hardly more than at its surroundings ({inside:.0%} of its "
