@@ -167,7 +167,9 @@ class _SubjectStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SubjectS
     SUBJECT_START_RARE_WORD: _SubjectStart.ValueType  # 2
     """At a word that means nothing yet. What METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA take."""
     SUBJECT_START_PLAIN_WORDS: _SubjectStart.ValueType  # 3
-    """At the plain words, such as "green robot with purple details", by which the base model explains the subject best in all photos."""
+    """At the plain words, such as "green robot with purple details", by which the base model explains the subject best in
+    all photos.
+    """
 
 class SubjectStart(_SubjectStart, metaclass=_SubjectStartEnumTypeWrapper):
     """Where the subject word begins."""
@@ -179,7 +181,9 @@ SUBJECT_START_CLASS_WORD: SubjectStart.ValueType  # 1
 SUBJECT_START_RARE_WORD: SubjectStart.ValueType  # 2
 """At a word that means nothing yet. What METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA take."""
 SUBJECT_START_PLAIN_WORDS: SubjectStart.ValueType  # 3
-"""At the plain words, such as "green robot with purple details", by which the base model explains the subject best in all photos."""
+"""At the plain words, such as "green robot with purple details", by which the base model explains the subject best in
+all photos.
+"""
 Global___SubjectStart: _TypeAlias = SubjectStart  # noqa: Y015
 
 class _JobState:

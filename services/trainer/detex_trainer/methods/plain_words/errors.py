@@ -76,7 +76,8 @@ class PlainWordErrors:
             photo_set: Its photos; looked at as they are.
             seed: Of the noise, which is the same for all candidates.
         """
-        self.chosen = ChosenWords(SubjectStart("", torch.zeros(0, base_model.embedding_width)))
+        nothing = torch.zeros(0, base_model.embedding_width, device=base_model.device)
+        self.chosen = ChosenWords(SubjectStart("", nothing))
         self._base_model = base_model
         self._class_word = class_word
         self._attributes = tuple(attributes)
