@@ -34,6 +34,7 @@ class Hyperparameters(TypedDict, total=False):
     mapper_fixed_norm: bool
     attention_map_side: int
     subject_start: SubjectStart
+    subject_key_value_learning_rate: float
 
 
 _ENUMERATIONS: dict[str, type[WireEnum]] = {

@@ -13,6 +13,7 @@ from torch import Tensor
 from detex_core.artifact import KeyValueForm
 from detex_core.artifact.manifest import UNetForm
 from detex_diffusion.key_value_delta import KeyValueDeltas, LayerDelta, LowRankDelta, low_rank_delta
+from detex_diffusion.key_value_vectors import KeyValueVectors
 from detex_diffusion.unet_delta import UNetDelta, delta_tensors, moved, thinned
 
 Scope = Literal["words", "prompt"]
@@ -42,6 +43,10 @@ class KeyValueSource(Protocol):
         """Deltas by cross-attention layer."""
 
     @property
+    def subject_key_value(self) -> KeyValueVectors:
+        """What is added to keys and values of the subject's tokens, by cross-attention layer."""
+
+    @property
     def scope(self) -> Scope:
         """Which tokens go through them."""
 
@@ -69,6 +74,8 @@ class Concept:
         subject: (S, E).
         attributes: (N, E) by attribute name.
         key_value: Deltas by the name of the cross-attention module; empty for a concept of words alone.
+        subject_key_value: What is added to keys and values of the subject's tokens, (S, O) each, by the name of the
+            cross-attention module; of all layers or of none.
         scope: Whether its own `words` go through the deltas or the whole `prompt`.
         unet_delta: Deltas by the name of the UNet's parameter; empty but for methods that train the UNet. A concept
             that has them is drawn with a UNet of its own.
@@ -79,6 +86,7 @@ class Concept:
     subject: Tensor
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     key_value: KeyValueDeltas = field(default_factory=dict)
+    subject_key_value: KeyValueVectors = field(default_factory=dict)
     scope: Scope = "words"
     unet_delta: UNetDelta = field(default_factory=dict)
 
@@ -104,6 +112,8 @@ class Concept:
             for projection, delta in layer_delta.projections():
                 for suffix, tensor in delta.tensors().items():
                     tensors[f"key_value.{layer}.{projection}{suffix}"] = tensor
+        for layer, vectors in self.subject_key_value.items():
+            tensors |= {f"subject_key_value.{layer}.{name}": tensor for name, tensor in vectors.projections()}
         for parameter, parameter_delta in self.unet_delta.items():
             for suffix, tensor in delta_tensors(parameter_delta).items():
                 tensors[f"unet.{parameter}{suffix}"] = tensor
@@ -121,6 +131,7 @@ class Concept:
             subject=self.subject.to(device=device, dtype=dtype),
             attributes={name: tensor.to(device=device, dtype=dtype) for name, tensor in self.attributes.items()},
             key_value={layer: delta.to(device, dtype) for layer, delta in self.key_value.items()},
+            subject_key_value={layer: each.to(device, dtype) for layer, each in self.subject_key_value.items()},
             unet_delta={name: moved(delta, device, dtype) for name, delta in self.unet_delta.items()},
         )
 
@@ -141,7 +152,13 @@ def key_value_form(concept: Concept, energy_kept: float = 1.0) -> KeyValueForm:
     if deltas and 0 < len(ranks) < len(deltas):
         raise ValueError("a concept file holds its deltas in one form, full or low rank")
     form: Literal["none", "full", "low_rank"] = "none" if not deltas else "low_rank" if ranks else "full"
-    return KeyValueForm(form=form, scope=concept.scope, largest_rank=max(ranks, default=0), energy_kept=energy_kept)
+    return KeyValueForm(
+        form=form,
+        scope=concept.scope,
+        largest_rank=max(ranks, default=0),
+        energy_kept=energy_kept,
+        has_subject_vectors=bool(concept.subject_key_value),
+    )
 
 
 def unet_form(concept: Concept, energy_kept: float = 1.0) -> UNetForm:

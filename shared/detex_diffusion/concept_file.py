@@ -17,7 +17,8 @@ from detex_core.errors import DataLossError, FailedPreconditionError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.cross_attention import cross_attention_layers
-from detex_diffusion.key_value_delta import FullDelta, LayerDelta, LowRankDelta, ProjectionDelta
+from detex_diffusion.key_value_delta import PROJECTIONS, FullDelta, LayerDelta, LowRankDelta, ProjectionDelta
+from detex_diffusion.key_value_vectors import LayerVectors
 from detex_diffusion.unet_delta import ParameterDelta
 
 FILE_NAME = "concept.safetensors"
@@ -90,6 +91,7 @@ def load_concept(manifest: Manifest, data: bytes, base_model: BaseModel) -> Conc
             for attribute in manifest.attributes
         },
         key_value=_key_value(tensors, manifest, base_model, reference),
+        subject_key_value=_subject_key_value(tensors, manifest, base_model, reference),
         scope=manifest.key_value.scope,
         unet_delta=_unet_delta(tensors, manifest, base_model, reference),
     )
@@ -131,6 +133,28 @@ def _key_value(
             deltas[projection] = delta
         layers[layer] = LayerDelta(**deltas)
     return layers
+
+
+def _subject_key_value(
+    tensors: dict[str, Tensor], manifest: Manifest, base_model: BaseModel, reference: str
+) -> dict[str, LayerVectors]:
+    """Take the vectors of the subject's tokens out of the tensors: those of every layer, or none."""
+    if not manifest.key_value.has_subject_vectors:
+        return {}
+    return {
+        layer: LayerVectors(
+            **{
+                projection: _taken(
+                    tensors,
+                    f"subject_key_value.{layer}.{projection}",
+                    (manifest.subject_tokens, int(getattr(module, projection).weight.shape[0])),
+                    reference,
+                )
+                for projection in PROJECTIONS
+            }
+        )
+        for layer, module in cross_attention_layers(base_model.unet).items()
+    }
 
 
 def _unet_delta(

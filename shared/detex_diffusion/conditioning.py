@@ -1,13 +1,15 @@
 """Cross-attention keys and values of prompts, each token through the projections of the concept it belongs to.
 
-Once text is encoded, a concept touches the UNet only here: K = (W_k + dW_k) h and V = (W_v + dW_v) h. They are computed
-once per prompt and serve all denoising steps; the UNet that reads them knows no concept.
+Once text is encoded, a concept touches the UNet only here: K = (W_k + dW_k) h + k and V = (W_v + dW_v) h + v, with
+vectors k and v of its own for each of its subject's tokens. They are computed once per prompt and serve all denoising
+steps; the UNet that reads them knows no concept.
 
-Legend: B prompts (rows), T text positions, E text width, H heads, D head dim, P width of the pooled embedding.
+Legend: B prompts (rows), T text positions, E text width, H heads, D head dim, S subject tokens, O output width of a
+projection, P width of the pooled embedding.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -17,20 +19,35 @@ from torch.nn import functional
 from detex_diffusion.concept import KeyValueSource
 from detex_diffusion.cross_attention import cross_attention_layers, head_shape
 from detex_diffusion.key_value_delta import PROJECTIONS, KeyValueDeltas, ProjectionDelta
+from detex_diffusion.key_value_vectors import KeyValueVectors
 from detex_diffusion.regions import RegionalKeyValues, RegionalRows
 
 
 @dataclass(frozen=True, eq=False)
 class OwnedTokens:
-    """Tokens that go through the same deltas.
+    """Tokens that go through the same deltas, and what is added to the keys and values of some of them.
 
     Attributes:
         tokens: (B, T) bool; on the CPU for preference, where reading it waits for no GPU.
         deltas: By cross-attention layer; may be parameters in training. Layers that are absent add nothing.
+        subject_rows: (B, T) int64, the row of `vectors` that a token gets, or -1; None where there are no vectors. On
+            the CPU for preference.
+        vectors: By cross-attention layer, of the subject's tokens; may be parameters in training.
     """
 
     tokens: Tensor
     deltas: KeyValueDeltas
+    subject_rows: Tensor | None = None
+    vectors: KeyValueVectors = field(default_factory=dict)
+
+    def subject_places(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Tokens (M,) that get vectors, counted through the batch, and the rows (M,) that they get."""
+        if self.subject_rows is None or not self.vectors:
+            nothing = torch.zeros(0, dtype=torch.int64, device=device)
+            return nothing, nothing
+        rows = self.subject_rows.reshape(-1).cpu()
+        places = (rows >= 0).nonzero().squeeze(1)
+        return places.to(device), rows[places].to(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +174,12 @@ def project(
     owned: Sequence[OwnedTokens] = (),
     pooled_text: Tensor | None = None,
 ) -> KeyValueBatch:
-    """Keys and values of a batch of prompts; differentiable in the hidden states and the deltas.
+    """Keys and values of a batch of prompts; differentiable in the hidden states, the deltas and the vectors.
 
     Args:
         unet: Whose projections.
         hidden: (B, T, E), from `text.encode`.
-        owned: Which tokens go through which deltas; a token in several entries gets the sum of their deltas.
+        owned: Which tokens go through which deltas and get which vectors; a token in several entries gets the sum.
         pooled_text: (B, P), carried along; None where the UNet takes none.
     """
     rows, length, width = hidden.shape
@@ -170,7 +187,8 @@ def project(
     parts = []
     for part in owned:
         positions = _positions(part.tokens, flat.device)
-        parts.append((positions, flat if positions is None else flat[positions], part.deltas))
+        parts.append((positions, flat if positions is None else flat[positions], part))
+    subjects = [part.subject_places(flat.device) for part in owned]
     layers = {}
     for name, module in cross_attention_layers(unet).items():
         heads, _ = head_shape(module)
@@ -179,8 +197,12 @@ def project(
             linear = getattr(module, projection)
             output = linear(flat)  # (B T, O)
             places, added = [], []
-            for positions, tokens, deltas in parts:
-                layer_delta = deltas.get(name)
+            for (positions, tokens, part), (subject_places, subject_rows) in zip(parts, subjects, strict=True):
+                vectors = part.vectors.get(name)
+                if vectors is not None and len(subject_places):
+                    places.append(subject_places)
+                    added.append(getattr(vectors, projection).index_select(0, subject_rows))
+                layer_delta = part.deltas.get(name)
                 delta: ProjectionDelta | None = None if layer_delta is None else getattr(layer_delta, projection)
                 if delta is None or not len(tokens):
                     continue
@@ -203,6 +225,8 @@ def key_values(
     owners: Tensor,
     concepts: Sequence[KeyValueSource],
     pooled_text: Tensor | None = None,
+    *,
+    subject_rows: Tensor | None = None,
 ) -> PromptKeyValues:
     """Keys and values of one prompt.
 
@@ -219,12 +243,19 @@ def key_values(
         owners: (T,) int64, index in `concepts` or -1, from `TokenizedPrompt.owners`.
         concepts: In the order of `TokenizedPrompt.concepts`, on the device and of the type of the UNet.
         pooled_text: (P,), carried along; None where the UNet takes none.
+        subject_rows: (T,) int64, from `TokenizedPrompt.subject_rows`.
+
+    Raises:
+        ValueError: A concept adds vectors to its subject's tokens, and `subject_rows` does not say where they are.
     """
     owners = owners.cpu()
+    if subject_rows is None and any(concept.subject_key_value for concept in concepts):
+        raise ValueError("keys and values of a concept with vectors for its subject's tokens need `subject_rows`")
     owned = []
     for index, concept in enumerate(concepts):
         tokens = owned_tokens(owners, index, concept, len(concepts))
-        owned.append(OwnedTokens(tokens.unsqueeze(0), concept.key_value))
+        rows = None if subject_rows is None else torch.where(owners == index, subject_rows.cpu(), -1).unsqueeze(0)
+        owned.append(OwnedTokens(tokens.unsqueeze(0), concept.key_value, rows, concept.subject_key_value))
     batch = project(unet, hidden.unsqueeze(0), owned)
     # Contiguous per head, as a row of a stacked batch is.
     return PromptKeyValues(

@@ -60,6 +60,12 @@ class TokenizedPrompt:
     parts: Tensor
     is_zeroed: bool = False
 
+    @property
+    def subject_rows(self) -> Tensor:
+        """(T,) int64: which of its concept's subject tokens, 0 to S - 1, stands at a position; -1 where none does."""
+        of_words = [-1 if used.word.attribute is not None else used.word.index for used in self.words]
+        return torch.tensor([*of_words, -1])[self.word_rows]
+
     def positions(self, concept: str, attribute: str | None = None, *, with_noun: bool = False) -> Tensor:
         """Positions (M,) int64 of a concept's words.
 

@@ -12,7 +12,8 @@ from detex_core.artifact.manifest import concept_version
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, Scope, key_value_form
 from detex_diffusion.cross_attention import cross_attention_layers
-from detex_diffusion.key_value_delta import FullDelta, LayerDelta
+from detex_diffusion.key_value_delta import PROJECTIONS, FullDelta, LayerDelta
+from detex_diffusion.key_value_vectors import LayerVectors
 
 
 def random_concept(
@@ -24,8 +25,9 @@ def random_concept(
     attributes: Sequence[str] = ("pose", "background"),
     photos: int = 4,
     subject_tokens: int = 1,
+    subject_vectors: bool = False,
 ) -> Concept:
-    """Deltas half as large as the weights, so that a forgotten one shows."""
+    """Deltas half as large as the weights, and vectors as large as keys and values, so that a forgotten one shows."""
     generator = torch.Generator().manual_seed(seed)
     width = base_model.embedding_width
 
@@ -41,6 +43,17 @@ def random_concept(
             name: LayerDelta(delta(module.to_k.weight), delta(module.to_v.weight))
             for name, module in cross_attention_layers(base_model.unet).items()
         },
+        subject_key_value={
+            name: LayerVectors(
+                *(
+                    torch.randn(subject_tokens, getattr(module, projection).out_features, generator=generator)
+                    for projection in PROJECTIONS
+                )
+            )
+            for name, module in cross_attention_layers(base_model.unet).items()
+        }
+        if subject_vectors
+        else {},
         scope=scope,
     )
 

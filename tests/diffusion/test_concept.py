@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import safetensors.torch
 import torch
@@ -26,8 +28,11 @@ def assert_same(a: Concept, b: Concept) -> None:
 
 @pytest.mark.parametrize("form", ["none", "full", "low_rank"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_saved_concept_comes_back(base_model: BaseModel, form: str, dtype: torch.dtype) -> None:
-    concept = random_concept(base_model, 1, subject_tokens=2, scope="prompt")
+@pytest.mark.parametrize("subject_vectors", [False, True])
+def test_a_saved_concept_comes_back(
+    base_model: BaseModel, form: str, dtype: torch.dtype, subject_vectors: bool
+) -> None:
+    concept = random_concept(base_model, 1, subject_tokens=2, scope="prompt", subject_vectors=subject_vectors)
     if form == "none":
         concept = Concept(**{**vars(concept), "key_value": {}})
     elif form == "low_rank":
@@ -39,6 +44,23 @@ def test_a_saved_concept_comes_back(base_model: BaseModel, form: str, dtype: tor
     assert_same(loaded, concept.to(dtype=dtype).to(dtype=base_model.dtype))
     assert loaded.reference == f"test/my-mug@{manifest.version}"
     assert loaded.size_bytes == concept.size_bytes
+
+
+@pytest.mark.parametrize("change", ["missing", "shape", "unknown", "unsaid"])
+def test_vectors_that_do_not_fit_are_refused(base_model: BaseModel, change: str) -> None:
+    concept = random_concept(base_model, 1, subject_tokens=2, subject_vectors=True)
+    tensors = safetensors.torch.load(save_concept(concept))
+    name = next(name for name in tensors if name.startswith("subject_key_value."))
+    if change == "missing":
+        tensors.pop(name)
+    elif change == "shape":
+        tensors[name] = tensors[name][:1].clone()
+    elif change == "unknown":
+        tensors["subject_key_value.mid.to_k"] = tensors[name].clone()
+    data = safetensors.torch.save(tensors)
+    described = replace(concept, subject_key_value={}) if change == "unsaid" else concept
+    with pytest.raises(DataLossError, match="subject_key_value"):
+        load_concept(manifest_of(base_model, described, data), data, base_model)
 
 
 def test_words_of_a_concept(base_model: BaseModel) -> None:

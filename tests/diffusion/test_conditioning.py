@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
-from detex_diffusion.concept import Concept, compress
+from detex_diffusion.concept import Concept, Scope, compress
 from detex_diffusion.conditioning import KeyValueBatch, OwnedTokens, PromptKeyValues, key_values, project
 from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.key_value_delta import FullDelta, LayerDelta
@@ -25,7 +26,7 @@ def encoded(
 
 def prompt_key_values(base_model: BaseModel, text: str, concepts: Mapping[str, Concept]) -> PromptKeyValues:
     tokenized, hidden, used = encoded(base_model, text, concepts)
-    return key_values(base_model.unet, hidden, tokenized.owners, used)
+    return key_values(base_model.unet, hidden, tokenized.owners, used, subject_rows=tokenized.subject_rows)
 
 
 def merged(unet: Any, concept: Concept) -> Any:
@@ -78,6 +79,36 @@ def test_every_token_goes_through_the_projections_of_its_owner(base_model: BaseM
             all_of_them = [split(module, hidden, projection) for module in modules]
             wanted = torch.stack([all_of_them[owner][:, t] for t, owner in enumerate(tokenized.owners.tolist())], dim=1)
             torch.testing.assert_close(got.layers[name][i], wanted, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("scope", ["words", "prompt"])
+def test_vectors_are_added_to_the_subjects_own_tokens_and_to_no_other(base_model: BaseModel, scope: Scope) -> None:
+    concepts = {
+        "my-mug": random_concept(base_model, 1, scope=scope, subject_tokens=2, subject_vectors=True),
+        "my-pot": random_concept(base_model, 2, class_word="teapot", subject_tokens=3),
+    }
+    text = "[my-pot] beside [my-mug] in [my-mug:background:1], another [my-mug]"
+    bare = {name: replace(concept, subject_key_value={}) for name, concept in concepts.items()}
+    with_vectors, without = (prompt_key_values(base_model, text, each) for each in (concepts, bare))
+    positions = encoded(base_model, text, concepts)[0].positions("my-mug").tolist()
+    assert len(positions) == 4
+    for name, vectors in concepts["my-mug"].subject_key_value.items():
+        heads = cross_attention_layers(base_model.unet)[name].heads
+        for got, base, (_, added) in zip(
+            with_vectors.layers[name], without.layers[name], vectors.projections(), strict=True
+        ):
+            wanted = base.clone()  # (H, T, D)
+            for place, position in enumerate(positions):
+                wanted[:, position] += added[place % 2].view(heads, -1)
+            torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_vectors_without_their_places_are_refused(base_model: BaseModel) -> None:
+    tokenized, hidden, used = encoded(
+        base_model, "[my-mug] on snow", {"my-mug": random_concept(base_model, 1, subject_vectors=True)}
+    )
+    with pytest.raises(ValueError, match="subject_rows"):
+        key_values(base_model.unet, hidden, tokenized.owners, used)
 
 
 def test_scope_prompt_alone_takes_every_token(base_model: BaseModel) -> None:

@@ -39,6 +39,7 @@ ACCEPTED = {
     "mapper_fixed_norm": [True, False],
     "attention_map_side": [0, 16, 256],
     "subject_start": ["class_word", "rare_word", "plain_words"],
+    "subject_key_value_learning_rate": [0, 0.04, 1],
 }
 REFUSED = {
     "steps": [0, 20_001, 1.5, "10", True, None],
@@ -65,6 +66,7 @@ REFUSED = {
     "mapper_fixed_norm": [1, "true"],
     "attention_map_side": [-1, 257],
     "subject_start": ["noun", 2],
+    "subject_key_value_learning_rate": [-0.1, 2],
 }
 
 
@@ -146,3 +148,10 @@ def test_jobs_of_before_know_nothing_of_later_knobs() -> None:
 def test_json_keeps_every_knob() -> None:
     resolved = resolve_hyperparameters("detex", {"seed": 2**32 - 1, "delta_form": "full", "mask_floor": 1})
     assert Hyperparameters.model_validate_json(resolved.model_dump_json()) == resolved
+
+
+@pytest.mark.parametrize("method", ["dreambooth", "dreambooth_lora"])
+def test_methods_that_train_the_unet_take_no_vectors(method: str) -> None:
+    assert resolve_hyperparameters(method, {"subject_key_value_learning_rate": 0}).subject_key_value_learning_rate == 0
+    with pytest.raises(InvalidInputError, match="0 for the method"):
+        resolve_hyperparameters(method, {"subject_key_value_learning_rate": 0.04})

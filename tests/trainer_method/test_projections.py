@@ -11,6 +11,7 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import KeyValueBatch, OwnedTokens, project
 from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.key_value_delta import PROJECTIONS, FullDelta, KeyValueDeltas, LayerDelta, LowRankDelta
+from detex_diffusion.key_value_vectors import LayerVectors
 from detex_trainer.frozen import freeze_layers
 from detex_trainer.frozen.projections import project_together
 
@@ -61,6 +62,38 @@ def test_results_and_gradients_are_those_of_single_projections(
         torch.testing.assert_close(together.layers[name], pair, atol=1e-5, rtol=1e-4)
     expected, found = gradients(one, inputs), gradients(together, inputs)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("with_deltas", [True, False])
+def test_vectors_reach_the_tokens_that_are_named(base_model: BaseModel, with_deltas: bool) -> None:
+    unet = copy.deepcopy(base_model.unet)
+    freeze_layers(unet)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(PROMPTS, TOKENS, base_model.embedding_width, generator=generator).requires_grad_(True)
+    deltas, inputs = make_deltas(unet, 0) if with_deltas else ({}, [])
+    vectors = {}
+    for name, module in cross_attention_layers(unet).items():
+        widths = [getattr(module, projection).weight.shape[0] for projection in PROJECTIONS]
+        vectors[name] = LayerVectors(
+            *(torch.randn(2, width, generator=generator).requires_grad_(True) for width in widths)
+        )
+        inputs += [tensor for _, tensor in vectors[name].projections()]
+    tokens = torch.zeros(PROMPTS, TOKENS, dtype=torch.bool)
+    rows = torch.full((PROMPTS, TOKENS), -1)
+    tokens[1, 1:5] = True
+    rows[1, 2], rows[1, 3], rows[2, 0] = 1, 0, 1
+    part = OwnedTokens(tokens, deltas, rows, vectors)
+    places = [2, 1, 1, 0]
+    one, bare = (
+        project(base_model.unet, hidden, [each]).select(places) for each in (part, OwnedTokens(tokens, deltas))
+    )
+    together = project_together(unet, hidden, [part], None, places)
+    for name, pair in one.layers.items():
+        torch.testing.assert_close(together.layers[name], pair, atol=1e-5, rtol=1e-4)
+        changed = (pair[0] - bare.layers[name][0]).abs().amax(dim=(1, 3)) > 0  # (B, T)
+        assert changed.nonzero().tolist() == [[0, 0], [1, 2], [1, 3], [2, 2], [2, 3]]
+    inputs = [hidden, *inputs]
+    torch.testing.assert_close(gradients(together, inputs), gradients(one, inputs), atol=1e-4, rtol=1e-4)
 
 
 def test_deltas_of_another_form_go_layer_by_layer(base_model: BaseModel) -> None:

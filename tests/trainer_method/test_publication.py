@@ -47,7 +47,9 @@ PROMPTS = [
 def learned(base_model: BaseModel, training_set: TrainingSet) -> Concept:
     """A concept as a learner gives it, with deltas of some size."""
     generator = torch.Generator().manual_seed(0)
-    learner, _ = make_learner(base_model, training_set, "detex", "pose background")
+    learner, _ = make_learner(
+        base_model, training_set, "detex", "pose background", subject_key_value_learning_rate=0.04
+    )
     with torch.no_grad():
         for parameter in learner.words.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
@@ -62,7 +64,8 @@ def conditioning(base_model: BaseModel, concept: Concept, prompt: str) -> Prompt
     concepts = {"my-mug": concept}
     tokenized = tokenize(parse_prompt(prompt), concepts, base_model.tokenizer)
     hidden = encode(base_model, [tokenized], [word_embeddings(tokenized, concepts)])
-    return key_values(base_model.unet, hidden[0], tokenized.owners, [concepts[name] for name in tokenized.concepts])
+    used = [concepts[name] for name in tokenized.concepts]
+    return key_values(base_model.unet, hidden[0], tokenized.owners, used, subject_rows=tokenized.subject_rows)
 
 
 def test_the_full_form_loads_bit_for_bit(

@@ -64,7 +64,7 @@ def test_training_leaves_every_tensor_of_the_base_model_as_it_was(
 @pytest.mark.parametrize(
     ("method", "groups"),
     [
-        ("detex", {"subject", "mappers", "key_value"}),
+        ("detex", {"subject", "mappers", "key_value", "subject_key_value"}),
         ("textual_inversion", {"subject"}),
         ("custom_diffusion", {"subject", "key_value"}),
         ("dreambooth", {"unet"}),
@@ -75,7 +75,10 @@ def test_gradients_reach_all_that_is_trained(
     base_model: BaseModel, training_set: TrainingSet, method: str, groups: set[str]
 ) -> None:
     attributes = "pose background lighting" if method == "detex" else ""
-    learner, photo_set = make_learner(base_model, training_set, method, attributes, attribute_keep_probability=1.0)
+    vectors = {"subject_key_value_learning_rate": 0.04} if "subject_key_value" in groups else {}
+    learner, photo_set = make_learner(
+        base_model, training_set, method, attributes, attribute_keep_probability=1.0, **vectors
+    )
     # where mappers and deltas begin at zero, some of their gradients are zero by construction
     with torch.no_grad():
         for group in learner.parameter_groups():
@@ -114,10 +117,16 @@ def test_words_of_the_scope_words_leave_the_rest_of_the_prompt_alone(
     """With any deltas, a prompt without words of the concept is predicted as by the base model."""
     predictions = []
     for size in (0.0, 0.5):
-        learner, photo_set = make_word_learner(base_model, training_set, "background", attribute_keep_probability=1.0)
+        learner, photo_set = make_word_learner(
+            base_model,
+            training_set,
+            "background",
+            attribute_keep_probability=1.0,
+            subject_key_value_learning_rate=0.04,
+        )
         with torch.no_grad():
-            for delta in learner.words.deltas:
-                delta.fill_(size)
+            for added in (*learner.words.deltas, *learner.words.vectors):
+                added.fill_(size)
         batch = photo_set.batch([0, 1], [0, 0])
         generator = torch.Generator().manual_seed(0)
         noise = draw_noise(batch.latents, base_model.noise_schedule, generator)

@@ -86,6 +86,8 @@ class Hyperparameters(BaseModel):
             with maps of the nearest size are taken. 0 takes a quarter of the latents' side, at least 8.
         subject_start: Whether the subject word begins at the class word, at a word that means nothing, or at the plain
             words by which the base model explains the subject best in all photos.
+        subject_key_value_learning_rate: Learning rate of the vectors that are added to keys and values of the subject's
+            tokens in every cross-attention layer, in units of what the layer's projections make of a token; 0 for none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -124,6 +126,9 @@ class Hyperparameters(BaseModel):
     )
     subject_start: SubjectStart = Field(
         default=SubjectStart.CLASS_WORD, strict=False, description="class_word, rare_word or plain_words"
+    )
+    subject_key_value_learning_rate: float = Field(
+        default=0.0, ge=0, le=1, description="a number from 0 to 1, 0 for no such vectors"
     )
 
     @field_validator("resolution")
@@ -237,6 +242,13 @@ def resolve_hyperparameters(method: str, overrides: Mapping[str, object]) -> Hyp
         given = getattr(resolved, name)
         if given not in accepted:
             raise invalid_input(f"hyperparameters.{name}", given, f"{' or '.join(accepted)} for the method {method}")
+    if resolved.subject_key_value_learning_rate and method in (Method.DREAMBOOTH, Method.DREAMBOOTH_LORA):
+        # A rare word stands for the subject there, which the UNet learns; it has no tokens of its own to add to.
+        raise invalid_input(
+            "hyperparameters.subject_key_value_learning_rate",
+            resolved.subject_key_value_learning_rate,
+            f"0 for the method {method}",
+        )
     return resolved
 
 

@@ -52,12 +52,14 @@ class KeyValueForm(_Record):
             the whole `prompt`.
         largest_rank: Largest rank of any layer; 0 unless low rank.
         energy_kept: Share of the squared Frobenius norm that the written form keeps, 0 to 1.
+        has_subject_vectors: Whether keys and values of the subject's tokens have vectors added in every layer.
     """
 
     form: Literal["none", "full", "low_rank"]
     scope: Literal["words", "prompt"]
     largest_rank: int = Field(ge=0)
     energy_kept: float = Field(ge=0, le=1)
+    has_subject_vectors: bool = False
 
 
 class UNetForm(_Record):

@@ -240,6 +240,7 @@ class Admission:
             prompt.owners,
             [concepts[name] for name in prompt.concepts],
             None if text.pooled is None else text.pooled[0],
+            subject_rows=prompt.subject_rows,
         )
 
 

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from detex_diffusion.conditioning import KeyValueBatch, OwnedTokens, project
 from detex_diffusion.cross_attention import cross_attention_layers, head_shape
 from detex_diffusion.key_value_delta import PROJECTIONS, FullDelta, KeyValueDeltas
+from detex_diffusion.key_value_vectors import KeyValueVectors
 from detex_trainer.frozen.kernels import Layouts, multiply
 from detex_trainer.frozen.layers import FrozenLinear, frozen_product
 
+_NO_DELTAS = torch.zeros(0)
 _LAYOUTS: WeakKeyDictionary[nn.Module, Layouts] = WeakKeyDictionary()
 
 
@@ -59,7 +61,7 @@ def project_together(
     places = list(range(hidden.shape[0])) if places is None else list(places)
     layers = cross_attention_layers(unet)
     linears = [getattr(module, name) for module in layers.values() for name in PROJECTIONS]
-    stacked = [_stacked(part.deltas, layers) for part in owned]
+    stacked = [_stacked(part.deltas, layers) if part.deltas else _NO_DELTAS for part in owned]
     if any(type(each) is not FrozenLinear or each.weight.requires_grad or each.bias is not None for each in linears):
         return project(unet, hidden, owned, pooled_text).select(places)
     if any(each is None for each in stacked):
@@ -71,7 +73,11 @@ def project_together(
     positions, added = [], []
     for part, weight in zip(owned, stacked, strict=True):
         tokens = part.tokens.reshape(-1).cpu()
-        if weight is None or not bool(tokens.any()):
+        places_of_subject, rows_of_subject = part.subject_places(flat.device)
+        if len(places_of_subject):
+            positions.append(places_of_subject)
+            added.append(_stacked_vectors(part.vectors, layers).index_select(0, rows_of_subject))
+        if weight is None or weight is _NO_DELTAS or not bool(tokens.any()):
             continue
         if bool(tokens.all()):
             output = output + _TrainedProduct.apply(flat, weight)  # type: ignore[no-untyped-call]
@@ -93,6 +99,11 @@ def project_together(
         key, value = (next(parts).view(len(places), length, heads, -1).transpose(1, 2) for _ in PROJECTIONS)
         batch[name] = (key, value)  # each (B, H, T, D)
     return KeyValueBatch(batch, pooled_text=pooled_text)
+
+
+def _stacked_vectors(vectors: KeyValueVectors, layers: dict[str, nn.Module]) -> Tensor:
+    """The vectors of all layers side by side, (S, P)."""
+    return torch.cat([tensor for name in layers for _, tensor in vectors[name].projections()], dim=1)
 
 
 def _stacked(deltas: KeyValueDeltas, layers: dict[str, nn.Module]) -> Tensor | None:

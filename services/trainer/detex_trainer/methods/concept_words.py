@@ -14,6 +14,7 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, Scope
 from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.key_value_delta import FullDelta, KeyValueDeltas, LayerDelta
+from detex_diffusion.key_value_vectors import KeyValueVectors, LayerVectors
 from detex_trainer.mappers import AttributeMapper, FeatureNormalization, MapperShape
 
 RARE_WORD = "sks"
@@ -34,6 +35,7 @@ class ConceptShape:
         trains_subject: Whether the subject embedding is trained.
         attributes: Names of the attributes with a mapper of their own.
         trains_key_values: Whether there are key and value deltas.
+        trains_subject_vectors: Whether keys and values of the subject's tokens have vectors of their own.
         scope: Which tokens of a prompt go through them.
         mapper: Form of the mappers.
     """
@@ -43,6 +45,7 @@ class ConceptShape:
     trains_subject: bool = True
     attributes: tuple[str, ...] = ()
     trains_key_values: bool = True
+    trains_subject_vectors: bool = False
     scope: Scope = "words"
     mapper: MapperShape = field(default_factory=MapperShape)
 
@@ -133,6 +136,14 @@ class ConceptWords(nn.Module):
         self.deltas = nn.ParameterList(
             [nn.Parameter(torch.zeros_like(weight)) for weight in self.weights] if shape.trains_key_values else []
         )
+        # In units of what the projections make of a token, so that one learning rate serves layers of any scale.
+        self._vector_scales = [float(weight.norm()) / weight.shape[0] ** 0.5 for weight in self.weights]
+        self.vectors = nn.ParameterList(
+            [nn.Parameter(torch.zeros(self.subject_tokens, weight.shape[0])) for weight in self.weights]
+            if shape.trains_subject_vectors
+            else []
+        )
+        self._vector_layers = tuple(cross_attention_layers(base_model.unet)) if shape.trains_subject_vectors else ()
         self.to(device)
 
     @property
@@ -163,6 +174,14 @@ class ConceptWords(nn.Module):
             for index, layer in enumerate(self.layers)
         }
 
+    def subject_key_value(self) -> KeyValueVectors:
+        """What is added to keys and values of the subject's tokens by layer, made of the parameters themselves."""
+        scaled = [vector * scale for vector, scale in zip(self.vectors, self._vector_scales, strict=False)]
+        return {
+            layer: LayerVectors(to_k=scaled[2 * index], to_v=scaled[2 * index + 1])
+            for index, layer in enumerate(self._vector_layers)
+        }
+
     def delta_share(self) -> float:
         """Size of the deltas as a share of the projections' own: |dW| / |W|, Frobenius norms over all layers."""
         if not self.layers:
@@ -191,6 +210,10 @@ class ConceptWords(nn.Module):
                     **{name: FullDelta(delta.materialized().detach().clone()) for name, delta in each.projections()}
                 )
                 for layer, each in self.key_value_deltas().items()
+            },
+            subject_key_value={
+                layer: LayerVectors(**{name: tensor.clone() for name, tensor in each.projections()})
+                for layer, each in self.subject_key_value().items()
             },
             scope=self.shape.scope,
         )

@@ -127,6 +127,7 @@ class MethodRecipe:
             begins_at_rare_word=hyperparameters.subject_start is SubjectStart.RARE_WORD,
             attributes=tuple(attribute.name for attribute in attributes),
             trains_key_values=self.trains_key_values,
+            trains_subject_vectors=self.trains_unet == "no" and hyperparameters.subject_key_value_learning_rate > 0,
             scope=self.scope,
             mapper=MapperShape(hyperparameters.mapper_layers, fixed_norm=hyperparameters.mapper_fixed_norm),
         )

@@ -8,7 +8,7 @@ text tokens, E text width, (n, n) size of an attention map.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import OwnedTokens
 from detex_diffusion.key_value_delta import KeyValueDeltas
+from detex_diffusion.key_value_vectors import KeyValueVectors
 from detex_diffusion.text import TokenizedPrompt, encode_text
 from detex_diffusion.text_conditioning import EncodedText
 from detex_diffusion.unet import KeyValueUNet
@@ -37,6 +38,9 @@ class PassRows:
         timesteps: (B,) int64.
         map_layers: Cross-attention layers whose attention maps are wanted; all learners of a pass that want any want
             those of the same layers.
+        subject_rows: (U, T) int64, the row of `vectors` that a token of a prompt gets, or -1; on the CPU. None where
+            there are no vectors.
+        vectors: What is added to keys and values of the subject's tokens, by cross-attention layer, parameters.
         encoded: V prompts without words of the concept, which are read once for all steps: hidden states (V, T, E).
     """
 
@@ -48,6 +52,8 @@ class PassRows:
     latents: Tensor
     timesteps: Tensor
     map_layers: Sequence[str] = ()
+    subject_rows: Tensor | None = None
+    vectors: KeyValueVectors = field(default_factory=dict)
     encoded: EncodedText | None = None
 
     def followed_by(self, text: EncodedText, latents: Tensor, timesteps: Tensor) -> "PassRows":
@@ -107,12 +113,8 @@ def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows
         end = start + len(rows.prompts)
         encoded_end = encoded_start + (0 if rows.encoded is None else len(rows.encoded.hidden))
         own = [*range(start, end), *range(encoded_start, encoded_end)]
-        if rows.deltas:
-            tokens = torch.zeros(len(text.hidden), rows.owned.shape[1], dtype=torch.bool)
-            tokens[own] = rows.owned
-            owned.append(
-                OwnedTokens(tokens, {name: delta.to(dtype=text.hidden.dtype) for name, delta in rows.deltas.items()})
-            )
+        if rows.deltas or rows.vectors:
+            owned.append(_owned(rows, own, text.hidden))
         places += [own[place] for place in rows.prompt_of_row]
         start, encoded_start = end, encoded_end
     key_values = project_together(base_model.unet, text.hidden, owned, text.pooled, places)
@@ -127,6 +129,22 @@ def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows
         PassOutput(predictions[i], {layer: part[i] for layer, part in parts.items()} if rows.map_layers else {})
         for i, rows in enumerate(asked)
     ]
+
+
+def _owned(rows: PassRows, own: Sequence[int], hidden: Tensor) -> OwnedTokens:
+    """Which tokens of all prompts (of hidden states (U, T, E)) are a learner's, whose prompts are those at `own`."""
+    tokens = torch.zeros(hidden.shape[:2], dtype=torch.bool)
+    tokens[own] = rows.owned
+    subject_rows = None
+    if rows.subject_rows is not None:
+        subject_rows = torch.full(hidden.shape[:2], -1)
+        subject_rows[own[: len(rows.subject_rows)]] = rows.subject_rows
+    return OwnedTokens(
+        tokens,
+        {name: delta.to(dtype=hidden.dtype) for name, delta in rows.deltas.items()},
+        subject_rows,
+        {name: vectors.to(dtype=hidden.dtype) for name, vectors in rows.vectors.items()},
+    )
 
 
 def _text(base_model: BaseModel, asked: Sequence[PassRows]) -> EncodedText:

@@ -110,12 +110,13 @@ class WordLearner:
         self._read = functools.lru_cache(_REMEMBERED_PROMPTS)(self._tokenized_with_groups)
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
-        """Subject, mappers, projections: those that there are."""
+        """Subject, mappers, projections, vectors: those that there are."""
         hyperparameters, words = self._hyperparameters, self.words
         groups = [
             ParameterGroup("subject", words.trained_subject, hyperparameters.subject_learning_rate),
             ParameterGroup("mappers", parameters_of([words.mappers]), hyperparameters.mapper_learning_rate),
             ParameterGroup("key_value", list(words.deltas), hyperparameters.key_value_learning_rate),
+            ParameterGroup("subject_key_value", list(words.vectors), hyperparameters.subject_key_value_learning_rate),
         ]
         return [group for group in groups if group.parameters]
 
@@ -231,6 +232,8 @@ class WordLearner:
             latents=self.base_model.noise_schedule.add_noise(batch.latents, noise.noise, noise.timesteps),
             timesteps=noise.timesteps,
             map_layers=self._map_layers if with_attention else (),
+            subject_rows=torch.stack([each.subject_rows for each in tokenized]) if words.vectors else None,
+            vectors=words.subject_key_value(),
         )
         return WordStep(rows, batch, noise, prompts, torch.stack([groups[place] for place in places]), regularisation)
 

@@ -57,7 +57,9 @@ def draw_pictures(
         text = encode_text(base_model, [tokenized], [word_embeddings(tokenized, concepts)])
         pooled = None if text.pooled is None else text.pooled[0]
         used = [concepts[name] for name in tokenized.concepts]
-        rows.append(key_values(drawing, text.hidden[0], tokenized.owners, used, pooled))
+        rows.append(
+            key_values(drawing, text.hidden[0], tokenized.owners, used, pooled, subject_rows=tokenized.subject_rows)
+        )
     batch = KeyValueBatch.stack(rows)
     unet = KeyValueUNet(drawing, base_model.pixels_per_latent)
     table = step_table(base_model.noise_schedule, solver, steps)
