@@ -1,4 +1,4 @@
-"""The published shapes of Stable Diffusion 1.5, 2.1 and XL, and a small one of XL's kind for dry runs.
+"""The published shapes of Stable Diffusion 1.5, 2.1 and XL, and small ones for dry runs.
 
 From the config files of their diffusers folders. Weights are random: speed and memory do not depend on them.
 """
@@ -176,6 +176,23 @@ SMALL_XL = FullSize(
     vae={"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "scaling_factor": 0.13025},
     scheduler=_XL_SCHEDULER,
 )
+TINY = FullSize(
+    name="tiny",
+    pixels=64,
+    unet={
+        "attention_head_dim": 2,
+        "block_out_channels": (16,),
+        "cross_attention_dim": 32,
+        "down_block_types": ("CrossAttnDownBlock2D",),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "sample_size": 8,
+        "up_block_types": ("CrossAttnUpBlock2D",),
+    },
+    text=({**_SMALL_TEXT, "projection_dim": 32},),
+    vae={"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4},
+    scheduler={**_SCHEDULER, "_class_name": "PNDMScheduler", "skip_prk_steps": True},
+)
 ARCHITECTURES: Mapping[str, FullSize] = MappingProxyType(
-    {"sd15": SD15, "sd21": SD21, "sdxl": SDXL, "small-xl": SMALL_XL}
+    {"sd15": SD15, "sd21": SD21, "sdxl": SDXL, "small-xl": SMALL_XL, "tiny": TINY}
 )

@@ -4,7 +4,6 @@ Legend: N images, R = 2 N rows of a UNet pass, C latent channels, s latents alon
 P width of the pooled text embedding.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from detex_generator.engine.denoising_step import StepInputs
 from detex_generator.engine.graphed_steps import CudaCapture, GraphedSteps, eager
 from detex_generator.engine.plain_steps import PlainSteps, Steps
 from detex_generator.kernels.choice import KernelChoice
-from detex_generator.kernels.unet_kernels import install_kernels, use_channels_last
+from detex_generator.kernels.unet_kernels import install_kernels, over_same_weights, use_channels_last
 
 DENOISING_STEPS = 25
 STEPS_PER_RUN = 2
@@ -74,21 +73,21 @@ class Bench:
         unet = random_model(lambda: UNet2DConditionModel(**architecture.unet), device, dtype, self._generator)
         use_channels_last(unet)
         # Copies of the modules over the same weights: each has attention and kernels of its own.
-        self.plain = _over_same_weights(unet)
+        self.plain = over_same_weights(unet)
         self._pixels_per_latent = architecture.pixels // architecture.latent_side
         self._schedule = NoiseSchedule.from_config(architecture.scheduler)
-        self._choice = KernelChoice(kernels, device, dtype)
-        install_kernels(unet, self._choice)
-        self._unet = KeyValueUNet(unet, self._pixels_per_latent)
+        self.choice = KernelChoice(kernels, device, dtype)
+        install_kernels(unet, self.choice)
+        self.unet = KeyValueUNet(unet, self._pixels_per_latent)
         torch_choice = KernelChoice("torch", device, dtype)
         self.steps: dict[str, Steps] = {
             "keys and values of prompts kept": PlainSteps(
-                KeyValueUNet(_over_same_weights(self.plain), self._pixels_per_latent), torch_choice
+                KeyValueUNet(over_same_weights(self.plain), self._pixels_per_latent), torch_choice
             ),
-            "and kernels": GraphedSteps(self._unet, self._choice, eager),
+            "and kernels": GraphedSteps(self.unet, self.choice, eager),
         }
         capture = CudaCapture() if device.type == "cuda" else eager
-        self.steps["and CUDA graphs"] = GraphedSteps(self._unet, self._choice, capture)
+        self.steps["and CUDA graphs"] = GraphedSteps(self.unet, self.choice, capture)
 
     def workload(self, images: int, prompts: int) -> Workload:
         """Noise for images, whose prompts go round so many distinct ones."""
@@ -102,12 +101,7 @@ class Bench:
     def detex(self, steps: Steps, workload: Workload) -> Run:
         """Steps of the engine on prompts whose keys and values are at hand, as they are from the second step on."""
         table = step_table(self._schedule, Solver.EULER, DENOISING_STEPS)
-        stacked = project(self._unet.unet, workload.hidden, pooled_text=workload.pooled)
-        prompts = [stacked.row(row) for row in range(stacked.rows)]
-        distinct: dict[bytes, PromptKeyValues] = {}
-        for row, prompt in enumerate(prompts):
-            # Images of one prompt share its keys and values, as in the engine.
-            prompts[row] = distinct.setdefault(workload.hidden[row].cpu().view(torch.uint8).numpy().tobytes(), prompt)
+        prompts = self.prompts(workload)
         scales: list[float | None] = [_GUIDANCE_SCALE] * workload.images
 
         def run() -> Tensor:
@@ -119,6 +113,15 @@ class Bench:
             return latents
 
         return run
+
+    def prompts(self, workload: Workload) -> list[PromptKeyValues]:
+        """Keys and values of R rows; images of one prompt share them, as in the engine."""
+        stacked = project(self.unet.unet, workload.hidden, pooled_text=workload.pooled)
+        prompts = [stacked.row(row) for row in range(stacked.rows)]
+        distinct: dict[bytes, PromptKeyValues] = {}
+        for row, prompt in enumerate(prompts):
+            prompts[row] = distinct.setdefault(workload.hidden[row].cpu().view(torch.uint8).numpy().tobytes(), prompt)
+        return prompts
 
     def diffusers(self, unet: Any, workload: Workload) -> Run:
         """Steps as the loop of diffusers' pipelines has them."""
@@ -162,8 +165,3 @@ class Bench:
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self._generator, device=self.device, dtype=self.dtype)
-
-
-def _over_same_weights(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    copied: UNet2DConditionModel = copy.deepcopy(unet, {id(tensor): tensor for tensor in unet.parameters()})
-    return copied

@@ -65,11 +65,19 @@ def main() -> int:
     turns = arguments.turns
     begin = time.perf_counter()
     rows: list[ResultRow] = []
+    path: Path | None = None
     for name in arguments.only:
         for row in _rows(name, device, dtype, turns):
             rows.append(row)
             print(f"{time.perf_counter() - begin:6.1f} s  {table([row])}", file=sys.stderr, flush=True)
-    path = write_results(
+        path = _write(rows, arguments, device, dtype)  # each part as soon as it is there: the next may be cut off
+    print(table(rows))
+    print(f"written to {path}")
+    return 0
+
+
+def _write(rows: list[ResultRow], arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Path:
+    return write_results(
         "kernels",
         rows,
         module="benchmarks.kernels",
@@ -77,13 +85,10 @@ def main() -> int:
         settings={
             "device": device.type,
             "dtype": str(dtype if device.type == "cuda" else torch.float32),
-            "turns": turns,
+            "turns": arguments.turns,
             "threads": torch.get_num_threads(),
         },
     )
-    print(table(rows))
-    print(f"written to {path}")
-    return 0
 
 
 def _arguments() -> argparse.Namespace:

@@ -45,6 +45,10 @@ class KeyValueUNet:
         self._pixels_per_latent = pixels_per_latent
         self._takes_added_conditions = unet.config.addition_embed_type == "text_time"
 
+    def over(self, unet: UNet2DConditionModel) -> "KeyValueUNet":
+        """The same for another UNet of the same kind."""
+        return KeyValueUNet(unet, self._pixels_per_latent)
+
     def __call__(self, latents: Tensor, timesteps: Tensor, key_values: AttendedText) -> Tensor:
         """What the UNet predicts.
 

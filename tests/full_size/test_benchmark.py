@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from benchmarks import gpu
 from benchmarks.full_size.__main__ import NO_GPU_STATUS, main
 from benchmarks.full_size.architectures import SMALL_XL
 from benchmarks.full_size.candidates import Bench
 from benchmarks.full_size.random_folder import write_folder
+from benchmarks.gpu.__main__ import main as gpu_main
 from detex_core.prompt import parse_prompt
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import load_base_model
@@ -69,7 +69,7 @@ def test_what_no_time_is_left_for_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure on")
-@pytest.mark.parametrize("run", [main, gpu.main])
+@pytest.mark.parametrize("run", [main, gpu_main])
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run) -> None:
     monkeypatch.setattr("sys.argv", ["benchmark"])
     assert run() == NO_GPU_STATUS

@@ -20,6 +20,7 @@ from detex_generator.base_models import BaseModels, device_and_dtype
 from detex_generator.concept_cache import ConceptCache
 from detex_generator.engine import Admission, Engine
 from detex_generator.engine.acceleration import Acceleration
+from detex_generator.engine.compilation import chosen_compiler, expect_usual_sizes
 from detex_generator.engine.failures import EngineStoppedError
 from detex_generator.kernels.choice import KernelChoice
 from detex_generator.kernels.operation import Operation
@@ -102,7 +103,8 @@ class Generator:
 
     def _prepare(self, base_model: BaseModel) -> None:
         if self._acceleration is not None:
-            self._acceleration.steps(KeyValueUNet(base_model.unet, base_model.pixels_per_latent), keep=True)
+            steps = self._acceleration.steps(KeyValueUNet(base_model.unet, base_model.pixels_per_latent), keep=True)
+            expect_usual_sizes(steps, base_model, self._settings.slots)
 
     def _chosen_acceleration(self, metrics: GeneratorMetrics) -> Acceleration | None:
         """Kernels and graphs where any are to be used; says what computes each operation."""
@@ -111,9 +113,10 @@ class Generator:
         _logger.info("Kernels on %s: %s", device.type, choice.describe())
         for operation, decision in choice.decisions.items():
             metrics.kernel_choice.labels(operation.value, decision.implementation.value).set(1)
-        if device.type == "cpu" and not any(choice.uses(operation) for operation in Operation):
+        compiler = chosen_compiler(self._settings, choice, device, metrics)
+        if compiler is None and device.type == "cpu" and not any(choice.uses(operation) for operation in Operation):
             return None
-        return Acceleration(choice, device, cuda_graphs=self._settings.cuda_graphs)
+        return Acceleration(choice, device, cuda_graphs=self._settings.cuda_graphs, compiler=compiler)
 
     async def start(self) -> None:
         """Begin to listen, and to load base models in the background.
@@ -140,6 +143,8 @@ class Generator:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self.engine.close)
+        if self._acceleration is not None:
+            self._acceleration.close()
         await asyncio.to_thread(self._tracing.close)
 
     async def _load(self) -> None:

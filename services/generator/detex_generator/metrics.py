@@ -57,6 +57,8 @@ class GeneratorMetrics:
         self.kernel_choice = gauge(
             "kernel_choice", "1 for what computes an operation of the denoising step.", "operation", "implementation"
         )
+        self.compilations = counter("compilations", "Sizes of steps that were compiled, by outcome.", "outcome")
+        self.compilation_seconds = seconds("compilation_seconds", "Time to compile the step of one size.")
         self.images = counter("images", "Images delivered.", "base_model")
         self.previews = counter("previews", "Previews delivered.")
         self.device_memory = gauge(
@@ -111,6 +113,11 @@ class GeneratorMetrics:
         """A stage of a request has ended just now: `check`, `load`, `encode`, `denoise` or `decode`."""
         self.stage_seconds.labels(stage).observe(seconds, span.exemplar)
         span.record(stage, seconds, **attributes)
+
+    def compiled(self, seconds: float, error: str | None) -> None:
+        """The compilation of a step has ended."""
+        self.compilations.labels("OK" if error is None else "FAILED").inc()
+        self.compilation_seconds.observe(seconds)
 
     def watch_device_memory(self) -> None:
         """Tell the memory of the GPU of this process from now on; without effect where there is none."""

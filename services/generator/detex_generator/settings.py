@@ -1,6 +1,6 @@
 """Settings of the generator, read from the environment (`DETEX_*`)."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,6 +46,11 @@ class GeneratorSettings(ServiceSettings):
             `self_attention=triton,geglu=torch`. `auto` is torch on a CPU; what is asked for and cannot run ends the
             service.
         cuda_graphs: Whether denoising steps are captured as CUDA graphs; without effect on a CPU.
+        compile: Whether denoising steps are compiled: `auto` on a GPU that has the kernel of segmented attention, `on`
+            also elsewhere, `off` nowhere. Compilation runs in the background, the sizes of batches that are used most
+            first; what is not compiled yet, or cannot be, is drawn as without it.
+        compile_cache_folder: Where the compiler keeps what it made, for the next start to read; empty means
+            `compiled_steps` in the work folder. To be shared by processes of one version on one kind of GPU alone.
     """
 
     slots: int = Field(default=8, ge=1, le=256)
@@ -72,6 +77,8 @@ class GeneratorSettings(ServiceSettings):
     denoising_threads: int = Field(default=0, ge=0, le=1024)
     kernels: str = "auto"
     cuda_graphs: bool = True
+    compile: Literal["auto", "on", "off"] = "auto"
+    compile_cache_folder: str = ""
 
     @field_validator("kernels")
     @classmethod

@@ -145,6 +145,10 @@ containers:
         mountPath: {{ $root.Values.baseModelVolume.mountPath }}
         readOnly: true
       {{- end }}
+      {{- if ($values.compileCache).existingClaim }}
+      - name: compile-cache
+        mountPath: {{ $values.compileCache.mountPath }}
+      {{- end }}
 volumes:
   - name: work
     {{- .workVolume | nindent 4 }}
@@ -156,6 +160,11 @@ volumes:
     persistentVolumeClaim:
       claimName: {{ . }}
       readOnly: true
+  {{- end }}
+  {{- with ($values.compileCache).existingClaim }}
+  - name: compile-cache
+    persistentVolumeClaim:
+      claimName: {{ . }}
   {{- end }}
 {{- end -}}
 

@@ -50,6 +50,11 @@ DETEX_OBJECT_STORE_{{ $key | snakecase | upper }}: {{ include "detex.settingValu
 {{- end }}
 DETEX_WORK_FOLDER: /var/lib/detex
 DETEX_LOG_FORMAT: json
+{{- with .root.Values.generator.compileCache }}
+{{- if and (eq $.component "generator") .existingClaim }}
+DETEX_COMPILE_CACHE_FOLDER: {{ .mountPath | quote }}
+{{- end }}
+{{- end }}
 {{- if and (eq .component "generator") .root.Values.generator.tracing.endpoint }}
 OTEL_EXPORTER_OTLP_ENDPOINT: {{ .root.Values.generator.tracing.endpoint | quote }}
 OTEL_TRACES_SAMPLER: parentbased_traceidratio

@@ -6,11 +6,12 @@ import threading
 import torch
 
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.graphed_steps import CudaCapture, GraphedSteps, eager
+from detex_generator.engine.graphed_steps import Compilation, CudaCapture, GraphedSteps, eager
 from detex_generator.engine.plain_steps import PlainSteps, Steps
+from detex_generator.engine.step_compiler import StepCompiler
 from detex_generator.kernels.choice import KernelChoice
 from detex_generator.kernels.operation import Operation
-from detex_generator.kernels.unet_kernels import install_kernels, use_channels_last
+from detex_generator.kernels.unet_kernels import install_kernels, over_same_weights, use_channels_last
 
 _logger = logging.getLogger(__name__)
 
@@ -18,17 +19,23 @@ _logger = logging.getLogger(__name__)
 class Acceleration:
     """Makes the steps of UNets, each prepared once; safe to use from several threads."""
 
-    def __init__(self, choice: KernelChoice, device: torch.device, *, cuda_graphs: bool) -> None:
+    def __init__(
+        self, choice: KernelChoice, device: torch.device, *, cuda_graphs: bool, compiler: StepCompiler | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             choice: What computes each operation.
             device: Where UNets are.
             cuda_graphs: Whether steps are captured, on a GPU.
+            compiler: Compiles the steps of UNets that are kept; None where none are.
         """
         self._choice = choice
         self._device = device
-        self._pooled = choice.uses(Operation.SEGMENTED_ATTENTION)
+        self._compiler = compiler
+        # On a CPU the reference reads pools, for a compiled step that is asked for.
+        on_cpu = device.type == "cpu" and compiler is not None
+        self._pooled = on_cpu or choice.uses(Operation.SEGMENTED_ATTENTION)
         self._cuda_graphs = cuda_graphs and device.type == "cuda"
         if self._cuda_graphs and not self._pooled:
             _logger.info("No CUDA graphs: texts of all lengths share them only by the kernel of segmented attention")
@@ -45,14 +52,26 @@ class Acceleration:
         with self._lock:
             found = self._kept.get(id(unet.unet))
             if found is None:
-                install_kernels(unet.unet, self._choice)
                 use_channels_last(unet.unet)
-                found = self._new(unet)
+                compilation = self._compilation(unet) if keep else None
+                install_kernels(unet.unet, self._choice)
+                found = self._new(unet, compilation)
                 if keep:
                     self._kept[id(unet.unet)] = found
             return found
 
-    def _new(self, unet: KeyValueUNet) -> Steps:
+    def close(self) -> None:
+        """Compile nothing further."""
+        if self._compiler is not None:
+            self._compiler.close()
+
+    def _compilation(self, unet: KeyValueUNet) -> Compilation | None:
+        if self._compiler is None or not self._pooled:
+            return None
+        return Compilation(self._compiler, unet.over(over_same_weights(unet.unet)))
+
+    def _new(self, unet: KeyValueUNet, compilation: Compilation | None) -> Steps:
         if not self._pooled:
             return PlainSteps(unet, self._choice)
-        return GraphedSteps(unet, self._choice, CudaCapture() if self._cuda_graphs else eager)
+        capture = CudaCapture() if self._cuda_graphs else eager
+        return GraphedSteps(unet, self._choice, capture, compilation=compilation)

@@ -18,8 +18,11 @@ import torch
 
 from detex_diffusion.conditioning import PromptKeyValues
 from detex_diffusion.unet import KeyValueUNet
+from detex_generator.engine.attention_order import best_attention_first
+from detex_generator.engine.compiled_step import CompiledStep
 from detex_generator.engine.denoising_step import StepInputs, StepResults, denoising_step
 from detex_generator.engine.plain_steps import same_prompts
+from detex_generator.engine.step_compiler import StepCompiler
 from detex_generator.kernels.choice import KernelChoice
 from detex_generator.kernels.operation import Operation
 from detex_generator.kernels.pooled_key_values import PooledKeyValues, PoolSize
@@ -92,32 +95,73 @@ class _Graph:
         text: Read by the graph.
         replay: Runs it.
         holds: The text that was copied in last.
+        captured: Whether it is replayed; otherwise it is launched anew each time.
+        compiled: Whether the step is a compiled one.
     """
 
     inputs: StepInputs
     text: PooledKeyValues
     replay: Step
     holds: PooledKeyValues
+    captured: bool
+    compiled: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Compilation:
+    """How steps of a UNet are compiled.
+
+    Attributes:
+        compiler: Compiles in the background.
+        unet: The same weights without kernels.
+    """
+
+    compiler: StepCompiler
+    unet: KeyValueUNet
 
 
 class GraphedSteps:
     """Steps of one UNet; belongs to the thread of the step loop, and is to be called under `torch.inference_mode`."""
 
     def __init__(
-        self, unet: KeyValueUNet, choice: KernelChoice, capture: Capture, most_graphs: int = MOST_GRAPHS
+        self,
+        unet: KeyValueUNet,
+        choice: KernelChoice,
+        capture: Capture,
+        most_graphs: int = MOST_GRAPHS,
+        compilation: Compilation | None = None,
     ) -> None:
-        """Nothing is captured yet; `most_graphs` are kept."""
+        """Nothing is captured yet.
+
+        Args:
+            unet: With the kernels that were chosen.
+            choice: By what it computes.
+            capture: Makes replays.
+            most_graphs: Graphs that are kept.
+            compilation: How steps are compiled; None where they are not.
+        """
         self._unet = unet
         self._choice = choice
         self._capture = capture
         self._most_graphs = most_graphs
+        self._compilation = compilation
         self._graphs: OrderedDict[SizeKey, _Graph] = OrderedDict()
         self._pooled: tuple[tuple[PromptKeyValues, ...], int, PooledKeyValues] | None = None
+
+    @property
+    def compiles(self) -> bool:
+        """Whether steps are compiled."""
+        return self._compilation is not None
 
     @property
     def captured(self) -> int:
         """Graphs that are kept."""
         return len(self._graphs)
+
+    @property
+    def compiled(self) -> int:
+        """Those of them that replay a compiled step."""
+        return sum(graph.compiled for graph in self._graphs.values())
 
     def __call__(self, inputs: StepInputs, prompts: Sequence[PromptKeyValues]) -> StepResults:
         """One step of N images; changes no input.
@@ -134,14 +178,29 @@ class GraphedSteps:
         rows = rounded_up(max(len(prompts), images))
         text = self._text(tuple(prompts), rows)
         filled = inputs.filled(images, rows)
-        graph = self._graph(filled, text)
-        for held, given in zip(graph.inputs.tensors, filled.tensors, strict=True):
-            held.copy_(given)
-        if graph.holds is not text:
-            for held, given in zip(graph.text.tensors, text.tensors, strict=True):
+        with best_attention_first(filled.latents.device):
+            graph = self._graph(filled, text)
+            for held, given in zip(graph.inputs.tensors, filled.tensors, strict=True):
                 held.copy_(given)
-            graph.holds = text
-        return graph.replay().first(count)
+            if graph.holds is not text:
+                for held, given in zip(graph.text.tensors, text.tensors, strict=True):
+                    held.copy_(given)
+                graph.holds = text
+            return graph.replay().first(count)
+
+    def expect(self, inputs: StepInputs, prompts: Sequence[PromptKeyValues]) -> None:
+        """Have steps of this size compiled before any is asked for; does nothing where none are compiled.
+
+        Args:
+            inputs: Of N images, whatever they hold.
+            prompts: Of R rows, whatever they hold.
+        """
+        if self._compilation is None:
+            return
+        images = rounded_up(len(inputs.latents))
+        rows = rounded_up(max(len(prompts), images))
+        text = PooledKeyValues.of_prompts(prompts, self._choice, rows=rows, rounded=True)
+        self._compiled(inputs.filled(images, rows), text, uses=self._compilation.compiler.least_uses)
 
     def rest(self) -> None:
         """Forget the texts; graphs stay for those to come."""
@@ -162,22 +221,62 @@ class GraphedSteps:
         return text
 
     def _graph(self, inputs: StepInputs, text: PooledKeyValues) -> _Graph:
-        key = (len(inputs.latents), inputs.latents.shape[1:], text.size)
-        found = self._graphs.get(key)
-        if found is not None:
-            self._graphs.move_to_end(key)
-            return found
-        own_inputs, own_text = inputs.cloned(), _cloned(text)
+        key = _key(inputs, text)
+        graph = self._graphs.get(key)
+        if graph is None:
+            graph = self._new(inputs.cloned(), _cloned(text), text)
+            while len(self._graphs) >= self._most_graphs:
+                self._graphs.popitem(last=False)
+            self._graphs[key] = graph
+        self._graphs.move_to_end(key)
+        if not graph.compiled and (compiled := self._compiled(graph.inputs, graph.text)) is not None:
+            self._take_compiled(key, graph, compiled)
+        elif not graph.captured:
+            self._try_capture(graph, graph.replay)
+        return graph
+
+    def _new(self, inputs: StepInputs, text: PooledKeyValues, holds: PooledKeyValues) -> _Graph:
         solver_implementation = self._choice.take(Operation.GUIDED_SOLVER_STEP)
 
         def step() -> StepResults:
-            return denoising_step(self._unet, own_inputs, own_text, solver_implementation)
+            return denoising_step(self._unet, inputs, text, solver_implementation)
 
-        graph = _Graph(own_inputs, own_text, self._capture(step), text)
-        while len(self._graphs) >= self._most_graphs:
-            self._graphs.popitem(last=False)
-        self._graphs[key] = graph
-        return graph
+        return _Graph(inputs, text, step, holds, captured=False)
+
+    def _try_capture(self, graph: _Graph, step: Step) -> None:
+        """Capture a step, unless something is being compiled: that would disturb it, and this comes again."""
+        if self._compilation is None:
+            graph.replay, graph.captured = self._capture(step), True
+            return
+        if self._compilation.compiler.device_lock.acquire(blocking=False):
+            try:
+                graph.replay, graph.captured = self._capture(step), True
+            finally:
+                self._compilation.compiler.device_lock.release()
+
+    def _compiled(self, inputs: StepInputs, text: PooledKeyValues, uses: int = 1) -> CompiledStep | None:
+        if self._compilation is None:
+            return None
+        attention = self._choice.decisions[Operation.SEGMENTED_ATTENTION].implementation
+        unet, key = self._compilation.unet, _key(inputs, text)
+        return self._compilation.compiler.use(unet, attention, key, inputs, text, uses)
+
+    def _take_compiled(self, key: SizeKey, graph: _Graph, compiled: CompiledStep) -> None:
+        """Replay the compiled step from now on, or give it up where it does not run."""
+        assert self._compilation is not None  # noqa: S101
+        before = graph.replay, graph.captured
+        graph.captured = False
+        try:
+            self._try_capture(graph, lambda: compiled(graph.inputs, graph.text))
+        except Exception as error:
+            self._compilation.compiler.refuse(self._compilation.unet, key, error)
+        graph.compiled = graph.captured
+        if not graph.captured:
+            graph.replay, graph.captured = before
+
+
+def _key(inputs: StepInputs, text: PooledKeyValues) -> SizeKey:
+    return len(inputs.latents), inputs.latents.shape[1:], text.size
 
 
 def _cloned(text: PooledKeyValues) -> PooledKeyValues:

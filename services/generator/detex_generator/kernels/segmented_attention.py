@@ -109,6 +109,26 @@ def segmented_attention(
     return _attend(query, key, value, layout, log_weights, implementation, capture=False)[0]
 
 
+def segmented_attention_opaque(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: PageLayout,
+    log_weights: Tensor | None,
+    implementation: Implementation,
+) -> Tensor:
+    """The same as one operator of torch whatever computes it, so that `torch.compile` does not look into it.
+
+    The torch reference reads the lengths of pages on the host, which a compiled graph cannot.
+    """
+    if implementation is Implementation.TRITON:
+        return segmented_attention(query, key, value, layout, log_weights, implementation)
+    attended: Tensor = segmented_attention_reference_operator(
+        query, key, value, layout.starts, layout.lengths, layout.segments, log_weights, layout.joint, layout.count
+    )
+    return attended
+
+
 def segmented_attention_with_sums(
     query: Tensor,
     key: Tensor,
@@ -212,6 +232,39 @@ def _(
     capture: bool,
 ) -> tuple[Tensor, Tensor]:
     return _empty_results(query, segments, capture)
+
+
+@torch.library.custom_op("detex::segmented_attention_reference", mutates_args=())
+def segmented_attention_reference_operator(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    page_starts: Tensor,
+    page_lengths: Tensor,
+    page_segments: Tensor,
+    log_weights: Tensor | None,
+    joint: Tensor,
+    segments: int,
+) -> Tensor:
+    """The torch reference as an operator of torch, without sums."""
+    pages = (page_starts, page_lengths, page_segments)
+    output, _ = reference.segmented_attention(query, key, value, *pages, log_weights, joint, segments, False)
+    return output.contiguous()
+
+
+@segmented_attention_reference_operator.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    page_starts: Tensor,
+    page_lengths: Tensor,
+    page_segments: Tensor,
+    log_weights: Tensor | None,
+    joint: Tensor,
+    segments: int,
+) -> Tensor:
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
 
 
 def _empty_results(query: Tensor, segments: int, capture: bool) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,10 @@ Cross-attention is not among them: what it reads comes with each call (`pooled_k
 Legend: B rows, N image positions, H heads, D head dim, C channels, h and w height and width.
 """
 
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +25,7 @@ from detex_generator.kernels.group_norm_silu import group_norm_silu
 from detex_generator.kernels.operation import KernelUnavailableError, Operation
 from detex_generator.kernels.self_attention import self_attention
 
+_logger = logging.getLogger(__name__)
 _UNSUPPORTED_PARTS = ("group_norm", "spatial_norm", "norm_q", "norm_k", "norm_cross")
 
 
@@ -122,21 +127,42 @@ class TimeActivation(nn.Module):
 def install_kernels(unet: UNet2DConditionModel, choice: KernelChoice) -> None:
     """Replace what Triton kernels compute by choice; does nothing where none was chosen, nor a second time.
 
+    A part that is not as the kernel computes it stays as it is, unless the kernel was asked for by name.
+
     Raises:
-        KernelUnavailableError: A kernel is chosen for a part of the UNet that is not as the kernel computes it.
+        KernelUnavailableError: A kernel was asked for by name that does not compute a part of the UNet.
     """
     install_processors(unet)
     for name, module in list(unet.named_modules()):
         if choice.uses(Operation.SELF_ATTENTION) and name.rsplit(".", 1)[-1] == "attn1":
-            _install_self_attention(name, module, choice)
+            with _where_it_can(choice, Operation.SELF_ATTENTION):
+                _install_self_attention(name, module, choice)
         elif choice.uses(Operation.GEGLU) and isinstance(module, FeedForward) and isinstance(module.net[0], GEGLU):
             module.net[0] = KernelGEGLU(module.net[0], choice)
         elif choice.uses(Operation.GROUP_NORM_SILU) and isinstance(module, ResnetBlock2D):
-            _install_group_norms(name, module, choice)
+            with _where_it_can(choice, Operation.GROUP_NORM_SILU):
+                _install_group_norms(name, module, choice)
     if choice.uses(Operation.GROUP_NORM_SILU) and isinstance(unet.conv_norm_out, nn.GroupNorm):
-        _check_silu("conv_act", unet.conv_act)
-        unet.conv_norm_out = KernelGroupNormSiLU(unet.conv_norm_out, choice)
-        unet.conv_act = nn.Identity()
+        with _where_it_can(choice, Operation.GROUP_NORM_SILU):
+            _check_silu("conv_act", unet.conv_act)
+            unet.conv_norm_out = KernelGroupNormSiLU(unet.conv_norm_out, choice)
+            unet.conv_act = nn.Identity()
+
+
+@contextmanager
+def _where_it_can(choice: KernelChoice, operation: Operation) -> Iterator[None]:
+    try:
+        yield
+    except KernelUnavailableError as error:
+        if choice.decisions[operation].asked:
+            raise
+        _logger.info("Not taken here: %s", error)
+
+
+def over_same_weights(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """A copy of the modules, whose attention and kernels are its own, over the very same parameters."""
+    copied: UNet2DConditionModel = copy.deepcopy(unet, {id(tensor): tensor for tensor in unet.parameters()})
+    return copied
 
 
 def use_channels_last(unet: UNet2DConditionModel) -> None:

@@ -1,0 +1,1 @@
+"""What tells most on a GPU, within a time that is given."""
