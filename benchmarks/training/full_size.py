@@ -17,6 +17,7 @@ from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_showroom.assets import sample_subjects
 from detex_trainer.hyperparameters import default_hyperparameters
+from detex_trainer.methods.graphed_pass import graph_passes
 from detex_trainer.training.loop import TrainingPack
 
 _GIB = 1024**3
@@ -35,6 +36,8 @@ def full_size_rows(model: str, device: torch.device, scale: Scale) -> Iterator[R
         write_folder(Path(folder) / model, ARCHITECTURES[model], dtype, device)
         settings = BaseModelSettings(name=model, source=str(Path(folder) / model))
         base_model = load_base_model(settings, device, dtype)
+        if device.type == "cuda":
+            graph_passes(base_model)  # as the worker does it
         yield from _concept_rows(base_model, scale)
         try:
             yield from packing_rows(base_model, scale)

@@ -4,7 +4,7 @@ Legend: B prompts, T token positions (the length the text encoder reads), W word
 word embeddings, of all text encoders side by side.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ from detex_diffusion.text_conditioning import EncodedText, TextConditioning
 
 if TYPE_CHECKING:
     from detex_diffusion.base_model import BaseModel
+
+
+Encode = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor], EncodedText]
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,7 @@ def encode_text(
     base_model: "BaseModel",
     tokenized: Sequence[TokenizedPrompt],
     embeddings: Sequence[Tensor | None] | None = None,
+    encode: Encode | None = None,
 ) -> EncodedText:
     """What the UNet reads of prompts, as diffusers' pipelines compute it, with the words of concepts in place.
 
@@ -203,6 +207,7 @@ def encode_text(
         base_model: Whose text encoders.
         tokenized: B prompts.
         embeddings: For each prompt its word embeddings (W, E) in the order of its `words`, or None where it has none.
+        encode: Runs the encoders, with the arguments of `TextConditioning.encode`, which it is by default.
 
     Returns:
         Of the text encoders' type and on their device: after the final layer norm for Stable Diffusion 1.x and 2.x,
@@ -219,7 +224,7 @@ def encode_text(
         offset += width
         if block is not None:
             blocks.append(block.to(device=device, dtype=dtype))
-    encoded = base_model.text.encode(
+    encoded = (encode or base_model.text.encode)(
         torch.stack([prompt.ids for prompt in tokenized]).to(device),
         torch.stack([prompt.attention_mask for prompt in tokenized]).to(device),
         torch.stack(rows).to(device),

@@ -40,6 +40,7 @@ class JobSpec(BaseModel):
         checkpoint_interval_seconds: Time between two checkpoints; 0 keeps none but those of ordered stops.
         gradient_checkpointing: Whether activations of the UNet are computed a second time in place of being kept.
         compile_unet: Whether torch compiles the UNet, where it can; not with gradient_checkpointing.
+        cuda_graphs: Whether passes of a frozen base model are captured on a GPU, unless gradient_checkpointing is on.
         attribute_vocabulary: Plain words that attribute words may begin at; None for the built-in ones.
         niceness: Added to the worker's nice value, 0 to 19.
     """
@@ -64,6 +65,7 @@ class JobSpec(BaseModel):
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     gradient_checkpointing: bool = False
     compile_unet: bool = False
+    cuda_graphs: bool = True
     attribute_vocabulary: AttributeVocabulary | None = None
     niceness: int = Field(default=0, ge=0, le=19)
 

@@ -143,6 +143,7 @@ def job_spec(job: Job, settings: TrainerSettings) -> JobSpec:
         checkpoint_interval_seconds=settings.checkpoint_interval_seconds,
         gradient_checkpointing=settings.gradient_checkpointing,
         compile_unet=settings.compile_unet,
+        cuda_graphs=settings.cuda_graphs,
         attribute_vocabulary=settings.attribute_vocabulary,
         niceness=settings.worker_niceness,
     )

@@ -17,10 +17,11 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import OwnedTokens
 from detex_diffusion.key_value_delta import KeyValueDeltas
 from detex_diffusion.key_value_vectors import KeyValueVectors
-from detex_diffusion.text import TokenizedPrompt, encode_text
+from detex_diffusion.text import Encode, TokenizedPrompt, encode_text
 from detex_diffusion.text_conditioning import EncodedText
 from detex_diffusion.unet import KeyValueUNet
 from detex_trainer.frozen.projections import project_together
+from detex_trainer.methods.graphed_pass import passes_of
 from detex_trainer.methods.row_lanes import predict
 
 
@@ -121,7 +122,9 @@ def run_pass(base_model: BaseModel, unet: KeyValueUNet, asked: Sequence[PassRows
     latents = torch.cat([rows.latents for rows in asked]).to(base_model.dtype)
     timesteps = torch.cat([rows.timesteps for rows in asked])
     layers = _one([tuple(rows.map_layers) for rows in asked if rows.map_layers])
-    prediction, maps = predict(unet, latents, timesteps, key_values, layers)
+    passes = passes_of(unet.unet)
+    seen = None if passes is None else passes.predict(unet, latents, timesteps, key_values, layers)
+    prediction, maps = seen or predict(unet, latents, timesteps, key_values, layers)
     counts = [len(rows.prompt_of_row) for rows in asked]
     predictions = torch.split(prediction.float(), counts)
     parts = {layer: torch.split(each, counts) for layer, each in maps.items()}
@@ -150,12 +153,26 @@ def _owned(rows: PassRows, own: Sequence[int], hidden: Tensor) -> OwnedTokens:
 def _text(base_model: BaseModel, asked: Sequence[PassRows]) -> EncodedText:
     """What the UNet reads: prompts of all learners, then those of all learners that are encoded already."""
     prompts = [prompt for rows in asked for prompt in rows.prompts]
-    text = encode_text(base_model, prompts, [each for rows in asked for each in rows.embeddings])
+    embeddings = [each for rows in asked for each in rows.embeddings]
+    text = encode_text(base_model, prompts, embeddings, _encode_by(base_model))
     parts = [text, *(rows.encoded for rows in asked if rows.encoded is not None)]
     if len(parts) == 1:
         return text
     pooled = [part.pooled for part in parts if part.pooled is not None]
     return EncodedText(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
+
+
+def _encode_by(base_model: BaseModel) -> Encode | None:
+    """The text encoders of a base model whose passes are captured; None where they are run as they are."""
+    passes = passes_of(base_model.unet)
+    if passes is None:
+        return None
+
+    def encode(ids: Tensor, mask: Tensor, rows: Tensor, words: Tensor | None, ends: Tensor) -> EncodedText:
+        found = None if words is None else passes.encode(base_model.text, ids, mask, rows, words, ends)
+        return found or base_model.text.encode(ids, mask, rows, words, ends)
+
+    return encode
 
 
 def _one(layers: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_trainer.frozen import freeze_base_model
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.methods import method_recipe
+from detex_trainer.methods.graphed_pass import graph_passes
 from detex_trainer.training.compiled_unet import compile_unet
 from detex_trainer.training.memory import free_memory_bytes
 
@@ -47,5 +48,7 @@ def base_model_of(spec: JobSpec, store: ObjectStore) -> BaseModel:
         base_model.unet.enable_gradient_checkpointing()
     is_frozen = method_recipe(spec.method).trains_unet == "no"
     is_compiled = spec.compile_unet and is_frozen and compile_unet(base_model)
+    if spec.cuda_graphs and is_frozen and not spec.gradient_checkpointing and base_model.device.type == "cuda":
+        graph_passes(base_model)
     freeze_base_model(base_model, free_memory_bytes(base_model.device), with_unet=not is_compiled)
     return base_model

@@ -28,6 +28,9 @@ _LARGEST_SIDE = 64
 _MOST_ROWS = 32
 _MOST_POSITIONS = 16 * _LARGEST_SIDE**2
 """Of latents in one pass of the UNet."""
+_MOST_ROWS_ON_GPU = 512
+_MOST_POSITIONS_ON_GPU = 32 * _LARGEST_SIDE**2
+"""On a GPU, where small passes wait for their launch, photos and noise levels share a pass too."""
 _TINY = 1e-12
 
 
@@ -84,7 +87,11 @@ class PlainWordErrors:
         self._latents = _small(photo_set.latents[:, 0])  # (N, C, h, h)
         self._masks = _small(photo_set.masks[:, 0])  # (N, 1, h, h)
         self._valid = _small(photo_set.valid[:, 0])
-        self._rows = max(1, min(_MOST_ROWS, _MOST_POSITIONS // self._latents[0, 0].numel()))
+        on_gpu = base_model.device.type != "cpu"
+        most_rows = _MOST_ROWS_ON_GPU if on_gpu else _MOST_ROWS
+        most_positions = _MOST_POSITIONS_ON_GPU if on_gpu else _MOST_POSITIONS
+        self._most_rows = max(1, min(most_rows, most_positions // self._latents[0, 0].numel()))
+        self._candidates = min(_MOST_ROWS, self._most_rows)
         self._seed = seed
         self._unet = KeyValueUNet(base_model.unet, base_model.pixels_per_latent)
 
@@ -116,13 +123,17 @@ class PlainWordErrors:
         levels: Sequence[float],
     ) -> Tensor:
         errors = torch.zeros(len(self._latents), len(candidates))
-        for start in range(0, len(candidates), self._rows):
-            part = candidates[start : start + self._rows]
+        for start in range(0, len(candidates), self._candidates):
+            part = candidates[start : start + self._candidates]
             for photos in self._photos_by_context().values():
                 key_values = self._key_values(kept, photos[0], part)
-                for photo in photos:
-                    found = self._errors_of(photo, self._weights(region, photo), key_values, levels)
-                    errors[photo, start : start + len(part)] = found
+                views = [(photo, level) for photo in photos for level in levels]
+                at_once = max(1, self._most_rows // len(part))
+                for first in range(0, len(views), at_once):
+                    some = views[first : first + at_once]
+                    found = self._errors_of(region, some, key_values)  # (views, candidates)
+                    for (photo, _), row in zip(some, found, strict=True):
+                        errors[photo, start : start + len(part)] += row / len(levels)
         return errors
 
     def _photos_by_context(self) -> Mapping[tuple[str, ...], Sequence[int]]:
@@ -153,23 +164,33 @@ class PlainWordErrors:
         text = encode_text(self._base_model, [tokenized] * len(rows), rows)
         return project(self._base_model.unet, text.hidden, (), text.pooled)
 
-    def _errors_of(self, photo: int, weights: Tensor, key_values: KeyValueBatch, levels: Sequence[float]) -> Tensor:
-        """(B,) for the B prompts of the keys and values; the noise is the same for all of them."""
-        latents = self._latents[photo][None]
-        schedule = self._base_model.noise_schedule
-        rows = key_values.rows
-        errors = torch.zeros(rows)
-        for level in levels:
-            # Every photo and level has noise of its own, so that means over them are not of one chance alone.
-            generator = torch.Generator().manual_seed((self._seed << 24) + (photo << 12) + round(1000 * level))
-            noise = torch.randn(latents.shape, generator=generator).to(latents)
-            timesteps = torch.tensor([int(level * schedule.training_timesteps)], device=latents.device)
-            noisy = schedule.add_noise(latents, noise, timesteps).to(self._base_model.dtype)
-            target = schedule.target(latents, noise, timesteps)
-            prediction = self._unet(noisy.expand(rows, -1, -1, -1), timesteps.expand(rows), key_values).float()
-            error = ((prediction - target).square() * weights).mean(dim=(1, 2, 3))
-            errors += error.clamp_min(_TINY).log().cpu() / len(levels)
-        return errors
+    def _errors_of(self, region: Region, views: Sequence[tuple[int, float]], key_values: KeyValueBatch) -> Tensor:
+        """Logarithm of the error (V, K) of V photos at noise levels under the K prompts of the keys and values.
+
+        The noise of a photo and level is the same for all prompts, and its own, so that means over photos and levels
+        are not of one chance alone.
+        """
+        schedule, prompts = self._base_model.noise_schedule, key_values.rows
+        photos = torch.tensor([photo for photo, _ in views], device=self._latents.device)
+        latents = self._latents[photos]  # (V, C, h, h)
+        noise = torch.stack([self._noise(photo, level) for photo, level in views]).to(latents)
+        timesteps = torch.tensor([int(level * schedule.training_timesteps) for _, level in views]).to(latents.device)
+        noisy = schedule.add_noise(latents, noise, timesteps).to(self._base_model.dtype)
+        target = schedule.target(latents, noise, timesteps)
+        prediction = self._unet(
+            noisy.repeat_interleave(prompts, dim=0),
+            timesteps.repeat_interleave(prompts),
+            key_values.select([*range(prompts)] * len(views)),
+        )
+        prediction = prediction.float().view(len(views), prompts, *latents.shape[1:])
+        weights = torch.stack([self._weights(region, photo) for photo, _ in views])[:, None]  # (V, 1, 1, h, h)
+        errors = ((prediction - target[:, None]).square() * weights).mean(dim=(2, 3, 4))
+        return errors.clamp_min(_TINY).log().cpu()
+
+    def _noise(self, photo: int, level: float) -> Tensor:
+        """(C, h, h)."""
+        generator = torch.Generator().manual_seed((self._seed << 24) + (photo << 12) + round(1000 * level))
+        return torch.randn(self._latents.shape[1:], generator=generator)
 
     def _weights(self, region: Region, photo: int) -> Tensor:
         """(1, h, h), 1 where a word of a region is looked for."""
