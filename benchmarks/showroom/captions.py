@@ -51,6 +51,7 @@ _FORMAL_PROBABILITY: Final = 0.3
 _DROP_POSE: Final = 0.25
 _DROP_SCENE: Final = 0.15
 _DROP_COLOURS: Final = 0.25
+_NAME_BADGE: Final = 0.6
 _POSE_FIRST: Final = 0.15
 _SCENE_FIRST: Final = 0.1
 
@@ -81,10 +82,11 @@ def sample_caption(labels: PhotoLabels, rng: np.random.Generator, empty_probabil
 
 
 def describe(subject: Subject, rng: np.random.Generator) -> str:
-    """Name a subject by its class and, at random, its colours, pattern and material; no article."""
+    """Name a subject by its class and, at random, its colours, pattern, material and badge; no article."""
     words: list[str] = []
     details = ""
     material = subject.material if rng.random() < 0.1 else ""
+    badge = " with a badge" if subject.badge and rng.random() < _NAME_BADGE else ""
     if rng.random() >= _DROP_COLOURS:
         patterned = subject.pattern != "plain"
         if patterned and rng.random() < 0.6:
@@ -97,7 +99,9 @@ def describe(subject: Subject, rng: np.random.Generator) -> str:
         words.append(subject.pattern)
     elif subject.pattern == "plain" and rng.random() < 0.1:
         words.append("plain")
-    return " ".join(word for word in (material, *words, subject.class_word) if word) + details
+    if badge and details:
+        badge = f" and{badge.removeprefix(' with')}"
+    return " ".join(word for word in (material, *words, subject.class_word) if word) + details + badge
 
 
 def with_article(noun_phrase: str) -> str:
@@ -109,7 +113,7 @@ def caption_words() -> list[str]:
     """Every word that a caption can hold, once each, in alphabetical order."""
     phrases: list[str] = [*OPENINGS, *CLASSES, *COLOURS, *PATTERNS, *MATERIALS, *POSES, *SCENES]
     phrases += [phrase for wordings in (*POSE_PHRASES.values(), *SCENE_PHRASES.values()) for phrase in wordings]
-    phrases += ["a an and with details in pose background"]
+    phrases += ["a an and with details badge in pose background"]
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 

@@ -61,6 +61,16 @@ COLOURS: Final[dict[str, tuple[float, float, float]]] = {
 }
 """Names of product colours and their linear RGB reflectance in [0, 1]; a subject's colour is a mild jitter of it."""
 
+BADGE_COLOURS: Final[tuple[tuple[tuple[float, float, float], tuple[float, float, float]], ...]] = (
+    ((0.88, 0.88, 0.88), (0.025, 0.025, 0.03)),
+    ((0.90, 0.72, 0.04), (0.04, 0.06, 0.45)),
+    ((0.88, 0.88, 0.88), (0.60, 0.03, 0.03)),
+    ((0.92, 0.55, 0.62), (0.06, 0.20, 0.10)),
+    ((0.55, 0.80, 0.85), (0.25, 0.04, 0.40)),
+    ((0.90, 0.72, 0.04), (0.025, 0.025, 0.03)),
+)
+"""Pairs of a light and a dark colour that a badge may have, linear RGB; no caption names them."""
+
 PATTERNS: Final = ("plain", "striped", "dotted", "checkered")
 """Patterns of the product's main surface; `plain` has half of the probability."""
 

@@ -8,6 +8,7 @@ so a mask value is the share of the pixel that the product covers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import drjit
@@ -16,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.showroom.badge import badge_sheet, badge_texture
 from benchmarks.showroom.products import Part, Slot, build_product, joined
+from benchmarks.showroom.products.profile import with_profile
 from benchmarks.showroom.scenes import paint_surroundings
 from benchmarks.showroom.subject import Split, Subject, split_of
 from benchmarks.showroom.textures import Texture, pattern_texture
@@ -65,7 +68,7 @@ def render_photo(subject: Subject, view: View, size_pixels: int = 64) -> Photo:
     if not 16 <= size_pixels <= 1024:
         raise ValueError(f"size_pixels: got {size_pixels}, expected 16 to 1024")
     drjit.set_thread_count(1)
-    parts = _placed(build_product(subject.class_word, subject.shape), view)
+    parts = _placed([*product_parts(subject), *([_badge(subject)] if subject.badge else [])], view)
     scene: dict[str, Any] = {"type": "scene", **_surroundings(view), **_cameras(view, size_pixels)}
     surfaces = _surfaces(subject)
     for slot in Slot:
@@ -85,6 +88,16 @@ def render_photo(subject: Subject, view: View, size_pixels: int = 64) -> Photo:
         mask=np.rint(cover * 255).astype(np.uint8),
         labels=PhotoLabels(split=split_of(subject.seed), subject=subject, view=view),
     )
+
+
+def product_parts(subject: Subject) -> list[Part]:
+    """The subject's meshes, without its badge."""
+    return with_profile(build_product(subject.class_word, subject.shape), subject.profile)
+
+
+@lru_cache(maxsize=64)
+def _badge(subject: Subject) -> Part:
+    return badge_sheet(product_parts(subject)).painted(Slot.BADGE)
 
 
 def _encoded(linear: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -204,6 +217,8 @@ def _surfaces(subject: Subject) -> dict[Slot, dict[str, Any]]:
         Slot.GLOW: {"type": "rgb", "value": [1.0, 0.62, 0.05]},
         Slot.PALE: {"type": "rgb", "value": [0.85, 0.85, 0.80]},
     }
+    if subject.badge:
+        reflectances[Slot.BADGE] = _bitmap(badge_texture(subject))
     surfaces: dict[Slot, dict[str, Any]] = {}
     for slot, reflectance in reflectances.items():
         if subject.material == "glossy":

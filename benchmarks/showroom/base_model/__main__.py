@@ -11,10 +11,13 @@ from typing import Final
 import torch
 
 from benchmarks.showroom.base_model.architecture import TINY
+from benchmarks.showroom.base_model.device_training import DeviceRun, train_on_device
 from benchmarks.showroom.base_model.export import export_model
 from benchmarks.showroom.base_model.inspection import draw_losses, draw_reconstructions, draw_samples, probe
 from benchmarks.showroom.base_model.recipe import Recipe
+from benchmarks.showroom.base_model.small_shards import render_small_shards
 from benchmarks.showroom.base_model.training import PHASES, TrainingRun, train
+from benchmarks.showroom.subject import SPLITS
 
 _ROOT: Final = Path(__file__).resolve().parents[3]
 
@@ -28,6 +31,12 @@ def _parser() -> argparse.ArgumentParser:
     learn.add_argument("--phases", nargs="+", choices=tuple(PHASES), default=list(PHASES), help="phases to run")
     learn.add_argument("--replicas", type=int, default=1, help="processes with one thread each; best one for each core")
     learn.add_argument("--seed", type=int, default=0)
+    learn.add_argument("--start", type=Path, help="on cuda: folder of a model to go on from")
+    learn.add_argument("--first-photos", type=int, default=3_000, help="on cuda: photos before training begins")
+    render = commands.add_parser("render", help="small shards for a training on cuda, until the time is over")
+    render.add_argument("--processes", type=int, default=2, help="one core each")
+    render.add_argument("--seconds", type=float, default=600.0)
+    render.add_argument("--split", choices=SPLITS, default="train")
     export = commands.add_parser("export", help="write the last checkpoints as a Stable Diffusion folder")
     sample = commands.add_parser("sample", help="draw the fixed prompts with the last checkpoints")
     sample.add_argument("--guidance-scale", type=float, default=Recipe.guidance_scale)
@@ -39,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     losses = commands.add_parser("losses", help="draw the loss curves")
     losses.add_argument("--png", type=Path, required=True, help="picture to write")
     probes = commands.add_parser("probe", help="what a linear layer reads from the image encoder's features")
-    for command in (learn, reconstruct, probes):
+    for command in (learn, reconstruct, probes, render):
         command.add_argument("--shards", type=Path, default=_ROOT / ".work" / "showroom", help="folder of shards")
     for command in (learn, export):
         command.add_argument("--out", type=Path, default=_ROOT / "shared" / "detex_showroom" / "base_model")
@@ -53,9 +62,25 @@ def _run(options: argparse.Namespace) -> None:
     recipe = Recipe()
     if options.tiny:
         recipe = replace(recipe, size=TINY, autoencoder_batch=4, encoder_batch=8, diffusion_batch=8)
-    if options.command == "train":
-        if options.device == "cuda" and not torch.cuda.is_available():
+    if options.command == "train" and options.device == "cuda":
+        if not torch.cuda.is_available():
             raise ValueError("device: got cuda, but no CUDA device is available; accepted here: cpu")
+        train_on_device(
+            DeviceRun(
+                recipe=replace(recipe, seed=options.seed),
+                shards=options.shards,
+                work=options.work,
+                out=options.out,
+                device=torch.device("cuda"),
+                seconds=options.minutes * 60,
+                start=options.start,
+                first_photos=options.first_photos,
+            )
+        )
+    elif options.command == "render":
+        size = recipe.size.picture_pixels
+        render_small_shards(options.shards, options.split, size, options.processes, options.seconds)
+    elif options.command == "train":
         train(
             TrainingRun(
                 recipe=replace(recipe, seed=options.seed),

@@ -1,6 +1,6 @@
 """The parts of the base model: Stable Diffusion 1.x in small.
 
-Pictures are 64x64 pixels, latents (16, 8, 8), text states (48, 192). Every part is the very class that Stable
+Pictures are 128x128 pixels, latents (16, 16, 16), text states (48, 192). Every part is the very class that Stable
 Diffusion 1.x uses, so whatever loads the large model loads this one.
 """
 
@@ -29,9 +29,9 @@ AUTOENCODER_GROUPS: Final = 8
 class ModelSize:
     """Sizes of all parts. `picture_pixels` is the side of the pictures; a latent cell is 8 pixels wide."""
 
-    picture_pixels: int = 64
+    picture_pixels: int = 128
     autoencoder_channels: tuple[int, ...] = (16, 32, 64, 96)
-    unet_channels: tuple[int, ...] = (96, 192)
+    unet_channels: tuple[int, ...] = (64, 128, 192)
     unet_heads: int = 4
     text_width: int = 192
     text_layers: int = 3
@@ -43,6 +43,7 @@ class ModelSize:
 
 
 TINY: Final = ModelSize(
+    picture_pixels=64,
     unet_channels=(16, 16),
     unet_heads=2,
     text_width=16,

@@ -40,7 +40,7 @@ class Corpus:
         self.masks = torch.from_numpy(photos.masks)[:, None].contiguous()
         self.labels: Sequence[PhotoLabels] = photos.labels
         self.factors = {
-            name: torch.tensor([words.index(_factor_word(labels, name)) for labels in photos.labels])
+            name: torch.tensor([words.index(factor_word(labels, name)) for labels in photos.labels])
             for name, words in FACTORS.items()
         }
         self._tokenizer = tokenizer
@@ -73,7 +73,8 @@ def token_ids(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
     return ids
 
 
-def _factor_word(labels: PhotoLabels, factor: str) -> str:
+def factor_word(labels: PhotoLabels, factor: str) -> str:
+    """The word of a factor in the labels of a photo."""
     subject, view = labels.subject, labels.view
     return {
         "class": subject.class_word,

@@ -41,6 +41,14 @@ PROMPTS: Final = (
     "a photo of a teapot with seen from above pose in wooden table background",
     "a blue rocket tilted in a desert",
     "a photo of a hat in kitchen background",
+    "a photo of a red mug with a badge on a beach",
+    "a blue vase with a badge in a studio",
+    "a green box with a badge on a wooden table",
+    "a photo of a white camera with a badge in forest background",
+    "a yellow robot with a badge in the snow",
+    "a purple bottle with a badge in a library",
+    "an orange candle with a badge in a kitchen",
+    "a photo of a teapot with a badge with upright pose in desert background",
 )
 
 

@@ -29,6 +29,8 @@ class Slot(IntEnum):
     """Bright yellow: flames."""
     PALE = 4
     """Near white: clock faces."""
+    BADGE = 5
+    """A badge, where the subject has one."""
 
 
 @dataclass(frozen=True)
