@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ import torch
 from benchmarks.full_size.candidates import DENOISING_STEPS
 from benchmarks.gpu.candidates import CompiledBench
 from benchmarks.gpu.correctness import rows_of_correctness
-from benchmarks.gpu.plan import OURS, PEER, Plan, cache_environment
+from benchmarks.gpu.plan import CANDIDATES, OURS, PEER, UNFUSED, Plan, cache_environment
 from benchmarks.gpu.processes import CompilingProcess, FirstPicture
 from benchmarks.gpu.throughput import OURS as OURS_COMPILED
 from benchmarks.gpu.throughput import PEER as PEER_COMPILED
@@ -33,8 +33,13 @@ REACHES = {1: 1.15, 8: 1.1, 32: 1.1}
 REACH_OF_SECOND = 1.05
 MOST_WARM_SECONDS = 15.0
 SECONDS_OF_A_BATCH = 25.0
+SECONDS_OF_A_COMPILATION = 45.0
+SECONDS_OF_A_LATER_BATCH = 80.0
 SECONDS_OF_KERNELS = 40.0
 SECONDS_OF_SECOND = 110.0
+
+Ahead = Mapping[tuple[str, int], FirstPicture | None]
+"""What was compiled ahead: by candidate and images of a batch, None where it was not."""
 
 
 class Results:
@@ -93,7 +98,7 @@ def main() -> int:
     out = arguments.out
     if arguments.dry_run:
         out = out or Path(tempfile.mkdtemp(prefix="detex-dry-run-"))
-        plan = Plan("tiny", (2, 1), "", torch.device("cpu"), "float32", 2, end_time, out)
+        plan = Plan("tiny", (2, 1, 3), "", torch.device("cpu"), "float32", 2, end_time, out)
     else:
         plan = Plan("sd15", (8, 1, 32), "sdxl", torch.device("cuda"), arguments.dtype, 25, end_time, out)
     results = Results(plan)
@@ -106,19 +111,23 @@ def main() -> int:
 
 
 def _measure(plan: Plan, results: Results) -> None:
-    cold = _compile_ahead(plan, plan.model, plan.batches)
+    first, later = plan.batches[:2], plan.batches[2:]
+    ahead = _compile_ahead(plan, plan.model, [(name, images) for images in first for name in CANDIDATES])
     bench = CompiledBench(plan.shapes(plan.model), plan.device, plan.torch_dtype)
-    for images in plan.batches:
-        if plan.left_seconds < SECONDS_OF_A_BATCH:
+    for images in first:
+        _batch(plan, results, bench, images, REACHES.get(images, 1.0), ahead)
+    results.add(_swapping(bench, plan, results))
+    if plan.left_seconds > SECONDS_OF_A_BATCH:
+        results.add(rows_of_correctness(bench, 1))
+    bench.compiled_steps.clear()
+    for images in later:
+        if plan.left_seconds > SECONDS_OF_A_LATER_BATCH:
+            found = _compile_ahead(plan, plan.model, [(OURS, images), (PEER, images)])
+            _batch(plan, results, bench, images, REACHES.get(images, 1.0), found)
+            results.add(_swapping(bench, plan, results, (images,)))
+        else:
             results.left_out(f"{bench.architecture.name}, batch of {images}")
-            continue
-        turns = max(3, plan.turns if images == 1 else plan.turns // 2 if images <= 8 else plan.turns // 3)
-        results.add(rows_of_batch(bench, images, turns, REACHES.get(images, 1.0)))
-        if images == 1:
-            results.add(_swapping(bench, plan, results))
-            results.add(rows_of_correctness(bench, images))
-        bench.compiled_steps.clear()
-    results.add(_first_pictures(plan, cold))
+    results.add(_first_pictures(plan, ahead.get((OURS, 1)), len(ahead)))
     del bench
     torch.compiler.reset()
     if plan.device.type == "cuda":
@@ -128,38 +137,45 @@ def _measure(plan: Plan, results: Results) -> None:
         _second(plan, results)
 
 
-def _compile_ahead(plan: Plan, model: str, batches: tuple[int, ...]) -> FirstPicture | None:
-    """Fill the caches of the compilers by processes side by side; what detex took for one image among them."""
-    environment = cache_environment(Path(os.environ["TRITON_CACHE_DIR"]).parent)
-    processes = {
-        (candidate, images): CompilingProcess(plan, model, candidate, images, environment)
-        for images in batches
-        for candidate in (OURS, PEER)
-    }
-    found = {}
-    for key, process in processes.items():
-        found[key] = process.result(plan.left_seconds)
-        if found[key] is None:
-            print(f"{process.name}: not compiled ahead", file=sys.stderr, flush=True)
-    return found.get((OURS, 1))
+def _compile_ahead(plan: Plan, model: str, wanted: Sequence[tuple[str, int]]) -> Ahead:
+    """Fill the caches of the compilers by processes side by side: candidates for batches of so many images."""
+    environment = cache_environment(Path(os.environ["TRITON_CACHE_DIR"]).parent, len(wanted))
+    processes = {key: CompilingProcess(plan, model, *key, environment) for key in wanted}
+    found = {key: process.result(plan.left_seconds - SECONDS_OF_A_BATCH) for key, process in processes.items()}
+    for key, picture in found.items():
+        if picture is None:
+            print(f"{processes[key].name}: not compiled ahead", file=sys.stderr, flush=True)
+    return found
 
 
-def _swapping(bench: CompiledBench, plan: Plan, results: Results) -> Iterator[ResultRow]:
+def _batch(plan: Plan, results: Results, bench: CompiledBench, images: int, reach: float, ahead: Ahead) -> None:
+    missing = sum(picture is None for key, picture in ahead.items() if key[1] == images)
+    if plan.left_seconds < SECONDS_OF_A_BATCH + missing * SECONDS_OF_A_COMPILATION:
+        results.left_out(f"{bench.architecture.name}, batch of {images}")
+        return
+    turns = max(3, plan.turns if images == 1 else plan.turns // 2 if images <= 8 else plan.turns // 3)
+    results.add(rows_of_batch(bench, images, turns, reach, with_unfused=(UNFUSED, images) in ahead))
+    bench.unfused_steps.clear()
+    if images > 1:
+        bench.compiled_steps.clear()
+
+
+def _swapping(bench: CompiledBench, plan: Plan, results: Results, batches: tuple[int, ...] = ()) -> Iterator[ResultRow]:
     alone = results.median(f"batch of 1: {PEER_COMPILED}")
-    for images in plan.batches:
+    for images in batches or plan.batches:
         ours = results.median(f"batch of {images}: {OURS_COMPILED}")
         if alone is not None and ours is not None:
             yield swapping_row(bench, images, ours, alone, plan.turns)
 
 
-def _first_pictures(plan: Plan, cold: FirstPicture | None) -> Iterator[ResultRow]:
+def _first_pictures(plan: Plan, cold: FirstPicture | None, processes: int) -> Iterator[ResultRow]:
     what = f"{plan.shapes(plan.model).name}: seconds of a fresh process to its first compiled picture"
     if cold is not None:
         yield ResultRow(
             what=f"{what}, cold cache of the compiler",
             value=cold.process_seconds,
             unit="s",
-            note=f"{cold.compiling_seconds:.3g} s of it to compile and draw; {2 * len(plan.batches)} processes did so "
+            note=f"{cold.compiling_seconds:.3g} s of it to compile and draw; {processes} processes did so "
             "at the same time; the service draws meanwhile without what is compiled",
         )
     if plan.left_seconds < SECONDS_OF_A_BATCH:
@@ -196,12 +212,9 @@ def _second(plan: Plan, results: Results) -> None:
     if plan.left_seconds < SECONDS_OF_SECOND:
         results.left_out(name)
         return
-    _compile_ahead(plan, plan.second_model, (1,))
-    if plan.left_seconds < SECONDS_OF_A_BATCH:
-        results.left_out(name)
-        return
+    ahead = _compile_ahead(plan, plan.second_model, [(OURS, 1), (PEER, 1)])
     bench = CompiledBench(plan.shapes(plan.second_model), plan.device, plan.torch_dtype)
-    results.add(rows_of_batch(bench, 1, plan.turns // 3, REACH_OF_SECOND))
+    _batch(plan, results, bench, 1, REACH_OF_SECOND, ahead)
 
 
 def _arguments() -> argparse.Namespace:

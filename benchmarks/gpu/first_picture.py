@@ -15,7 +15,7 @@ from benchmarks.full_size.architectures import ARCHITECTURES
 from benchmarks.full_size.candidates import DENOISING_STEPS, STEPS_PER_RUN
 from benchmarks.full_size.random_folder import DTYPES
 from benchmarks.gpu.candidates import CompiledBench
-from benchmarks.gpu.plan import OURS, PEER
+from benchmarks.gpu.plan import CANDIDATES, OURS, PEER
 
 
 @torch.inference_mode()
@@ -26,17 +26,18 @@ def main() -> int:
     parser.add_argument("--dtype", choices=DTYPES, default="float16")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--images", type=int, default=1)
-    parser.add_argument("--candidate", choices=(OURS, PEER), default=OURS)
+    parser.add_argument("--candidate", choices=CANDIDATES, default=OURS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     bench = CompiledBench(ARCHITECTURES[arguments.model], device, DTYPES[arguments.dtype])
     if device.type == "cuda":
         torch.cuda.synchronize()
     begin = time.monotonic()
-    if arguments.candidate == OURS:
-        run = bench.detex_compiled(bench.workload(arguments.images, arguments.images))
-    else:
+    if arguments.candidate == PEER:
         run = bench.diffusers_compiled(bench.workload(arguments.images, 1))
+    else:
+        steps = bench.compiled_steps if arguments.candidate == OURS else bench.unfused_steps
+        run = bench.detex_compiled(steps, bench.workload(arguments.images, arguments.images))
     for _ in range(-(-DENOISING_STEPS // STEPS_PER_RUN)):
         run()
     if device.type == "cuda":

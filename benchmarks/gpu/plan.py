@@ -10,7 +10,8 @@ import torch
 from benchmarks.full_size.architectures import ARCHITECTURES, FullSize
 from benchmarks.full_size.random_folder import DTYPES
 
-OURS, PEER = "detex", "diffusers"
+OURS, UNFUSED, PEER = "detex", "detex-unfused", "diffusers"
+CANDIDATES = (OURS, UNFUSED, PEER)
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ class Plan:
         return None if self.out is None else self.out / f"{benchmark}.json"
 
 
-def cache_environment(folder: Path) -> dict[str, str]:
-    """Variables by which compilers of this process and of those that it starts share a folder."""
+def cache_environment(folder: Path, processes: int = 1) -> dict[str, str]:
+    """Variables by which compilers of this process and of so many that it starts share a folder, and the cores."""
     return os.environ | {
+        "TORCHINDUCTOR_COMPILE_THREADS": str(max(2, len(os.sched_getaffinity(0)) // processes)),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         "TRITON_CACHE_DIR": str(folder / "triton"),
     }

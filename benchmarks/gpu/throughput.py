@@ -11,6 +11,7 @@ from benchmarks.gpu.candidates import CompiledBench
 from benchmarks.results_file import ResultRow, at_least, median_row
 
 OURS = "detex compiled, a concept each"
+UNFUSED = "detex compiled, projections not fused, a concept each"
 UNCOMPILED = "detex not compiled, a concept each"
 PEER = "diffusers compiled, one concept"
 EAGER = "diffusers, one concept"
@@ -18,7 +19,9 @@ LEAST_AGAINST_SWAPPING = 2.0
 
 
 @torch.inference_mode()
-def rows_of_batch(bench: CompiledBench, images: int, turns: int, reach: float) -> Iterator[ResultRow]:
+def rows_of_batch(
+    bench: CompiledBench, images: int, turns: int, reach: float, *, with_unfused: bool = False
+) -> Iterator[ResultRow]:
     """Measure one batch.
 
     Args:
@@ -26,17 +29,20 @@ def rows_of_batch(bench: CompiledBench, images: int, turns: int, reach: float) -
         images: Of the batch.
         turns: How often each candidate is timed, in an order drawn anew for each turn.
         reach: What detex, compiled and with a concept each, is meant to reach against diffusers compiled for one.
+        with_unfused: Whether compiled steps whose projections are not fused are timed too.
     """
     what = f"{bench.architecture.name}, {bench.architecture.pixels} px, batch of {images}"
     mixed, one = bench.workload(images, images), bench.workload(images, 1)
     refusals: dict[str, str] = {}
     runs: dict[str, Run] = {}
     makers: dict[str, Callable[[], Run]] = {
-        OURS: lambda: bench.detex_compiled(mixed),
+        OURS: lambda: bench.detex_compiled(bench.compiled_steps, mixed),
         PEER: lambda: bench.diffusers_compiled(one),
         UNCOMPILED: lambda: bench.detex(bench.steps[GRAPHS], mixed),
         EAGER: lambda: bench.diffusers(bench.plain, one),
     }
+    if with_unfused:
+        makers[UNFUSED] = lambda: bench.detex_compiled(bench.unfused_steps, mixed)
     for name, make in makers.items():
         try:
             runs[name] = make()
@@ -44,7 +50,7 @@ def rows_of_batch(bench: CompiledBench, images: int, turns: int, reach: float) -
             refusals[name] = str(error)[:200]
     seconds, refused = timed(runs, turns, bench.device)
     speeds = {name: [images / (DENOISING_STEPS * second) for second in found] for name, found in seconds.items()}
-    for name in (OURS, PEER, UNCOMPILED, EAGER):
+    for name in makers:
         if name in speeds:
             note = f"{1000 * statistics.median(seconds[name]):.4g} ms a step"
             yield median_row(f"{what}: {name}", speeds[name], "images/s", note=note)
@@ -54,6 +60,8 @@ def rows_of_batch(bench: CompiledBench, images: int, turns: int, reach: float) -
     yield _ratio(
         f"{what}: detex compiled, a concept each, against diffusers compiled, one concept", speeds, OURS, PEER, reach
     )
+    if with_unfused:
+        yield _ratio(f"{what}: detex compiled, projections fused against not fused", speeds, OURS, UNFUSED)
     yield _ratio(f"{what}: detex, compiled against not compiled", speeds, OURS, UNCOMPILED)
     yield _ratio(
         f"{what}: detex not compiled, a concept each, against diffusers, one concept", speeds, UNCOMPILED, EAGER

@@ -75,7 +75,7 @@ def test_a_list_overrides_what_it_names() -> None:
     choice.take(Operation.SELF_ATTENTION, head_dim=80)
     choice.take(Operation.SELF_ATTENTION, head_dim=40)
     choice.take(Operation.GEGLU)
-    assert choice.taken() == {(Operation.SELF_ATTENTION, TRITON): 2, (Operation.GEGLU, TORCH): 1}
+    assert choice.taken() == {(Operation.SELF_ATTENTION, TRITON): 2, (Operation.GEGLU, TRITON): 1}
 
 
 @pytest.mark.usefixtures("h100")

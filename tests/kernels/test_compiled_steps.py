@@ -1,13 +1,14 @@
 """Compiled steps: the same pictures, one graph for any mixture of texts, nothing compiled twice, no request lost."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
 from torch._dynamo.utils import counters
 
 from detex_core.errors import InvalidInputError
@@ -18,10 +19,11 @@ from detex_generator.engine.compilation import use_cache_folder
 from detex_generator.engine.graphed_steps import Compilation, GraphedSteps
 from detex_generator.engine.step_compiler import StepCompiler
 from detex_generator.kernels.choice import KernelChoice
+from detex_generator.kernels.fused_projections import fuse_projections
 from detex_generator.kernels.unet_kernels import over_same_weights
 from tests.kernels.random_prompts import random_prompt
 from tests.kernels.test_graphed_steps import RecordingCapture, check, inputs_of
-from tests.tiny_models import unet_config
+from tests.tiny_models import Kind, unet_config
 
 CPU = torch.device("cpu")
 WAIT_SECONDS = 600.0
@@ -64,7 +66,9 @@ def steps_of(
 ) -> tuple[GraphedSteps, StepCompiler, RecordingCapture]:
     choice, capture = KernelChoice("torch", CPU, torch.float32), RecordingCapture()
     compiler = StepCompiler(CPU, told or Compilations(), least_uses=least_uses)
-    compilation = Compilation(compiler, KeyValueUNet(over_same_weights(model.unet)))
+    fused = over_same_weights(model.unet)
+    fuse_projections(fused)
+    compilation = Compilation(compiler, KeyValueUNet(fused))
     steps = GraphedSteps(KeyValueUNet(model.unet), choice, capture, compilation=compilation)
     return steps, compiler, capture
 
@@ -165,6 +169,44 @@ def test_nothing_is_captured_while_something_is_compiled(small: BaseModel) -> No
     assert capture.replays == 0
     check(small, steps, inputs_of(small, [3.0]), texts(small, 9, 10))
     assert capture.replays == 1
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+def test_fused_projections_compute_the_same(kind: Kind) -> None:
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel(**unet_config(kind)).eval().requires_grad_(False)
+    fused = over_same_weights(unet)
+    before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    bytes_before = _bytes(unet)
+    latents, times = torch.randn(3, 4, 8, 8), torch.tensor([3.0, 500.0, 21.0])
+    added = {"text_embeds": torch.randn(3, 28), "time_ids": torch.ones(3, 6)} if kind == "sdxl" else None
+    arguments = {"encoder_hidden_states": torch.randn(3, 7, unet.config.cross_attention_dim)}
+    wanted = unet(latents, times, added_cond_kwargs=added, **arguments).sample
+    products = _products(lambda: unet(latents, times, added_cond_kwargs=added, **arguments))
+    KeyValueUNet(fused)
+    fuse_projections(fused)
+    fewer = _products(lambda: fused(latents, times, added_cond_kwargs=added, **arguments))
+    torch.testing.assert_close(fused(latents, times, added_cond_kwargs=added, **arguments).sample, wanted)
+    torch.testing.assert_close(unet(latents, times, added_cond_kwargs=added, **arguments).sample, wanted)
+    assert all(torch.equal(before[name], tensor) for name, tensor in unet.state_dict().items())
+    assert _bytes(unet, fused) == bytes_before  # views of what was there, not copies
+    blocks = sum(isinstance(module, ResnetBlock2D) for module in unet.modules())
+    layers = sum(name.endswith("attn1") for name, _ in unet.named_modules())
+    assert products - fewer == (blocks - 1) + 2 * layers
+
+
+def _bytes(*unets: UNet2DConditionModel) -> int:
+    """Memory that the parameters of UNets take together."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for unet in unets
+                for tensor in unet.parameters()}  # fmt: skip
+    return sum(storages.values())
+
+
+def _products(run: Callable[[], object]) -> int:
+    """How often a matrix product with weights is computed."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    return sum(event.count for event in profile.key_averages() if event.key == "aten::linear")
 
 
 def test_a_cache_folder_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

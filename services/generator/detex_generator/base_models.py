@@ -66,7 +66,9 @@ class BaseModels:
         default = self._settings.base_model().name
         device, dtype = device_and_dtype(self._settings)
         # Packed layers keep their weights in a second layout.
-        copies = 2 if self._settings.pack_weights and device.type == "cpu" else 1
+        # Inductor lays weights out by itself.
+        packs = self._settings.pack_weights and device.type == "cpu" and self._settings.compile != "on"
+        copies = 2 if packs else 1
         used_bytes = 0
         for configured in self._settings.base_models:
             start = time.monotonic()
@@ -77,7 +79,7 @@ class BaseModels:
                 _logger.error("Base model %s does not load: %s", configured.name, error.message)
                 raise
             used_bytes += copies * model.size_bytes
-            if self._settings.pack_weights:
+            if packs:
                 pack_base_model(model)
             prepare(model)
             with self._lock:

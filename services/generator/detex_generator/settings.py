@@ -40,7 +40,7 @@ class GeneratorSettings(ServiceSettings):
         admission_threads: Threads that encode prompts.
         decoding_threads: Threads that decode latents and write PNGs.
         pack_weights: On a CPU, keep the weights of linear and convolution layers also in the layout that oneDNN reads:
-            faster, for twice their memory.
+            faster, for twice their memory. Without effect where steps are compiled.
         denoising_threads: Cores that one UNet pass uses on a CPU; 0 leaves it to torch.
         kernels: What computes the parts of a denoising step: `auto`, `torch` or `triton`, or a list such as
             `self_attention=triton,geglu=torch`. `auto` is torch on a CPU; what is asked for and cannot run ends the

@@ -10,6 +10,7 @@ from detex_generator.engine.graphed_steps import Compilation, CudaCapture, Graph
 from detex_generator.engine.plain_steps import PlainSteps, Steps
 from detex_generator.engine.step_compiler import StepCompiler
 from detex_generator.kernels.choice import KernelChoice
+from detex_generator.kernels.fused_projections import fuse_projections
 from detex_generator.kernels.operation import Operation
 from detex_generator.kernels.unet_kernels import install_kernels, over_same_weights, use_channels_last
 
@@ -68,7 +69,9 @@ class Acceleration:
     def _compilation(self, unet: KeyValueUNet) -> Compilation | None:
         if self._compiler is None or not self._pooled:
             return None
-        return Compilation(self._compiler, unet.over(over_same_weights(unet.unet)))
+        plain = over_same_weights(unet.unet)
+        fuse_projections(plain)
+        return Compilation(self._compiler, unet.over(plain))
 
     def _new(self, unet: KeyValueUNet, compilation: Compilation | None) -> Steps:
         if not self._pooled:

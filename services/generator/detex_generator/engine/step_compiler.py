@@ -182,6 +182,7 @@ class StepCompiler:
             size.step(size.inputs, size.text)
             if self.device.type == "cuda":
                 torch.cuda.current_stream().synchronize()
+                torch.cuda.empty_cache()  # what it took on its own stream is of no use on others
 
     def _stream(self) -> AbstractContextManager[object]:
         if self.device.type != "cuda":
