@@ -1,10 +1,13 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from detex_trainer.box_resizing import Resampling, resize_box
 from detex_trainer.crops import Augmentation, View, cut, resized_crop, subject_crop, varied_crop
 from detex_trainer.masks import Box, downsample_masks, mask_from_image, mask_to_image, subject_box
 
@@ -115,3 +118,46 @@ def test_resized_crops_say_how_they_show_the_photo() -> None:
     assert min(sides[View.AS_IT_IS]) >= 100
     assert 70 <= min(sides[View.NEAR]) <= max(sides[View.NEAR]) <= 84
     assert 0.2 < len(sides[View.NEAR]) / 300 < 0.47
+
+
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    corner=st.tuples(st.integers(-60, 39), st.integers(-60, 39)),
+    length=st.integers(1, 160),
+    # Odd as the box, so that no pixel's centre lies between two cells, where rounding decides whose it is.
+    side=st.integers(0, 24).map(lambda half: 2 * half + 1),
+    seed=st.integers(0, 100),
+)
+@settings(max_examples=300, deadline=None)
+def test_boxes_are_resized_as_if_what_overhangs_were_laid_out(
+    size: tuple[int, int], corner: tuple[int, int], length: int, side: int, seed: int
+) -> None:
+    height, width = size
+    top, left = min(corner[0], height - 1), min(corner[1], width - 1)
+    length = max(length, 1 - top, 1 - left) | 1
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    box = Box(left, top, left + length, top + length)
+    margins = [(max(0, -top), max(0, top + length - height)), (max(0, -left), max(0, left + length - width)), (0, 0)]
+    corner_row, corner_column = top + margins[0][0], left + margins[1][0]
+    for resampling, fill, mode in ((Resampling.LANCZOS, "edge", "edge"), (Resampling.BOX, "black", "constant")):
+        laid_out = np.pad(pixels, margins, mode=mode)
+        square = laid_out[corner_row : corner_row + length, corner_column : corner_column + length]
+        expected = np.asarray(Image.fromarray(square).resize((side, side), resampling.value[0]), dtype=int)
+        found = np.asarray(resize_box(pixels, box, side, resampling, fill=fill), dtype=int)
+        assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(16_000, 60), (60, 16_000)])
+def test_long_and_narrow_photos_take_memory_by_their_own_size(size: tuple[int, int]) -> None:
+    picture = Image.effect_noise(size, 40).convert("RGB")
+    mask = np.ones((size[1], size[0]), dtype=np.float32)
+    box = subject_crop(*size, subject_box(mask))
+    tracemalloc.start()
+    try:
+        crop = cut(picture, mask, box, 64)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+    assert crop.picture.size == crop.mask.size == crop.valid.size == (64, 64)
+    assert np.asarray(crop.mask).min() == 255
+    assert np.asarray(crop.valid).max() < 255 > np.asarray(crop.valid).min() == 0

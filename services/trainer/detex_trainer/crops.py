@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from detex_trainer.box_resizing import Resampling, resize_box
 from detex_trainer.masks import Box, Mask, mask_to_image
 
 _MARGIN = 1.04  # of the subject's box where the crop must grow beyond the photo's shorter side
@@ -108,10 +109,11 @@ def cut(picture: Image.Image, mask: Mask, box: Box, side: int, *, mirrored: bool
         side: Side of the result in pixels.
         mirrored: Swap left and right.
     """
+    everywhere = np.broadcast_to(np.uint8(255), mask.shape)
     crop = Crop(
-        _resized(np.asarray(picture), box, side, Image.Resampling.LANCZOS),
-        _resized(np.asarray(mask_to_image(mask)), box, side, Image.Resampling.BOX),
-        _resized(np.full(mask.shape, 255, dtype=np.uint8), box, side, Image.Resampling.BOX, fill="constant"),
+        resize_box(np.asarray(picture), box, side, Resampling.LANCZOS),
+        resize_box(np.asarray(mask_to_image(mask)), box, side, Resampling.BOX),
+        resize_box(everywhere, box, side, Resampling.BOX, fill="black"),
     )
     if not mirrored:
         return crop
@@ -122,22 +124,3 @@ def cut(picture: Image.Image, mask: Mask, box: Box, side: int, *, mirrored: bool
 def _placed(start: int, side: int, subject_start: int, subject_end: int) -> int:
     """Move an interval of length `side` as little as possible so that it holds the subject's."""
     return min(max(start, subject_end - side), subject_start)
-
-
-def _resized(
-    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    box: Box,
-    side: int,
-    resampling: Image.Resampling,
-    *,
-    fill: str = "edge",
-) -> Image.Image:
-    height, width = pixels.shape[:2]
-    before = max(0, -box.top), max(0, -box.left)
-    after = max(0, box.bottom - height), max(0, box.right - width)
-    padding = [(before[0], after[0]), (before[1], after[1])] + [(0, 0)] * (pixels.ndim - 2)
-    if any(before) or any(after):
-        pixels = np.pad(pixels, padding, mode="edge") if fill == "edge" else np.pad(pixels, padding)
-    top, left = box.top + before[0], box.left + before[1]
-    square = pixels[top : top + box.height, left : left + box.width]
-    return Image.fromarray(np.ascontiguousarray(square)).resize((side, side), resampling)
