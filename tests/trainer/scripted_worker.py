@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from detex_core.artifact import Attribute, ConceptDraft, KeyValueForm, Manifest, publish_concept
+from detex_core.errors import invalid_input
 from detex_core.object_store import ObjectStore
 from detex_trainer.failures import DivergedError, NoRoomError, TrainingStopped
 from detex_trainer.job_files import outcome_key
@@ -59,6 +60,8 @@ def train(
             raise DivergedError("The loss became NaN at step 1; submit the job again with a lower learning rate.")
         case "defect":
             raise RuntimeError("a text that callers must not see")
+        case "misread":
+            raise invalid_input("prompt", "600 tokens", "at most 75 tokens")
         case "hungry":
             raise MemoryError
         case "chatty":

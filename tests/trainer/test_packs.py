@@ -170,6 +170,17 @@ def test_no_job_fails_for_what_another_does_to_its_worker(queue: Queue) -> None:
     assert (dead.state, dead.failure.reason, dead.attempts) == (trainer_pb2.JOB_STATE_FAILED, "WORKER_DIED", 3)
 
 
+@pytest.mark.parametrize("end", ["dies", "exits", "hungry", "defect", "diverges", "misread"])
+def test_where_jobs_are_tried_once_no_job_fails_for_another(start_queue: Callable[..., Queue], end: str) -> None:
+    queue = start_queue(max_attempts=1)
+    jobs = {name: queue.submit(name) for name in ("ok-before", f"{end}-beside", "waits-after")}
+    queue.trainer.go("waits-after")
+    queue.open()
+    ended = {name: queue.trainer.ended(job.job_id) for name, job in jobs.items()}
+    assert ended.pop(f"{end}-beside").state == trainer_pb2.JOB_STATE_FAILED
+    assert {job.state for job in ended.values()} == {SUCCEEDED}
+
+
 def test_a_failure_of_the_whole_pack_is_tried_again_at_last_alone(queue: Queue) -> None:
     jobs = [queue.submit(name) for name in ("spoils-all-spoiled", "ok-beside-spoiled")]
     queue.open()

@@ -14,4 +14,17 @@ class TrainingStopped(Exception):  # noqa: N818 - an answer to a request, not an
 
 
 class NoRoomError(Exception):
-    """Memory does not suffice for this job beside those that train already; nothing of it was begun."""
+    """Memory does not suffice for this job beside those that train already; what it has done so far is kept."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, of the machine or of its GPU."""
+    # torch has a type of its own for GPUs and a plain RuntimeError for main memory. Told by name: this loads no torch.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+
+
+def spoils_worker(error: BaseException) -> bool:
+    """Whether nothing that the same process asks of its GPU can succeed any more, whoever asks."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not is_out_of_memory(error) and ("AcceleratorError" in names or "CUDA error" in str(error))

@@ -1,9 +1,11 @@
 """Sees the claimed jobs of one worker through: starts it, hands on what it reports, ends each job as it ended."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 
 from detex_core.errors import DetexError
+from detex_core.grpc_server import as_domain_error
 from detex_trainer.executors import Executor, WorkerExit, WorkerRun
 from detex_trainer.job_spec import JobSpec, PackSpec
 from detex_trainer.jobs import Job, JobClaim
@@ -12,6 +14,8 @@ from detex_trainer.worker.events import ExitCode, ProgressEvent
 
 _LAST_WORD_SECONDS = 10.0
 _ORDERLY = WorkerExit(ExitCode.REPORTED, "", "stopped")
+
+_log = logging.getLogger(__name__)
 
 
 class Attendance:
@@ -108,6 +112,11 @@ class Attendance:
                 specs.append(write_spec(job.claim.job))
             except DetexError as error:
                 self._conclude(job, job.conclude_unstarted(error))
+            except Exception as error:
+                _log.exception("job %s cannot be written down for a worker", job.job_id)
+                self._conclude(job, job.conclude_unstarted(as_domain_error(error)))
+        for job in self.jobs:
+            job.shares_worker = len(specs) > 1
         return specs
 
     async def _follow(self, run: WorkerRun) -> WorkerExit:

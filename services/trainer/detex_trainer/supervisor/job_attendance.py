@@ -72,6 +72,8 @@ class JobAttendance:
         intention: Why the job is to be stopped; None while it is not.
         final: What the worker said last of it; None before.
         is_over: Whether what becomes of it is decided, and nothing that is reported changes that.
+        shares_worker: Whether its worker was started with others too, any of which may be to blame for what becomes of
+            all; then a job is tried once more beyond the usual number, alone.
     """
 
     def __init__(self, claim: JobClaim, care: JobCare) -> None:
@@ -79,6 +81,7 @@ class JobAttendance:
         self.intention: Intention | None = None
         self.final: FinalEvent | None = None
         self.is_over = False
+        self.shares_worker = False
         self._care = care
         self._progress: JobProgress | None = None
         self._last_trained: JobProgress | None = None
@@ -198,7 +201,7 @@ class JobAttendance:
 
     async def _conclude_failed(self, failed: FailedEvent) -> None:
         attempts = self.claim.job.attempts
-        if failed.is_shared and attempts < self._care.max_attempts:
+        if failed.is_shared and (self.shares_worker or attempts < self._care.max_attempts):
             message = f"The jobs trained together with it failed with it in attempt {attempts}: {failed.message}"
             await self._care.endings.requeue(self.claim, "pack_failed", JobFailure(failed.reason, message))
             return
@@ -215,7 +218,7 @@ class JobAttendance:
 
     async def _conclude_dead(self, ended: WorkerExit) -> None:
         attempts = self.claim.job.attempts
-        if ended.code != ExitCode.BAD_SPEC and attempts < self._care.max_attempts:
+        if self.shares_worker or (ended.code != ExitCode.BAD_SPEC and attempts < self._care.max_attempts):
             message = f"The worker {ended.describe()} in attempt {attempts}, and the job is tried again."
             await self._care.endings.requeue(self.claim, "worker_died", JobFailure("WORKER_DIED", message))
             return

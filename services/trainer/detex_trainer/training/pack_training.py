@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from detex_core.artifact import Manifest
+from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.failures import NoRoomError, TrainingStopped
+from detex_trainer.failures import NoRoomError, TrainingStopped, spoils_worker
 from detex_trainer.packing import OnEnd, PackedJob, rows_per_step
 from detex_trainer.progress import JobPhase, JobProgress
 from detex_trainer.training.base_model import base_model_of
@@ -30,8 +31,9 @@ def train_pack(
     """Train jobs together, and publish each when its own steps are done.
 
     What comes of a job is what comes of it alone, but for rounding. One that fails or is stopped leaves the others
-    alone. Each goes on from its own last checkpoint. Before the second begins, it is estimated what each takes of
-    memory; those that do not fit are given back at once.
+    alone, whatever made it fail. Each goes on from its own last checkpoint. Before the second begins, it is estimated
+    what each takes of memory; those that do not fit are given back at once. Where memory does not suffice after all,
+    half of them are given back with what they have done so far.
 
     Args:
         jobs: At least one, all of one `JobSpec.pack_key`; the first is trained whatever memory there is.
@@ -42,13 +44,18 @@ def train_pack(
 
     Raises:
         ValueError: The jobs do not fit together.
-        DetexError: As loading the base model; then no job has begun.
+        Exception: Nothing can be trained here, and no job in particular is to blame.
     """
     if len({job.spec.pack_key for job in jobs}) != 1:
         raise ValueError("jobs of one pack have the same base model, method and size")
     for job in jobs:
         job.reporter.progress(JobProgress(JobPhase.PREPARING, 0, job.spec.hyperparameters.steps))
-    base_model = base_model_of(jobs[0].spec, store)
+    try:
+        base_model = base_model_of(jobs[0].spec, store)
+    except DetexError as error:
+        for job in jobs:
+            on_end(job, error)
+        return
     training = _PackTraining(base_model, store, on_end)
     room: MemoryRoom | None = None
     for job in jobs:
@@ -64,7 +71,8 @@ def train_pack(
         begun = training.begin(job)
         if begun is not None and room is None and len(jobs) > 1:
             room = training.room(begun, free)
-            room.take(rows)
+            if room is not None:
+                room.take(rows)
     while training.is_busy:
         training.advance()
 
@@ -94,16 +102,25 @@ class _PackTraining:
                 job.spec, job.training_set, self._store, job.reporter, self._base_model, job.should_stop
             )
         except Exception as error:
+            if spoils_worker(error):
+                raise
             self._on_end(job, error)
             return None
         self._trainings[training.run] = (job, training)
         self._pack.add(training.run, training.listeners)
         return training
 
-    def room(self, training: ConceptTraining, free_bytes: int) -> MemoryRoom:
-        """What memory there was before a job began, in jobs like it."""
+    def room(self, training: ConceptTraining, free_bytes: int) -> MemoryRoom | None:
+        """What memory there was before a job began, in jobs like it; None where it fails at its first look."""
         run, hyperparameters = training.run, training.spec.hyperparameters
-        estimate = estimate_memory(run.learner, run.photo_set, self._base_model, hyperparameters.batch_size)
+        try:
+            estimate = estimate_memory(run.learner, run.photo_set, self._base_model, hyperparameters.batch_size)
+        except Exception as error:
+            if spoils_worker(error):
+                raise
+            self._pack.discard(run)
+            self._end(run, error)
+            return None
         megabytes = [f"{number / 1e6:.0f} MB" for number in (estimate.total_bytes, free_bytes)]
         _log.info("a job takes about %s, %s are free", *megabytes)
         return MemoryRoom(estimate, rows_per_step(hyperparameters), free_bytes)
@@ -112,8 +129,7 @@ class _PackTraining:
         """Do one step of every job, and end those that are through with theirs."""
         for run, (job, _) in list(self._trainings.items()):
             if not run.is_finished and job.should_stop():
-                self._pack.leave(run)
-                self._end(run, TrainingStopped())
+                self._leave(run, TrainingStopped())
         # One that has come back with all its steps done takes no further one.
         failures = self._pack.advance() if self._pack.runs else {}
         for run, failure in failures.items():
@@ -123,10 +139,33 @@ class _PackTraining:
                 try:
                     outcome: Manifest | Exception = training.publish()
                 except Exception as error:
+                    if spoils_worker(error):
+                        raise
                     outcome = error
                 self._end(run, outcome)
+        if self._pack.is_short_of_memory:
+            self._give_back_half()
+
+    def _give_back_half(self) -> None:
+        runs = self._pack.runs
+        for run in runs[(len(runs) + 1) // 2 :]:
+            self._leave(run, NoRoomError())
+        self._pack.relieve()
+
+    def _leave(self, run: TrainingRun, outcome: Exception) -> None:
+        """Let a job go that is to go on another time, with its state kept."""
+        try:
+            self._pack.leave(run)
+        except Exception as error:
+            if spoils_worker(error):
+                raise
+            _log.warning("the state of a job that leaves is not kept", exc_info=True)
+        self._end(run, outcome)
 
     def _end(self, run: TrainingRun, outcome: Manifest | Exception) -> None:
         job, training = self._trainings.pop(run)
-        training.close()
+        try:
+            training.close()
+        except Exception:
+            _log.warning("checkpoints of job %s not closed", job.spec.job_id, exc_info=True)
         self._on_end(job, outcome)

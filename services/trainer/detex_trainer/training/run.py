@@ -91,6 +91,10 @@ class TrainingRun:
         batch = next(self._batches)
         return batch, draw_noise(batch.latents, self._noise_schedule, self.generator)
 
+    def forget_gradients(self) -> None:
+        """Undo the backward half of the step that was drawn, as far as it has come."""
+        self._optimizer.zero_grad()
+
     def check(self, loss: float) -> None:
         """Look at the total loss of the step that was drawn; raises DivergedError."""
         self._watch.check(self.step + 1, loss)

@@ -84,7 +84,7 @@ class StoppedEvent(_Event):
 
 
 class ReturnedEvent(_Event):
-    """There is no room for the job beside the others of the worker; nothing of it was begun."""
+    """There is no room for the job beside the others of the worker; what it has done so far is kept."""
 
     type: Literal["returned"] = "returned"
 

@@ -3,10 +3,12 @@
 from detex_core.artifact import Manifest
 from detex_core.errors import DetexError
 from detex_core.grpc_server import as_domain_error
-from detex_trainer.failures import NoRoomError, TrainingStopped
+from detex_trainer.failures import NoRoomError, TrainingStopped, is_out_of_memory
 from detex_trainer.worker.events import FailedEvent, FinalEvent, ReturnedEvent, StoppedEvent, SucceededEvent
 
 _OUT_OF_MEMORY = "The memory did not suffice; submit the job again with a smaller batch_size or resolution."
+# An event is a line, and the trainer reads no endless ones.
+_MESSAGE_CHARACTERS = 4_000
 
 
 def end_of_job(job_id: str, outcome: Manifest | Exception, *, is_shared: bool) -> FinalEvent:
@@ -26,27 +28,27 @@ def end_of_job(job_id: str, outcome: Manifest | Exception, *, is_shared: bool) -
             return ReturnedEvent(job_id=job_id)
         case DetexError():
             return _failed(job_id, outcome)
-        case _ if _is_out_of_memory(outcome):
+        case _ if is_out_of_memory(outcome):
             return FailedEvent(job_id=job_id, reason="OUT_OF_MEMORY", message=_OUT_OF_MEMORY, is_shared=is_shared)
         case _:
             return _failed(job_id, as_domain_error(outcome))
 
 
 def end_of_pack(job_id: str, error: Exception, *, is_shared: bool) -> FinalEvent:
-    """The event that ends a job because what trained all of its worker has failed; arguments as of `end_of_job`."""
+    """The event that ends a job because what trained all of its worker has failed; arguments as of `end_of_job`.
+
+    Whose fault it was is not known then, but where it was that of something that all need and that may come back.
+    """
     event = end_of_job(job_id, error, is_shared=is_shared)
-    if isinstance(event, FailedEvent) and not isinstance(error, DetexError):
+    if isinstance(event, FailedEvent) and event.retry_delay_seconds is None:
         return event.model_copy(update={"is_shared": is_shared})
     return event
 
 
 def _failed(job_id: str, error: DetexError) -> FailedEvent:
     return FailedEvent(
-        job_id=job_id, reason=error.reason, message=error.message, retry_delay_seconds=error.retry_delay_seconds
+        job_id=job_id,
+        reason=error.reason,
+        message=error.message[:_MESSAGE_CHARACTERS],
+        retry_delay_seconds=error.retry_delay_seconds,
     )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch has a type of its own for GPUs and a plain RuntimeError for main memory.
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
