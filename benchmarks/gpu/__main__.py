@@ -41,6 +41,9 @@ SECONDS_OF_SECOND = 110.0
 Ahead = Mapping[tuple[str, int], FirstPicture | None]
 """What was compiled ahead: by candidate and images of a batch, None where it was not."""
 
+Processes = Mapping[tuple[str, int], CompilingProcess]
+"""What compiles, by candidate and images of a batch."""
+
 
 class Results:
     """Rows that are written to their file as soon as they are there."""
@@ -98,22 +101,26 @@ def main() -> int:
     out = arguments.out
     if arguments.dry_run:
         out = out or Path(tempfile.mkdtemp(prefix="detex-dry-run-"))
-        plan = Plan("tiny", (2, 1, 3), "", torch.device("cpu"), "float32", 2, end_time, out)
+        plan = Plan("tiny", (2, 1, 3), "", torch.device("cpu"), "float32", 2, end_time, out, arguments.with_unfused)
     else:
-        plan = Plan("sd15", (8, 1, 32), "sdxl", torch.device("cuda"), arguments.dtype, 25, end_time, out)
+        sizes, device = (8, 1, 32), torch.device("cuda")
+        plan = Plan("sd15", sizes, "sdxl", device, arguments.dtype, 25, end_time, out, arguments.with_unfused)
     results = Results(plan)
     with tempfile.TemporaryDirectory(prefix="detex-compiled-") as folder:
-        os.environ.update(cache_environment(Path(folder)))
-        _measure(plan, results)
+        os.environ.update(cache_environment(arguments.cache or Path(folder)))
+        cold = arguments.cache is None or not arguments.cache.exists() or not any(arguments.cache.iterdir())
+        _measure(plan, results, cold=cold)
     print("\nWhat there is to reach:")
     print(table([row for row in results.rows if row.reach is not None]))
     return 0
 
 
-def _measure(plan: Plan, results: Results) -> None:
+def _measure(plan: Plan, results: Results, *, cold: bool) -> None:
     first, later = plan.batches[:2], plan.batches[2:]
-    ahead = _compile_ahead(plan, plan.model, [(name, images) for images in first for name in CANDIDATES])
+    names = CANDIDATES if plan.with_unfused else (OURS, PEER)
+    processes = _start_compiling(plan, plan.model, [(name, images) for images in first for name in names])
     bench = CompiledBench(plan.shapes(plan.model), plan.device, plan.torch_dtype)
+    ahead = _compiled_ahead(plan, processes)
     for images in first:
         _batch(plan, results, bench, images, REACHES.get(images, 1.0), ahead)
     results.add(_swapping(bench, plan, results))
@@ -122,12 +129,12 @@ def _measure(plan: Plan, results: Results) -> None:
     bench.compiled_steps.clear()
     for images in later:
         if plan.left_seconds > SECONDS_OF_A_LATER_BATCH:
-            found = _compile_ahead(plan, plan.model, [(OURS, images), (PEER, images)])
+            found = _compiled_ahead(plan, _start_compiling(plan, plan.model, [(OURS, images), (PEER, images)]))
             _batch(plan, results, bench, images, REACHES.get(images, 1.0), found)
             results.add(_swapping(bench, plan, results, (images,)))
         else:
             results.left_out(f"{bench.architecture.name}, batch of {images}")
-    results.add(_first_pictures(plan, ahead.get((OURS, 1)), len(ahead)))
+    results.add(_first_pictures(plan, ahead.get((OURS, 1)) if cold else None, len(ahead)))
     del bench
     torch.compiler.reset()
     if plan.device.type == "cuda":
@@ -137,14 +144,18 @@ def _measure(plan: Plan, results: Results) -> None:
         _second(plan, results)
 
 
-def _compile_ahead(plan: Plan, model: str, wanted: Sequence[tuple[str, int]]) -> Ahead:
+def _start_compiling(plan: Plan, model: str, wanted: Sequence[tuple[str, int]]) -> Processes:
     """Fill the caches of the compilers by processes side by side: candidates for batches of so many images."""
     environment = cache_environment(Path(os.environ["TRITON_CACHE_DIR"]).parent, len(wanted))
-    processes = {key: CompilingProcess(plan, model, *key, environment) for key in wanted}
+    return {key: CompilingProcess(plan, model, *key, environment) for key in wanted}
+
+
+def _compiled_ahead(plan: Plan, processes: Processes) -> Ahead:
+    """Wait for processes that compile."""
     found = {key: process.result(plan.left_seconds - SECONDS_OF_A_BATCH) for key, process in processes.items()}
     for key, picture in found.items():
-        if picture is None:
-            print(f"{processes[key].name}: not compiled ahead", file=sys.stderr, flush=True)
+        told = "not compiled ahead" if picture is None else f"compiled ahead in {picture.process_seconds:.1f} s"
+        print(f"{processes[key].name}: {told}", file=sys.stderr, flush=True)
     return found
 
 
@@ -154,7 +165,9 @@ def _batch(plan: Plan, results: Results, bench: CompiledBench, images: int, reac
         results.left_out(f"{bench.architecture.name}, batch of {images}")
         return
     turns = max(3, plan.turns if images == 1 else plan.turns // 2 if images <= 8 else plan.turns // 3)
-    results.add(rows_of_batch(bench, images, turns, reach, with_unfused=(UNFUSED, images) in ahead))
+    # Where fused projections do not compile, what there is without them is measured.
+    with_unfused = (UNFUSED, images) in ahead or ahead.get((OURS, images)) is None
+    results.add(rows_of_batch(bench, images, turns, reach, with_unfused=with_unfused))
     bench.unfused_steps.clear()
     if images > 1:
         bench.compiled_steps.clear()
@@ -212,9 +225,9 @@ def _second(plan: Plan, results: Results) -> None:
     if plan.left_seconds < SECONDS_OF_SECOND:
         results.left_out(name)
         return
-    ahead = _compile_ahead(plan, plan.second_model, [(OURS, 1), (PEER, 1)])
+    processes = _start_compiling(plan, plan.second_model, [(OURS, 1), (PEER, 1)])
     bench = CompiledBench(plan.shapes(plan.second_model), plan.device, plan.torch_dtype)
-    _batch(plan, results, bench, 1, REACH_OF_SECOND, ahead)
+    _batch(plan, results, bench, 1, REACH_OF_SECOND, _compiled_ahead(plan, processes))
 
 
 def _arguments() -> argparse.Namespace:
@@ -222,6 +235,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=500.0, help="for all together")
     parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16", help="of tensors")
     parser.add_argument("--out", type=Path, help="folder of the results; by default benchmarks/results/<benchmark>/")
+    parser.add_argument("--cache", type=Path, help="folder of what compilers made, kept; by default one that goes")
+    parser.add_argument("--with-unfused", action="store_true", help="time what fusing projections gives, too")
     parser.add_argument("--dry-run", action="store_true", help="go through all parts on a CPU, on tiny shapes")
     return parser.parse_args()
 

@@ -27,6 +27,7 @@ class Plan:
         turns: How often each candidate is timed, for one image; larger batches fewer times.
         end_time: Of `time.monotonic`, after which nothing is begun.
         out: Folder of the results; None for the usual one.
+        with_unfused: Whether compiled steps whose projections are not fused are timed too.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Plan:
     turns: int
     end_time: float
     out: Path | None
+    with_unfused: bool = False
 
     @property
     def left_seconds(self) -> float:

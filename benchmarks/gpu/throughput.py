@@ -46,7 +46,7 @@ def rows_of_batch(
     for name, make in makers.items():
         try:
             runs[name] = make()
-        except RuntimeError as error:
+        except Exception as error:  # whatever a compiler raises costs one candidate
             refusals[name] = str(error)[:200]
     seconds, refused = timed(runs, turns, bench.device)
     speeds = {name: [images / (DENOISING_STEPS * second) for second in found] for name, found in seconds.items()}
@@ -62,6 +62,7 @@ def rows_of_batch(
     )
     if with_unfused:
         yield _ratio(f"{what}: detex compiled, projections fused against not fused", speeds, OURS, UNFUSED)
+        yield _ratio(f"{what}: {UNFUSED}, against {PEER}", speeds, UNFUSED, PEER)
     yield _ratio(f"{what}: detex, compiled against not compiled", speeds, OURS, UNCOMPILED)
     yield _ratio(
         f"{what}: detex not compiled, a concept each, against diffusers, one concept", speeds, UNCOMPILED, EAGER
