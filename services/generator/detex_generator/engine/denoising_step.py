@@ -8,6 +8,7 @@ h and w latent height and width, K columns of a step table.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -50,20 +51,12 @@ class StepInputs:
         guidance_scales: Sequence[float | None],
     ) -> Self:
         """Inputs of N images on the device of the latents; a guidance scale is None where an image is not guided."""
-        device, images = latents.device, len(latents)
-        guided = [index for index, scale in enumerate(guidance_scales) if scale is not None]
-        unconditional = [-1] * images
-        for row, index in enumerate(guided, start=images):
-            unconditional[index] = row
-        scales = [1.0 if scale is None else scale for scale in guidance_scales]
-        return cls(
-            coefficients.to(device),
-            latents,
-            previous_clean,
-            torch.tensor([*range(images), *guided], device=device),
-            torch.tensor(unconditional, dtype=torch.int32, device=device),
-            torch.tensor(scales, dtype=torch.float32, device=device),
-        )
+        device = latents.device
+        if device.type == "cuda" and coefficients.device.type == "cpu":
+            # From memory that the GPU reads by itself: else the host would wait for all that the GPU has to do before.
+            coefficients = coefficients.contiguous().pin_memory()
+        rows = _rows_of(tuple(guidance_scales), device)
+        return cls(coefficients.to(device, non_blocking=True), latents, previous_clean, *rows)
 
     def filled(self, images: int, rows: int) -> Self:
         """The same with further images of zeros, that are not guided, and rows that read the first image.
@@ -113,6 +106,22 @@ class StepResults:
     def first(self, images: int) -> Self:
         """Those of the first images, in memory of their own."""
         return type(self)(*(tensor[:images].clone() for tensor in (self.latents, self.clean, self.finite)))
+
+
+@lru_cache(maxsize=512)
+def _rows_of(guidance_scales: tuple[float | None, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """`sources`, `unconditional` and `guidance_scales` of `StepInputs`; the same from step to step."""
+    images = len(guidance_scales)
+    guided = [index for index, scale in enumerate(guidance_scales) if scale is not None]
+    unconditional = [-1] * images
+    for row, index in enumerate(guided, start=images):
+        unconditional[index] = row
+    scales = [1.0 if scale is None else scale for scale in guidance_scales]
+    return (
+        torch.tensor([*range(images), *guided], device=device),
+        torch.tensor(unconditional, dtype=torch.int32, device=device),
+        torch.tensor(scales, dtype=torch.float32, device=device),
+    )
 
 
 def denoising_step(

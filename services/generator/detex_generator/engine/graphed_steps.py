@@ -59,6 +59,10 @@ class CudaCapture:
             for _ in range(WARM_UPS):
                 step()
         torch.cuda.current_stream().wait_stream(stream)
+        # cuBLAS keeps a workspace for each stream, and captures take turns on one stream: left alone, a graph would
+        # read one that lies in the memory of another graph, or that somebody else gives back. Its own one it has for
+        # itself, as long as it lives.
+        torch._C._cuda_clearCublasWorkspaces()
         graph = torch.cuda.CUDAGraph()
         # Replays follow one another, and what one gives is read before the next; so all graphs may share their memory.
         # A pool that no graph holds any more must not be asked for again.
@@ -66,6 +70,7 @@ class CudaCapture:
         # Other threads encode and decode meanwhile, and may take memory of the device: that is their own affair.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             results = step()
+        torch._C._cuda_clearCublasWorkspaces()
         self._graphs.add(graph)
 
         def replay() -> StepResults:

@@ -21,6 +21,7 @@ from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.denoising_step import StepInputs
 from detex_generator.engine.failures import NonFiniteLatentsError, drawing_error
+from detex_generator.engine.finite_checks import FiniteChecks
 from detex_generator.engine.pace import Size
 from detex_generator.engine.photo_editing import PhotoHold
 from detex_generator.engine.plain_steps import LaneSteps, Steps
@@ -79,12 +80,12 @@ class _Step:
     Attributes:
         latents: (C, h, w), the next latents.
         clean: (C, h, w), the clean latents as the model guesses them.
-        finite: Whether all of the next latents are numbers.
+        lag: How many steps ago the latents ceased to be numbers; None where they are, as far as is known.
     """
 
     latents: Tensor
     clean: Tensor
-    finite: bool
+    lag: int | None
 
 
 class SlotBatch:
@@ -117,6 +118,7 @@ class SlotBatch:
             self._steps = acceleration.steps(reading, keep=own_unet is None)
         self._shape = base_model.latent_shape(height, width)  # (C, h, w)
         self._slots: list[_Slot] = []
+        self._finite_checks = FiniteChecks(late=base_model.device.type == "cuda")
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -155,6 +157,7 @@ class SlotBatch:
         except Exception:
             _logger.exception("A UNet pass over %d images failed; each is tried by itself", len(slots))
             self._steps.clear()
+            self._finite_checks.forget()
             results = [self._evaluate_alone(slot) for slot in slots]
         outcomes = [self._take(slot, result) for slot, result in zip(slots, results, strict=True)]
         self._slots = [
@@ -175,12 +178,15 @@ class SlotBatch:
             [slot.task.active.request.guidance_scale if _guided(slot) else None for slot in slots],
         )
         results = self._steps(inputs, _prompts(slots))
-        finite = results.finite.tolist()
-        return [_Step(*result) for result in zip(results.latents, results.clean, finite, strict=True)]
+        is_last = any(slot.step + 1 == slot.task.steps for slot in slots)
+        lags = self._finite_checks.of_step(slots, results.finite, at_once=is_last)
+        return [_Step(*result) for result in zip(results.latents, results.clean, lags, strict=True)]
 
     def _evaluate_alone(self, slot: _Slot) -> _Step | DetexError:
         try:
-            return self._evaluate([slot])[0]
+            result = self._evaluate([slot])[0]
+            self._finite_checks.forget()
+            return result
         except Exception as error:
             return failed_image(slot.task, error)
 
@@ -192,8 +198,9 @@ class SlotBatch:
         slot.latents, slot.previous_clean = result.latents, result.clean
         if slot.hold is not None:
             slot.latents = slot.hold.apply(slot.latents, slot.step)
-        if not result.finite:
-            return StepOutcome(task, slot.step, error=NonFiniteLatentsError(task.index, slot.step, total))
+        if result.lag is not None:
+            error = NonFiniteLatentsError(task.index, slot.step - result.lag, total)
+            return StepOutcome(task, slot.step, error=error)
         done = slot.step == total
         interval = task.active.request.preview_interval_steps
         preview = interval > 0 and slot.step % interval == 0 and not done

@@ -44,7 +44,10 @@ def cuda_capture(run: Pass, arguments: Tensors) -> Pass:
 
     What a replay gives is overwritten by the next: it is to be used up before.
     """
+    # cuBLAS keeps a workspace for each stream, and captures take turns on one stream: each graph is to have its own.
+    torch._C._cuda_clearCublasWorkspaces()
     captured: Pass = torch.cuda.make_graphed_callables(run, arguments, allow_unused_input=True)  # type: ignore[assignment]
+    torch._C._cuda_clearCublasWorkspaces()
     return captured
 
 
