@@ -23,6 +23,7 @@ class PictureOptions(TypedDict, total=False):
     seed: int | None
     steps: int | None
     guidance_scale: float | None
+    guidance_interval: tuple[float, float] | None
     solver: Solver | None
     width: int
     height: int
@@ -46,7 +47,8 @@ class PictureRequest:
         seed: Seed of the first picture; None lets the generator choose.
         steps: Denoising steps, 1 to 500; None takes the default of the base model.
         guidance_scale: 0 to 50, 1 and below draws without guidance; None takes the default of the base model.
-        solver: How to solve; None takes the generator's default.
+        guidance_interval: Start and end, in shares of the steps from 0 to 1, of those that are guided; None guides all.
+        solver: How to solve; None takes the base model's default.
         width: In pixels, a multiple of 8; 0 means the base model's.
         height: In pixels, a multiple of 8; 0 means the base model's.
         preview_interval_steps: A preview every so many steps; 0 means none.
@@ -64,6 +66,7 @@ class PictureRequest:
     seed: int | None = None
     steps: int | None = None
     guidance_scale: float | None = None
+    guidance_interval: tuple[float, float] | None = None
     solver: Solver | None = None
     width: int = 0
     height: int = 0
@@ -86,6 +89,9 @@ class PictureRequest:
             self._set(message, name)
         for name in ("height", "preview_interval_steps"):
             self._set(message, name)
+        if self.guidance_interval is not None:
+            start, end = self.guidance_interval
+            message.guidance_interval.CopyFrom(generator_pb2.GuidanceInterval(start=start, end=end))
         if self.solver is not None:
             message.solver = self.solver.number()
         message.concept_versions.update(self.concept_versions)
@@ -184,10 +190,12 @@ class Provenance:
     regions: tuple[RegionProvenance, ...] = ()
     region_mode: RegionMode | None = None
     edit: EditProvenance | None = None
+    guidance_interval: tuple[float, float] | None = None
 
     @classmethod
     def from_wire(cls, provenance: generator_pb2.Provenance) -> Self:
         """From the message of the contract."""
+        interval = provenance.guidance_interval
         return cls(
             prompt=provenance.prompt,
             negative_prompt=provenance.negative_prompt,
@@ -207,6 +215,7 @@ class Provenance:
             regions=tuple(map(RegionProvenance.from_wire, provenance.regions)),
             region_mode=RegionMode.from_number(provenance.region_mode) if provenance.region_mode else None,
             edit=EditProvenance.from_wire(provenance.edit) if provenance.HasField("edit") else None,
+            guidance_interval=(interval.start, interval.end) if provenance.HasField("guidance_interval") else None,
         )
 
 

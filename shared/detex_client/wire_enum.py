@@ -152,6 +152,9 @@ class Solver(WireEnum):
     DDIM = "ddim"
     EULER = "euler"
     DPM_SOLVER_PP_2M = "dpm_solver_pp_2m"
+    EULER_ANCESTRAL = "euler_ancestral"
+    LCM = "lcm"
+    TCD = "tcd"
 
     @classmethod
     def _wire(cls) -> tuple[Any, str]:

@@ -71,6 +71,9 @@ class BaseModelSettings(BaseModel):
         image_encoder_source: The CLIP image encoder where the folder has none: an absolute path, `store:` or `hub:`.
         default_steps: Denoising steps of requests that name none.
         default_guidance_scale: Guidance scale of requests that name none.
+        default_solver: Solver of requests that name none: `ddim`, `euler`, `dpm_solver_pp_2m`, `euler_ancestral`,
+            `lcm` or `tcd`; empty takes `lcm` or `tcd` where the folder's scheduler is of that kind, else
+            `dpm_solver_pp_2m`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,6 +83,7 @@ class BaseModelSettings(BaseModel):
     image_encoder_source: str | None = None
     default_steps: int = Field(default=25, ge=1, le=500)
     default_guidance_scale: float = Field(default=6.0, ge=0, le=50, allow_inf_nan=False)
+    default_solver: Literal["", "ddim", "euler", "dpm_solver_pp_2m", "euler_ancestral", "lcm", "tcd"] = ""
 
     @field_validator("source")
     @classmethod

@@ -28,6 +28,23 @@ def initial_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
 
 
+class StepNoise:
+    """Fresh noise of an image after each step: what follows its initial noise in the stream of its seed.
+
+    The same on every device, and that of diffusers' pipelines for a CPU generator.
+    """
+
+    def __init__(self, seed: int, shape: tuple[int, ...]) -> None:
+        """Noise of a shape (C, h, w); the seed is that of `initial_noise`."""
+        self._shape = shape
+        self._generator = torch.Generator("cpu").manual_seed(seed)
+        self.draw()  # the initial noise
+
+    def draw(self) -> Tensor:
+        """The next: (C, h, w) float32 on the CPU, standard normal."""
+        return torch.randn(self._shape, generator=self._generator, dtype=torch.float32)
+
+
 def to_pixels(images: Sequence[Image.Image]) -> Tensor:
     """Pictures of one size as (B, 3, H, W) float32 in -1 to 1; other modes than RGB are converted."""
     arrays = [np.asarray(image.convert("RGB"), dtype=np.float32) for image in images]

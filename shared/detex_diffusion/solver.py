@@ -5,22 +5,29 @@ With x the latents, m the UNet's output and y the predicted clean latents (x_0),
     y_i     = clamp(clean_from_latents x_i + clean_from_output m_i, -limit, limit)
     x_{i+1} = next_from_latents x_i + next_from_output m_i + next_from_clean y_i + next_from_previous_clean y_{i-1}
 
-with scalars that depend on the solver and the step alone. The UNet reads input_scale x_i at `timestep`.
+with scalars that depend on the solver and the step alone. The UNet reads input_scale x_i at `timestep`. Some solvers
+then add fresh noise: `StepTable.added_noise` says how much, `latents.StepNoise` draws it.
 Legend: B rows of a batch, n denoising steps, K columns of a table, C latent channels.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor
 
 from detex_core.errors import FailedPreconditionError, invalid_input
 from detex_diffusion.noise_schedule import NoiseSchedule, PredictionType
+from detex_diffusion.solver_runs import (
+    Run,
+    ddim_run,
+    dpm_solver_pp_2m_run,
+    euler_ancestral_run,
+    euler_run,
+    lcm_run,
+    tcd_run,
+)
 
 
 class Solver(StrEnum):
@@ -29,7 +36,13 @@ class Solver(StrEnum):
     DDIM = "ddim"
     EULER = "euler"
     DPM_SOLVER_PP_2M = "dpm_solver_pp_2m"
+    EULER_ANCESTRAL = "euler_ancestral"
+    LCM = "lcm"
+    TCD = "tcd"
 
+
+DISTILLED_STEPS = 50
+"""Steps that consistency models were distilled for, where their config does not say."""
 
 COLUMNS = (
     "timestep",
@@ -55,17 +68,25 @@ class StepTable:
         initial_noise_scale: Standard deviation of the latents before the first step.
         levels: (n + 1, 2) float32 on the CPU: latents before step i are levels[i, 0] x_0 + levels[i, 1] noise; 1 and 0
             at the end.
+        added_noise: (n,) float32 on the CPU, standard deviation of the fresh noise that latents get after each step; 0
+            throughout for most solvers.
     """
 
     solver: Solver
     rows: Tensor
     initial_noise_scale: float
     levels: Tensor
+    added_noise: Tensor
 
     @property
     def steps(self) -> int:
         """N, the number of denoising steps: UNet evaluations per row."""
         return int(self.rows.shape[0])
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether any step adds noise."""
+        return bool((self.added_noise > 0).any())
 
     @property
     def timesteps(self) -> Tensor:
@@ -86,7 +107,7 @@ class StepTable:
         clean, previous = COLUMNS.index("next_from_clean"), COLUMNS.index("next_from_previous_clean")
         rows[0, clean] += rows[0, previous]
         rows[0, previous] = 0.0
-        return StepTable(self.solver, rows, self.initial_noise_scale, self.levels[start:])
+        return StepTable(self.solver, rows, self.initial_noise_scale, self.levels[start:], self.added_noise[start:])
 
     def noised(self, clean: Tensor, noise: Tensor, step: int) -> Tensor:
         """A picture's latents with the noise that latents have before a step, or when finished for step n.
@@ -104,26 +125,31 @@ def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, fie
     """The coefficients of a solver over a noise schedule.
 
     Timesteps, noise levels and their spacing are those of diffusers' scheduler of that solver, built from the base
-    model's own scheduler config (`DDIMScheduler`, `EulerDiscreteScheduler`, `DPMSolverMultistepScheduler`).
+    model's own scheduler config (`DDIMScheduler`, `EulerDiscreteScheduler`, `DPMSolverMultistepScheduler`,
+    `EulerAncestralDiscreteScheduler`, `LCMScheduler`, `TCDScheduler`).
 
     Args:
         noise_schedule: The base model's.
         solver: Which.
-        steps: 1 to the number of training timesteps.
+        steps: 1 to the number of training timesteps; for consistency models to the number of steps that they were
+            distilled for, 50 unless the config says otherwise.
         field: Name of the field in errors.
 
     Raises:
         InvalidInputError: `steps` is out of range, or the solver has no such schedule for it.
         FailedPreconditionError: The base model's schedule does not admit this solver.
     """
-    accepted = f"1 to {noise_schedule.training_timesteps} steps"
-    if not 1 <= steps <= noise_schedule.training_timesteps:
+    most = noise_schedule.training_timesteps
+    if solver in (Solver.LCM, Solver.TCD):
+        most = min(most, int(noise_schedule.scheduler_config.get("original_inference_steps", DISTILLED_STEPS)))
+    accepted = f"1 to {most} steps"
+    if not 1 <= steps <= most:
         raise invalid_input(field, steps, accepted)
     try:
-        rows, initial_noise_scale, levels = _rows(noise_schedule, solver, steps)
+        run = _run(noise_schedule, solver, steps)
     except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         raise invalid_input(field, steps, f"{accepted} that {solver.value} can take here: {error}") from error
-    table = torch.tensor(rows, dtype=torch.float32)
+    table = torch.tensor(run.rows, dtype=torch.float32)
     coefficients = table[:, [i for i, name in enumerate(COLUMNS) if name != "clean_limit"]]
     finite = torch.isfinite(coefficients).all(dim=1)
     if not bool(finite[0]) and noise_schedule.prediction_type is PredictionType.EPSILON:
@@ -141,7 +167,15 @@ def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, fie
         # A spacing that runs out of timesteps: the same one twice, or one after the last.
         raise invalid_input(field, steps, f"{accepted} whose timesteps differ; {solver.value} has no such {steps} here")
     # Finished latents count as the picture itself, whatever trace of noise a schedule ends with.
-    return StepTable(solver, table, initial_noise_scale, torch.tensor([*levels, (1.0, 0.0)], dtype=torch.float32))
+    levels = torch.tensor([*run.levels, (1.0, 0.0)], dtype=torch.float32)
+    added_noise = torch.tensor(run.added_noise or [0.0] * steps, dtype=torch.float32)
+    return StepTable(solver, table, run.initial_noise_scale, levels, added_noise)
+
+
+def usual_solver(noise_schedule: NoiseSchedule) -> Solver:
+    """The solver for requests that name none: the one that weights were distilled for, else DPM-Solver++(2M)."""
+    name = str(noise_schedule.scheduler_config.get("_class_name", ""))
+    return {"LCMScheduler": Solver.LCM, "TCDScheduler": Solver.TCD}.get(name, Solver.DPM_SOLVER_PP_2M)
 
 
 def solver_step(
@@ -188,110 +222,17 @@ def guide(unconditional: Tensor, conditional: Tensor, guidance_scales: Tensor) -
     return unconditional + scales * (conditional - unconditional)
 
 
-_Run = tuple[list[list[float]], float, list[tuple[float, float]]]
-
-
 @lru_cache(maxsize=256)
-def _rows(noise_schedule: NoiseSchedule, solver: Solver, steps: int) -> _Run:
-    """Rows of the table, initial noise scale, levels; remembered, for diffusers takes milliseconds to set up."""
-    build = {Solver.DDIM: _ddim_rows, Solver.EULER: _euler_rows, Solver.DPM_SOLVER_PP_2M: _dpm_solver_pp_2m_rows}
-    return build[solver](noise_schedule, steps)
+def _run(noise_schedule: NoiseSchedule, solver: Solver, steps: int) -> Run:
+    """Remembered, for diffusers takes milliseconds to set up."""
+    return _RUNS[solver](noise_schedule, steps)
 
 
-def _scheduler(scheduler_class: Any, noise_schedule: NoiseSchedule, steps: int, **overrides: Any) -> Any:
-    scheduler = scheduler_class.from_config(dict(noise_schedule.scheduler_config), **overrides)
-    scheduler.set_timesteps(steps)
-    return scheduler
-
-
-def _levels(scheduler: Any, steps: int) -> tuple[list[float], Tensor]:
-    """Timesteps (n) and noise levels (n + 1) of a scheduler, the last level that of the finished latents.
-
-    Rounding lets diffusers' trailing spacing go one step too far for some n (61 of 1,000, for example): to timestep -1.
-    """
-    sigmas = scheduler.sigmas.double()
-    return scheduler.timesteps.tolist()[:steps], torch.cat([sigmas[:steps], sigmas[-1:]])
-
-
-def _ddim_rows(noise_schedule: NoiseSchedule, steps: int) -> _Run:
-    """Song et al. 2021 (arXiv 2010.02502), equation 12 with sigma_t = 0."""
-    scheduler = _scheduler(diffusers.DDIMScheduler, noise_schedule, steps)
-    alphas_cumprod = scheduler.alphas_cumprod.double()
-    final = scheduler.final_alpha_cumprod.double()
-    rows = []
-    levels = []
-    for timestep in scheduler.timesteps.tolist()[:steps]:
-        # diffusers steps to t - N // n, which for some spacings is not quite the next timestep of the list.
-        previous = timestep - noise_schedule.training_timesteps // steps
-        alpha = alphas_cumprod[timestep]
-        following = alphas_cumprod[previous] if previous >= 0 else final
-        signal, noise = alpha.sqrt().item(), (1 - alpha).sqrt().item()
-        next_signal, next_noise = following.sqrt().item(), (1 - following).sqrt().item()
-        if noise_schedule.prediction_type is PredictionType.EPSILON:
-            clean = _quotient(1.0, signal), _quotient(-noise, signal)
-            direct = 0.0, next_noise
-        else:
-            clean = signal, -noise
-            direct = next_noise * noise, next_noise * signal
-        rows.append([timestep, 1.0, *clean, noise_schedule.clean_limit, *direct, next_signal, 0.0])
-        levels.append((signal, noise))
-    return rows, float(scheduler.init_noise_sigma), levels
-
-
-def _euler_rows(noise_schedule: NoiseSchedule, steps: int) -> _Run:
-    """Karras et al. 2022 (arXiv 2206.00364), Algorithm 1 without churn: x' = x + (s' - s) (x - y) / s."""
-    scheduler = _scheduler(diffusers.EulerDiscreteScheduler, noise_schedule, steps)
-    timesteps, levels = _levels(scheduler, steps)
-    rows = []
-    for timestep, (sigma, next_sigma) in zip(timesteps, pairwise(levels.tolist()), strict=True):
-        if noise_schedule.prediction_type is PredictionType.EPSILON:
-            clean = 1.0, -sigma
-        else:
-            clean = 1 / (sigma**2 + 1), -sigma / (sigma**2 + 1) ** 0.5
-        ratio = _quotient(next_sigma, sigma)
-        input_scale = 1 / (sigma**2 + 1) ** 0.5
-        rows.append([timestep, input_scale, *clean, float("inf"), ratio, 0.0, 1 - ratio, 0.0])
-    return rows, float(scheduler.init_noise_sigma), [(1.0, level) for level in levels[:steps].tolist()]
-
-
-def _dpm_solver_pp_2m_rows(noise_schedule: NoiseSchedule, steps: int) -> _Run:
-    """Lu et al. 2022 (arXiv 2211.01095), Algorithm 2 (DPM-Solver++(2M)), with s = sigma / alpha, so e^-h = s' / s.
-
-    First order at the first step, and at the last where diffusers' scheduler does so for stability.
-    """
-    scheduler = _scheduler(
-        diffusers.DPMSolverMultistepScheduler,
-        noise_schedule,
-        steps,
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-        solver_type="midpoint",
-    )
-    config = scheduler.config
-    timesteps, sigmas = _levels(scheduler, steps)
-    alphas = (sigmas**2 + 1).rsqrt().tolist()
-    log_snr = (-sigmas.log()).tolist()  # lambda = log(alpha / sigma); infinite at the end
-    levels = sigmas.tolist()
-    low_order_at_end = (
-        config.euler_at_final or (config.lower_order_final and steps < 15) or config.final_sigmas_type == "zero"
-    )
-    rows = []
-    for i, timestep in enumerate(timesteps):
-        signal, noise = alphas[i], alphas[i] * levels[i]
-        if noise_schedule.prediction_type is PredictionType.EPSILON:
-            clean = 1 / signal, -noise / signal
-        else:
-            clean = signal, -noise
-        following = alphas[i + 1] * levels[i + 1] / noise
-        gain = alphas[i + 1] * (1 - levels[i + 1] / levels[i])
-        extrapolation = 0.0
-        if i > 0 and not (i == steps - 1 and low_order_at_end):
-            ratio = _quotient(log_snr[i] - log_snr[i - 1], log_snr[i + 1] - log_snr[i])
-            extrapolation = gain * _quotient(0.5, ratio)
-        rows.append([timestep, 1.0, *clean, float("inf"), following, 0.0, gain + extrapolation, -extrapolation])
-    noise_levels = [(alpha, alpha * level) for alpha, level in zip(alphas[:steps], levels[:steps], strict=True)]
-    return rows, float(scheduler.init_noise_sigma), noise_levels
-
-
-def _quotient(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else float("nan")
+_RUNS = {
+    Solver.DDIM: ddim_run,
+    Solver.EULER: euler_run,
+    Solver.DPM_SOLVER_PP_2M: dpm_solver_pp_2m_run,
+    Solver.EULER_ANCESTRAL: euler_ancestral_run,
+    Solver.LCM: lcm_run,
+    Solver.TCD: tcd_run,
+}

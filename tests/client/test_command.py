@@ -146,7 +146,7 @@ def test_generate_as_json_lines(detex: Detex, scripted: Scripted, tmp_path: Path
     outcome = detex(
         *("generate", "[my-mug:pose:0] \\[plain\\]", "--json", "--out", str(tmp_path), "--seed", "1", "--steps", "3"),
         *("--guidance-scale", "7.5", "--solver", "euler", "--negative", "blur", "--size", "64x128", "--preview", "2"),
-        *("--concept-version", "my-mug=v1", "--base-model", "showroom"),
+        *("--concept-version", "my-mug=v1", "--base-model", "showroom", "--guidance-interval", "0.2,0.8"),
     )
     events = outcome.events()
     assert [event["event"] for event in events] == ["queued", *["progress"] * 3, "preview", "picture"]
@@ -159,6 +159,7 @@ def test_generate_as_json_lines(detex: Detex, scripted: Scripted, tmp_path: Path
     assert request.prompt == "[my-mug:pose:0] \\[plain\\]"
     assert (request.width, request.height, request.preview_interval_steps) == (64, 128, 2)
     assert (request.negative_prompt, request.base_model, request.guidance_scale) == ("blur", "showroom", 7.5)
+    assert (request.guidance_interval.start, request.guidance_interval.end) == (0.2, 0.8)
     assert dict(request.concept_versions) == {"my-mug": "v1"}
 
 
@@ -168,6 +169,7 @@ def test_generate_as_json_lines(detex: Detex, scripted: Scripted, tmp_path: Path
         (("[unknown] on a beach",), 3, "There is no concept unknown."),
         (("a busy place",), 4, "Another try can succeed in 2.5 seconds."),
         (("a mug", "--guidance-scale", "nan"), 2, "guidance_scale: given nan; accepted is 0 to 50."),
+        (("a mug", "--guidance-interval", "all"), 2, "--guidance-interval: given all; accepted is START,END"),
         (("a mug", "--size", "big"), 2, "--size: given big; accepted is WIDTHxHEIGHT"),
         (("a mug", "--concept-version", "v1"), 2, "NAME=VERSION"),
         (("a mug", "--solver", "magic"), 2, "--solver"),

@@ -32,6 +32,7 @@ def test_generate_gives_all_pictures_and_tells_all_news(
         seed=5,
         steps=3,
         guidance_scale=4.5,
+        guidance_interval=(0.25, 0.75),
         solver=Solver.EULER,
         negative_prompt="blurred",
         preview_interval_steps=2,
@@ -45,13 +46,14 @@ def test_generate_gives_all_pictures_and_tells_all_news(
     assert kinds == [Queued, *([DenoisingProgress] * 3 + [PicturePreview, GeneratedPicture]) * 2]
     request = scripted.generator.requests[0]
     assert (request.solver, request.guidance_scale, request.negative_prompt) == (2, 4.5, "blurred")
+    assert (request.guidance_interval.start, request.guidance_interval.end) == (0.25, 0.75)
     assert dict(request.concept_versions) == {"my-mug": "v1"}
 
 
 def test_what_is_not_given_is_left_to_the_generator(scripted: Scripted, generator_client: GeneratorClient) -> None:
     generator_client.generate("a mug")
     request = scripted.generator.requests[0]
-    assert [request.HasField(name) for name in ("seed", "steps", "guidance_scale")] == [False] * 3
+    assert [request.HasField(name) for name in ("seed", "steps", "guidance_scale", "guidance_interval")] == [False] * 4
     assert (request.solver, request.width, request.height) == (0, 0, 0)
 
 

@@ -22,7 +22,9 @@ SCHEDULERS = {
     Solver.SOLVER_DDIM: diffusers.DDIMScheduler,
     Solver.SOLVER_EULER: diffusers.EulerDiscreteScheduler,
     Solver.SOLVER_DPM_SOLVER_PP_2M: diffusers.DPMSolverMultistepScheduler,
+    Solver.SOLVER_EULER_ANCESTRAL: diffusers.EulerAncestralDiscreteScheduler,
 }
+CONSISTENCY_SCHEDULERS = {Solver.SOLVER_LCM: diffusers.LCMScheduler, Solver.SOLVER_TCD: diffusers.TCDScheduler}
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +119,15 @@ def test_a_seed_is_chosen_and_told_where_none_is_given(generator: RunningGenerat
     assert len(seeds) == 3
 
 
-@pytest.mark.parametrize("solver", list(SCHEDULERS))
+@pytest.mark.parametrize("solver", [*SCHEDULERS, *CONSISTENCY_SCHEDULERS])
 @pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
 @pytest.mark.parametrize("model", ["tiny", "other"])
 def test_plain_prompts_equal_diffusers(
     generator: RunningGenerator, pipelines: dict[str, Any], model: str, guidance_scale: float, solver: int
 ) -> None:
     pipeline = pipelines[model]
-    pipeline.scheduler = SCHEDULERS[solver].from_config(pipeline.scheduler.config)
+    scheduler = (SCHEDULERS | CONSISTENCY_SCHEDULERS)[solver]
+    pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
         "a red mug on a table",
@@ -132,6 +135,7 @@ def test_plain_prompts_equal_diffusers(
         num_inference_steps=7,
         guidance_scale=guidance_scale,
         generator=torch.Generator("cpu").manual_seed(11),
+        eta=0.3 if solver == Solver.SOLVER_TCD else 0.0,
         output_type="np",
     ).images[0]
     (image,) = generator.draw(

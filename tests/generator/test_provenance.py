@@ -39,7 +39,7 @@ PROVENANCE = st.builds(
     seed=st.integers(0, 2**32 - 1),
     steps=st.integers(1, 500),
     guidance_scale=st.floats(0, 50),
-    solver=st.sampled_from(["ddim", "euler", "dpm_solver_pp_2m"]),
+    solver=st.sampled_from(["ddim", "euler", "dpm_solver_pp_2m", "lcm"]),
     width=st.integers(8, 4096),
     height=st.integers(8, 4096),
     generator_version=st.just("0.1.0"),
@@ -58,6 +58,7 @@ PROVENANCE = st.builds(
         strength=st.floats(0.1, 1),
         shadow=st.floats(0, 1),
     ),
+    guidance_interval=st.none() | st.just((0.25, 0.75)),
 )
 
 

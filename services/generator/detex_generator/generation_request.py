@@ -8,6 +8,9 @@ from detex_core.prompt import Prompt
 from detex_diffusion.solver import Solver
 from detex_generator.picture_content import Composition, Edit
 
+ALL_STEPS = (0.0, 1.0)
+_ROUNDING = 1e-6  # of shares of steps that are no binary fractions
+
 
 class Priority(IntEnum):
     """Which requests go first when more are there than can be drawn at once; the greater first."""
@@ -39,6 +42,7 @@ class GenerationRequest:
         priority: Which requests go first.
         composition: Places of subjects; None lets them stand where they like.
         edit: A photo to begin from or to keep a part of; None draws from nothing.
+        guidance_interval: Start and end, in shares of the steps, of those that are guided.
     """
 
     prompt: str
@@ -58,11 +62,21 @@ class GenerationRequest:
     priority: Priority = Priority.NORMAL
     composition: Composition | None = None
     edit: Edit | None = None
+    guidance_interval: tuple[float, float] = ALL_STEPS
 
     @property
     def guided(self) -> bool:
-        """Whether classifier-free guidance is on, which takes a second row of the UNet."""
-        return self.guidance_scale > 1
+        """Whether any step has classifier-free guidance."""
+        first = self.steps - self.steps_to_do
+        return any(self.guides(step) for step in range(first, self.steps))
+
+    def guides(self, step: int) -> bool:
+        """Whether a step, 0 to steps - 1, has classifier-free guidance, which takes a second row of the UNet.
+
+        Kynkaanniemi et al. 2024 (arXiv 2404.07724): it harms at high noise levels and does nothing at low ones.
+        """
+        start, end = self.guidance_interval
+        return self.guidance_scale > 1 and start * self.steps <= step + _ROUNDING < end * self.steps
 
     @property
     def steps_to_do(self) -> int:

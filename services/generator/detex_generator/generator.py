@@ -104,7 +104,8 @@ class Generator:
     def _prepare(self, base_model: BaseModel) -> None:
         if self._acceleration is not None:
             steps = self._acceleration.steps(KeyValueUNet(base_model.unet, base_model.pixels_per_latent), keep=True)
-            expect_usual_sizes(steps, base_model, self._settings.slots)
+            guided = self._settings.base_model(base_model.name).default_guidance_scale > 1
+            expect_usual_sizes(steps, base_model, self._settings.slots, guided=guided)
 
     def _chosen_acceleration(self, metrics: GeneratorMetrics) -> Acceleration | None:
         """Kernels and graphs where any are to be used; says what computes each operation."""

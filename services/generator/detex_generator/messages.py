@@ -15,6 +15,9 @@ _SOLVERS = {
     Solver.DDIM: generator_pb2.SOLVER_DDIM,
     Solver.EULER: generator_pb2.SOLVER_EULER,
     Solver.DPM_SOLVER_PP_2M: generator_pb2.SOLVER_DPM_SOLVER_PP_2M,
+    Solver.EULER_ANCESTRAL: generator_pb2.SOLVER_EULER_ANCESTRAL,
+    Solver.LCM: generator_pb2.SOLVER_LCM,
+    Solver.TCD: generator_pb2.SOLVER_TCD,
 }
 _REGION_MODES = {
     "": generator_pb2.REGION_MODE_UNSPECIFIED,
@@ -49,7 +52,10 @@ def event_message(event: Event) -> generator_pb2.GenerateResponse:
 
 def provenance_message(provenance: Provenance) -> generator_pb2.Provenance:
     """Where an image comes from."""
-    composition = provenance.composition
+    composition, interval = provenance.composition, None
+    if provenance.guidance_interval is not None:
+        start, end = provenance.guidance_interval
+        interval = generator_pb2.GuidanceInterval(start=start, end=end)
     return generator_pb2.Provenance(
         prompt=provenance.prompt,
         negative_prompt=provenance.negative_prompt,
@@ -69,6 +75,7 @@ def provenance_message(provenance: Provenance) -> generator_pb2.Provenance:
         width=provenance.width,
         height=provenance.height,
         generator_version=provenance.generator_version,
+        guidance_interval=interval,
         regions=[] if composition is None else map(_region_message, composition.regions),
         region_mode=_REGION_MODES["" if composition is None else composition.mode],
         edit=None if provenance.edit is None else _edit_message(provenance.edit),

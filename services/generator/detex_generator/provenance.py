@@ -81,6 +81,7 @@ class Provenance(_Record):
         generator_version: Version of detex.
         composition: Places of subjects; None where they had none.
         edit: What became of a photo; None where the image was drawn from nothing.
+        guidance_interval: Start and end, in shares of the steps, of those that were guided; None for all or none.
     """
 
     prompt: str
@@ -97,6 +98,7 @@ class Provenance(_Record):
     generator_version: str
     composition: CompositionProvenance | None = None
     edit: EditProvenance | None = None
+    guidance_interval: tuple[float, float] | None = None
 
 
 def composition_provenance(request: GenerationRequest) -> CompositionProvenance | None:

@@ -11,6 +11,7 @@ import grpc.aio
 
 from detex_core.errors import DetexError
 from detex_core.tenancy import current_tenant
+from detex_diffusion.solver import usual_solver
 from detex_generator.base_models import BaseModels
 from detex_generator.concept_cache import ConceptCache
 from detex_generator.engine import ActiveRequest, Engine
@@ -122,6 +123,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
                 width=served.model.width,
                 height=served.model.height,
                 settings=self._settings,
+                usual_solver=usual_solver(served.model.noise_schedule),
             )
             return self._engine.submit(request, current_tenant(), deadline=deadline)
         except DetexError as error:

@@ -10,7 +10,7 @@ from detex_core.prompt import Prompt
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.solver import Solver
 from detex_generator.content_validation import checked_composition, checked_edit, checked_size
-from detex_generator.generation_request import GenerationRequest, Priority
+from detex_generator.generation_request import ALL_STEPS, GenerationRequest, Priority
 from detex_generator.settings import GeneratorSettings
 from detex_generator.violations import Violations
 from detex_protos.v1 import generator_pb2
@@ -20,10 +20,12 @@ SIZE_MULTIPLE = 8
 _SEEDS = 2**32  # what tells two pictures apart: the CPU generator of torch takes 32 bits
 
 SOLVERS = {
-    generator_pb2.SOLVER_UNSPECIFIED: Solver.DPM_SOLVER_PP_2M,
     generator_pb2.SOLVER_DDIM: Solver.DDIM,
     generator_pb2.SOLVER_EULER: Solver.EULER,
     generator_pb2.SOLVER_DPM_SOLVER_PP_2M: Solver.DPM_SOLVER_PP_2M,
+    generator_pb2.SOLVER_EULER_ANCESTRAL: Solver.EULER_ANCESTRAL,
+    generator_pb2.SOLVER_LCM: Solver.LCM,
+    generator_pb2.SOLVER_TCD: Solver.TCD,
 }
 
 PRIORITIES = {
@@ -41,6 +43,7 @@ def checked_request(
     width: int,
     height: int,
     settings: GeneratorSettings,
+    usual_solver: Solver = Solver.DPM_SOLVER_PP_2M,
 ) -> GenerationRequest:
     """A request with its defaults filled in.
 
@@ -53,6 +56,7 @@ def checked_request(
         width: Width in pixels that the base model was trained at.
         height: Height in pixels that the base model was trained at.
         settings: Limits of this generator.
+        usual_solver: Taken where the request names none and the base model's settings neither.
 
     Raises:
         InvalidInputError: With one violation for each thing that is wrong.
@@ -73,7 +77,9 @@ def checked_request(
     guidance_scale = message.guidance_scale if message.HasField("guidance_scale") else base_model.default_guidance_scale
     if not (math.isfinite(guidance_scale) and 0 <= guidance_scale <= MAX_GUIDANCE_SCALE):
         violations.add("guidance_scale", guidance_scale, f"a number of 0 to {MAX_GUIDANCE_SCALE:g}")
-    solver = SOLVERS.get(message.solver)
+    interval = _checked_guidance_interval(message, violations)
+    usual_solver = Solver(base_model.default_solver) if base_model.default_solver else usual_solver
+    solver = SOLVERS.get(message.solver) if message.solver else usual_solver
     if solver is None:
         accepted = ", ".join(generator_pb2.Solver.keys())
         violations.add("solver", f"the unknown value {int(message.solver)}", f"one of {accepted}")
@@ -116,6 +122,7 @@ def checked_request(
         priority=priority,
         composition=composition,
         edit=edit,
+        guidance_interval=interval,
     )
     if len(request.concepts()) > settings.max_concepts_per_request:
         raise invalid_input(
@@ -124,6 +131,20 @@ def checked_request(
             f"at most {settings.max_concepts_per_request} concepts in prompt and negative prompt together",
         )
     return request
+
+
+def _checked_guidance_interval(message: generator_pb2.GenerateRequest, violations: Violations) -> tuple[float, float]:
+    """Start and end; all steps where something is wrong with them."""
+    if not message.HasField("guidance_interval"):
+        return ALL_STEPS
+    interval, before = message.guidance_interval, len(violations.found)
+    end = interval.end if interval.HasField("end") else 1.0
+    violations.share("guidance_interval.start", interval.start, zero=True)
+    violations.share("guidance_interval.end", end, zero=False)
+    if len(violations.found) == before and end <= interval.start:
+        accepted = f"above guidance_interval.start ({interval.start:g}) and at most 1"
+        violations.add("guidance_interval.end", end, accepted)
+    return ALL_STEPS if len(violations.found) > before else (interval.start, end)
 
 
 _VERSION = "a version as the trainer published it, for example 20260131T120000Z-0123abcd, or nothing for the newest"

@@ -38,7 +38,13 @@ def generate(
     guidance_scale: Annotated[
         float | None, typer.Option(help="How closely to follow the prompt.", show_default="the base model's")
     ] = None,
-    solver: Annotated[Solver | None, typer.Option(help="How to solve.", show_default="dpm_solver_pp_2m")] = None,
+    guidance_interval: Annotated[
+        str,
+        typer.Option(
+            metavar="START,END", help="Guide this part of the steps alone, in shares of 0 to 1.", show_default="all"
+        ),
+    ] = "",
+    solver: Annotated[Solver | None, typer.Option(help="How to solve.", show_default="the base model's")] = None,
     negative: Annotated[str, typer.Option(help="What to keep away from.", show_default=False)] = "",
     size: Annotated[
         str, typer.Option(metavar="WIDTHxHEIGHT", help="Size in pixels.", show_default="the base model's")
@@ -123,6 +129,7 @@ def generate(
         seed=seed,
         steps=steps,
         guidance_scale=guidance_scale,
+        guidance_interval=_interval(guidance_interval),
         solver=solver,
         width=width,
         height=height,
@@ -187,6 +194,16 @@ class _Keeper:
         count = max(self._request.count, 1)
         done, total = sum(self._steps.values()), total_steps * count
         self._bar.update(done, total, amount=f"{len(self.paths)}/{count} pictures", detail=f"{done}/{total} steps")
+
+
+def _interval(text: str) -> tuple[float, float] | None:
+    if not text:
+        return None
+    try:
+        start, end = (float(part) for part in text.split(","))
+    except ValueError:
+        raise refused("--guidance-interval", text, "START,END in shares of the steps, for example 0.2,0.8") from None
+    return start, end
 
 
 def _size(size: str) -> tuple[int, int]:

@@ -28,25 +28,37 @@ class _Solver:
 class _SolverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Solver.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SOLVER_UNSPECIFIED: _Solver.ValueType  # 0
-    """Not given; the generator takes SOLVER_DPM_SOLVER_PP_2M."""
+    """Not given; the generator takes the base model's, SOLVER_DPM_SOLVER_PP_2M for most."""
     SOLVER_DDIM: _Solver.ValueType  # 1
     """DDIM without added noise (Song et al., 2021)."""
     SOLVER_EULER: _Solver.ValueType  # 2
     """Euler's method (Karras et al., 2022, Algorithm 1 without churn)."""
     SOLVER_DPM_SOLVER_PP_2M: _Solver.ValueType  # 3
     """DPM-Solver++(2M) (Lu et al., 2022)."""
+    SOLVER_EULER_ANCESTRAL: _Solver.ValueType  # 4
+    """Euler's method with fresh noise after each step, for SDXL-Turbo in several steps."""
+    SOLVER_LCM: _Solver.ValueType  # 5
+    """Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, good from 2 to 8."""
+    SOLVER_TCD: _Solver.ValueType  # 6
+    """Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, good from 2 to 8."""
 
 class Solver(_Solver, metaclass=_SolverEnumTypeWrapper):
     """How the reverse diffusion is solved."""
 
 SOLVER_UNSPECIFIED: Solver.ValueType  # 0
-"""Not given; the generator takes SOLVER_DPM_SOLVER_PP_2M."""
+"""Not given; the generator takes the base model's, SOLVER_DPM_SOLVER_PP_2M for most."""
 SOLVER_DDIM: Solver.ValueType  # 1
 """DDIM without added noise (Song et al., 2021)."""
 SOLVER_EULER: Solver.ValueType  # 2
 """Euler's method (Karras et al., 2022, Algorithm 1 without churn)."""
 SOLVER_DPM_SOLVER_PP_2M: Solver.ValueType  # 3
 """DPM-Solver++(2M) (Lu et al., 2022)."""
+SOLVER_EULER_ANCESTRAL: Solver.ValueType  # 4
+"""Euler's method with fresh noise after each step, for SDXL-Turbo in several steps."""
+SOLVER_LCM: Solver.ValueType  # 5
+"""Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, good from 2 to 8."""
+SOLVER_TCD: Solver.ValueType  # 6
+"""Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, good from 2 to 8."""
 Global___Solver: _TypeAlias = Solver  # noqa: Y015
 
 class _Priority:
@@ -180,6 +192,7 @@ class GenerateRequest(_message.Message):
     PREVIEW_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     CONCEPT_VERSIONS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    GUIDANCE_INTERVAL_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     REGION_MODE_FIELD_NUMBER: _builtins.int
     EDIT_FIELD_NUMBER: _builtins.int
@@ -214,6 +227,10 @@ class GenerateRequest(_message.Message):
         """Versions of concepts in the prompt, by name; a concept that is not listed takes its newest."""
 
     @_builtins.property
+    def guidance_interval(self) -> Global___GuidanceInterval:
+        """Steps that are guided; all where absent. The others take half the work."""
+
+    @_builtins.property
     def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Region]:
         """Places of subjects in the picture, at most 8; none lets them stand where they like. Regions may overlap."""
 
@@ -237,13 +254,14 @@ class GenerateRequest(_message.Message):
         preview_interval_steps: _builtins.int = ...,
         concept_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         priority: Global___Priority.ValueType = ...,
+        guidance_interval: Global___GuidanceInterval | None = ...,
         regions: _abc.Iterable[Global___Region] | None = ...,
         region_mode: Global___RegionMode.ValueType = ...,
         edit: Global___Edit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "edit", b"edit", "guidance_scale", b"guidance_scale", "seed", b"seed", "steps", b"steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "edit", b"edit", "guidance_interval", b"guidance_interval", "guidance_scale", b"guidance_scale", "seed", b"seed", "steps", b"steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "base_model", b"base_model", "concept_versions", b"concept_versions", "count", b"count", "edit", b"edit", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "priority", b"priority", "prompt", b"prompt", "region_mode", b"region_mode", "regions", b"regions", "seed", b"seed", "solver", b"solver", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "base_model", b"base_model", "concept_versions", b"concept_versions", "count", b"count", "edit", b"edit", "guidance_interval", b"guidance_interval", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "priority", b"priority", "prompt", b"prompt", "region_mode", b"region_mode", "regions", b"regions", "seed", b"seed", "solver", b"solver", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
@@ -259,6 +277,36 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class GuidanceInterval(_message.Message):
+    """The part of the denoising steps that is guided (Kynkaanniemi et al., 2024): step i of n, counted from 0, is where
+    start <= i / n < end.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    start: _builtins.float
+    """Share of the steps before it, 0 to 1."""
+    end: _builtins.float
+    """Share of the steps at its end, above `start` and at most 1; absent means 1."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.float = ...,
+        end: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "end", b"end", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end: _TypeAlias = _typing.Literal["end"]  # noqa: Y015
+    _WhichOneofArgType__end: _TypeAlias = _typing.Literal["_end", b"_end"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end) -> _WhichOneofReturnType__end | None: ...
+
+Global___GuidanceInterval: _TypeAlias = GuidanceInterval  # noqa: Y015
 
 @_typing.final
 class Region(_message.Message):
@@ -574,6 +622,7 @@ class Provenance(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     GENERATOR_VERSION_FIELD_NUMBER: _builtins.int
+    GUIDANCE_INTERVAL_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     REGION_MODE_FIELD_NUMBER: _builtins.int
     EDIT_FIELD_NUMBER: _builtins.int
@@ -606,6 +655,10 @@ class Provenance(_message.Message):
         """Concepts with the versions used."""
 
     @_builtins.property
+    def guidance_interval(self) -> Global___GuidanceInterval:
+        """Steps that were guided; absent where all were, or none."""
+
+    @_builtins.property
     def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionProvenance]:
         """Places of subjects."""
 
@@ -628,13 +681,14 @@ class Provenance(_message.Message):
         width: _builtins.int = ...,
         height: _builtins.int = ...,
         generator_version: _builtins.str = ...,
+        guidance_interval: Global___GuidanceInterval | None = ...,
         regions: _abc.Iterable[Global___RegionProvenance] | None = ...,
         region_mode: Global___RegionMode.ValueType = ...,
         edit: Global___EditProvenance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["edit", b"edit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["edit", b"edit", "guidance_interval", b"guidance_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_model_fingerprint", b"base_model_fingerprint", "concepts", b"concepts", "edit", b"edit", "generator_version", b"generator_version", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "region_mode", b"region_mode", "regions", b"regions", "seed", b"seed", "solver", b"solver", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_model_fingerprint", b"base_model_fingerprint", "concepts", b"concepts", "edit", b"edit", "generator_version", b"generator_version", "guidance_interval", b"guidance_interval", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "region_mode", b"region_mode", "regions", b"regions", "seed", b"seed", "solver", b"solver", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,16 +71,23 @@ def use_cache_folder(folder: Path) -> None:
 
 
 @torch.inference_mode()
-def expect_usual_sizes(steps: Steps, base_model: BaseModel, slots: int) -> None:
-    """Have the sizes compiled that come first: one guided image, and as many as there are slots, of the usual size."""
+def expect_usual_sizes(steps: Steps, base_model: BaseModel, slots: int, *, guided: bool) -> None:
+    """Have the sizes compiled that come first: one image, and as many as there are slots, of the base model's size.
+
+    Args:
+        steps: Of the base model.
+        base_model: Which.
+        slots: Images that can be denoised at the same time.
+        guided: Whether images are guided, where requests say nothing.
+    """
     if not isinstance(steps, GraphedSteps) or not steps.compiles:
         return
     prompt = _empty_prompt(base_model)
     for images in sorted({1, slots}):
         latents = torch.zeros(images, *base_model.latent_shape(), device=base_model.device)
         coefficients = torch.zeros(images, len(COLUMNS))
-        inputs = StepInputs.of(coefficients, latents, torch.zeros_like(latents), [1.0] * images)
-        steps.expect(inputs, [prompt] * (2 * images))
+        inputs = StepInputs.of(coefficients, latents, torch.zeros_like(latents), [1.0 if guided else None] * images)
+        steps.expect(inputs, [prompt] * len(inputs.sources))
 
 
 def _empty_prompt(base_model: BaseModel) -> PromptKeyValues:

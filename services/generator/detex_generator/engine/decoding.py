@@ -17,6 +17,7 @@ from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.events import FinishedImage, Preview
 from detex_generator.engine.failures import drawing_error, is_out_of_memory
 from detex_generator.engine.row_lanes import use_cores
+from detex_generator.generation_request import ALL_STEPS
 from detex_generator.metrics import GeneratorMetrics
 from detex_generator.provenance import (
     ConceptProvenance,
@@ -102,6 +103,7 @@ class Decoding:
 def provenance_of(task: ImageTask) -> Provenance:
     """Where the image of a task comes from."""
     request, checked = task.active.request, task.checked
+    interval = request.guidance_interval if request.guided and request.guidance_interval != ALL_STEPS else None
     return Provenance(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -120,6 +122,7 @@ def provenance_of(task: ImageTask) -> Provenance:
         generator_version=__version__,
         composition=composition_provenance(request),
         edit=edit_provenance(request),
+        guidance_interval=interval,
     )
 
 

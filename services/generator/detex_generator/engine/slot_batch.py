@@ -15,7 +15,7 @@ from torch import Tensor
 from detex_core.errors import DetexError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import PromptKeyValues
-from detex_diffusion.latents import initial_noise
+from detex_diffusion.latents import StepNoise, initial_noise
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.active_request import ImageTask
@@ -63,6 +63,7 @@ class _Slot:
         step: Denoising steps done.
         start_time: When it got its slot.
         hold: Puts the kept part of a photo back after each step; None for most images.
+        noise: Of a solver that adds some; None for most.
     """
 
     task: ImageTask
@@ -71,6 +72,13 @@ class _Slot:
     step: int
     start_time: float
     hold: PhotoHold | None = None
+    noise: StepNoise | None = None
+
+    @property
+    def guided(self) -> bool:
+        """Whether the next step is guided."""
+        request = self.task.active.request
+        return request.guides(request.steps - self.task.steps + self.step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +134,7 @@ class SlotBatch:
     @property
     def rows(self) -> int:
         """R, rows of the next UNet pass."""
-        return len(self._slots) + sum(_guided(slot) for slot in self._slots)
+        return len(self._slots) + sum(slot.guided for slot in self._slots)
 
     def join(self, task: ImageTask) -> None:
         """Put an image into a slot, at its first denoising step."""
@@ -134,7 +142,8 @@ class SlotBatch:
         table, editing = task.checked.step_table, task.checked.editing
         latents = noise * table.initial_noise_scale if editing is None else editing.begin(table, noise)
         hold = None if editing is None else editing.hold(table, noise)
-        self._slots.append(_Slot(task, latents, torch.zeros_like(latents), 0, time.monotonic(), hold))
+        added = StepNoise(task.seed, self._shape) if table.adds_noise else None
+        self._slots.append(_Slot(task, latents, torch.zeros_like(latents), 0, time.monotonic(), hold, added))
 
     def drop_finished_requests(self) -> None:
         """Free the slots of images whose request has ended, or whose deadline has passed."""
@@ -175,7 +184,7 @@ class SlotBatch:
             torch.stack([slot.task.checked.step_table.rows[slot.step] for slot in slots]),
             torch.stack([slot.latents for slot in slots]),
             torch.stack([slot.previous_clean for slot in slots]),
-            [slot.task.active.request.guidance_scale if _guided(slot) else None for slot in slots],
+            [slot.task.active.request.guidance_scale if slot.guided else None for slot in slots],
         )
         results = self._steps(inputs, _prompts(slots))
         is_last = any(slot.step + 1 == slot.task.steps for slot in slots)
@@ -196,6 +205,9 @@ class SlotBatch:
         if isinstance(result, DetexError):
             return StepOutcome(task, slot.step, error=result)
         slot.latents, slot.previous_clean = result.latents, result.clean
+        added = float(task.checked.step_table.added_noise[slot.step - 1])
+        if slot.noise is not None and added > 0:
+            slot.latents = slot.latents + added * slot.noise.draw().to(slot.latents.device)
         if slot.hold is not None:
             slot.latents = slot.hold.apply(slot.latents, slot.step)
         if result.lag is not None:
@@ -215,13 +227,9 @@ class SlotBatch:
 
 def _prompts(slots: Sequence[_Slot]) -> list[PromptKeyValues]:
     """What R rows read: the prompts of all images, then the negative prompts of those that are guided."""
-    conditionings = [slot.task.conditioning for slot in slots if slot.task.conditioning is not None]
-    negatives = [found.negative_prompt for found in conditionings if found.negative_prompt is not None]
-    return [found.prompt for found in conditionings] + negatives
-
-
-def _guided(slot: _Slot) -> bool:
-    return slot.task.active.request.guided
+    read = [(slot, slot.task.conditioning) for slot in slots if slot.task.conditioning is not None]
+    negatives = [found.negative_prompt for slot, found in read if slot.guided and found.negative_prompt is not None]
+    return [found.prompt for _, found in read] + negatives
 
 
 def failed_image(task: ImageTask, error: Exception) -> DetexError:

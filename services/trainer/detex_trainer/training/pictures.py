@@ -13,7 +13,7 @@ from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.conditioning import KeyValueBatch, key_values
-from detex_diffusion.latents import decode_latents, initial_noise, to_images
+from detex_diffusion.latents import StepNoise, decode_latents, initial_noise, to_images
 from detex_diffusion.solver import Solver, guide, scale_input, solver_step, step_table
 from detex_diffusion.text import encode_text, tokenize, tokenize_negative, word_embeddings
 from detex_diffusion.unet import KeyValueUNet
@@ -68,12 +68,15 @@ def draw_pictures(
     latents = latents.to(base_model.device)
     previous = None
     scales = torch.full((len(prompts),), guidance_scale, device=base_model.device)
-    for row in table.rows:
+    fresh = [StepNoise(seed, shape) for seed in seeds] if table.adds_noise else []
+    for row, added in zip(table.rows, table.added_noise.tolist(), strict=True):
         lines = row.expand(len(prompts), -1).to(base_model.device)
         scaled = scale_input(lines, latents).to(base_model.dtype)
         timesteps = lines[:, 0].repeat(2)
         conditional, unconditional = unet(torch.cat([scaled, scaled]), timesteps, batch).chunk(2)
         latents, previous = solver_step(lines, latents, guide(unconditional, conditional, scales), previous)
+        if added > 0:
+            latents = latents + added * torch.stack([noise.draw() for noise in fresh]).to(latents.device)
     return to_images(decode_latents(base_model.vae, latents))
 
 
