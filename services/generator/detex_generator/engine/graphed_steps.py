@@ -205,7 +205,8 @@ class GraphedSteps:
         images = rounded_up(len(inputs.latents))
         rows = rounded_up(max(len(prompts), images))
         text = PooledKeyValues.of_prompts(prompts, self._choice, rows=rows, rounded=True)
-        self._compiled(inputs.filled(images, rows), text, uses=self._compilation.compiler.least_uses)
+        own = inputs.filled(images, rows).cloned()  # as those of a graph are
+        self._compiled(own, text, uses=self._compilation.compiler.least_uses)
 
     def rest(self) -> None:
         """Forget the texts; graphs stay for those to come."""

@@ -6,32 +6,48 @@ Legend: O output width of a projection, I input width, r rank.
 """
 
 import copy
+from typing import cast
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn import functional
 
 from detex_diffusion.key_value_delta import LowRankDelta
 from detex_diffusion.unet_delta import ParameterDelta, materialized
+from detex_trainer.frozen import FrozenLinear
 
 _ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")
 
 
-class LowRankAdaptation(nn.Module):
-    """Adds up @ down to a weight; nothing at the start."""
+class _LowRank(nn.Linear):
+    """Adds up (down x) to a product with a frozen weight; nothing at the start.
 
-    def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
-        """For a weight (O, I); the generator is of the CPU and gives `down` its initial normal values."""
-        super().__init__()
-        rank = min(rank, *weight.shape)
-        down = torch.randn(rank, weight.shape[1], generator=generator) / rank
-        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, device=weight.device))
-        self.down = nn.Parameter(down.to(weight.device))
+    The sum of both weights is never formed: that and its gradient would take O I numbers in each pass, and each step
+    as many products for the weight's gradient as for a weight that is trained whole.
+    """
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """The weight (O, I) as adapted."""
-        return weight + self.up @ self.down
+    up: nn.Parameter
+    down: nn.Parameter
+
+    def adapt(self, rank: int, generator: torch.Generator) -> None:
+        """Begin; the generator is of the CPU and gives `down` its initial normal values."""
+        rank = min(rank, *self.weight.shape)
+        down = torch.randn(rank, self.in_features, generator=generator) / rank
+        self.up = nn.Parameter(torch.zeros(self.out_features, rank, device=self.weight.device))
+        self.down = nn.Parameter(down.to(self.weight.device))
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """(..., I) to (..., O)."""
+        return super().forward(input) + functional.linear(functional.linear(input, self.down), self.up)
+
+
+class LowRankLinear(_LowRank):
+    """A linear layer with an adaptation; made of an `nn.Linear`."""
+
+
+class LowRankFrozenLinear(_LowRank, FrozenLinear):
+    """A frozen layer with an adaptation; made of a `FrozenLinear`."""
 
 
 class TrainedUNet:
@@ -52,7 +68,7 @@ class TrainedUNet:
         """
         self._base = base
         self.unet: UNet2DConditionModel = copy.deepcopy(base).float()
-        self._adaptations: dict[str, LowRankAdaptation] = {}
+        self._adaptations: dict[str, _LowRank] = {}
         if rank is None:
             self.unet.requires_grad_(True)
             return
@@ -63,14 +79,10 @@ class TrainedUNet:
             if isinstance(module, nn.Linear) and any(name.endswith(f".{last}") for last in _ADAPTED) and ".attn" in name
         }
         for name, module in adapted.items():
-            adaptation = LowRankAdaptation(module.weight, rank, generator)
-            parametrize.register_parametrization(module, "weight", adaptation)
+            module.__class__ = LowRankFrozenLinear if isinstance(module, FrozenLinear) else LowRankLinear
+            adaptation = cast("_LowRank", module)
+            adaptation.adapt(rank, generator)
             self._adaptations[f"{name}.weight"] = adaptation
-        # Registering moves the frozen weights to new parameters.
-        for parameter in self.unet.parameters():
-            parameter.requires_grad_(False)
-        for adaptation in self._adaptations.values():
-            adaptation.requires_grad_(True)
 
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained."""
