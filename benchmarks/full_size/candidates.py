@@ -20,8 +20,9 @@ from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import Solver, step_table
 from detex_diffusion.unet import SIZE_CONDITIONS, KeyValueUNet
+from detex_generator.engine.capture import CudaCapture, eager
 from detex_generator.engine.denoising_step import StepInputs
-from detex_generator.engine.graphed_steps import CudaCapture, GraphedSteps, eager
+from detex_generator.engine.graphed_steps import GraphedSteps
 from detex_generator.engine.plain_steps import PlainSteps, Steps
 from detex_generator.kernels.choice import KernelChoice
 from detex_generator.kernels.unet_kernels import install_kernels, over_same_weights, use_channels_last

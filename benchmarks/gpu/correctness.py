@@ -18,8 +18,9 @@ from detex_diffusion.conditioning import PromptKeyValues
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import Solver, step_table
 from detex_diffusion.unet import KeyValueUNet
+from detex_generator.engine.capture import eager
 from detex_generator.engine.denoising_step import StepInputs, StepResults
-from detex_generator.engine.graphed_steps import GraphedSteps, eager
+from detex_generator.engine.graphed_steps import GraphedSteps
 from detex_generator.engine.plain_steps import PlainSteps, Steps
 from detex_generator.kernels.choice import KernelChoice
 

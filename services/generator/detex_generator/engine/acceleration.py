@@ -6,7 +6,8 @@ import threading
 import torch
 
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.graphed_steps import Compilation, CudaCapture, GraphedSteps, eager
+from detex_generator.engine.capture import CudaCapture, eager
+from detex_generator.engine.graphed_steps import Compilation, GraphedSteps
 from detex_generator.engine.plain_steps import PlainSteps, Steps
 from detex_generator.engine.step_compiler import StepCompiler
 from detex_generator.kernels.choice import KernelChoice
