@@ -19,7 +19,7 @@ from benchmarks.showroom.textures import Texture
 
 _RAYS: Final = 48
 """Of the picture of the depth, along each side."""
-_SIDES: Final = (17, 15, 13, 11, 9, 7)
+_SIDES: Final = (17, 15, 13, 11, 9, 7, 5, 3)
 """Sides of the badge that are tried, in rays, the largest first."""
 _LARGEST_RELIEF: Final = 0.35
 """Of its side: how deep the surface may be bent below a badge; where all places are worse, the smoothest is taken."""

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.showroom.badge import badge_texture
+from benchmarks.showroom.badge import badge_sheet, badge_texture
 from benchmarks.showroom.captions import sample_caption
 from benchmarks.showroom.colours import delta_e, lab, nearest_name
 from benchmarks.showroom.factors import CLASSES, COLOURS
 from benchmarks.showroom.products import build_product
 from benchmarks.showroom.products.profile import with_profile
-from benchmarks.showroom.renderer import PhotoLabels, render_photo
+from benchmarks.showroom.renderer import PhotoLabels, product_parts, render_photo
 from benchmarks.showroom.subject import BADGE_SIDE, Subject, sample_subject, sibling, split_of
 from benchmarks.showroom.view import sample_view
 
@@ -164,3 +164,11 @@ def test_a_profile_changes_the_outline_and_the_middle_of_it_nothing(class_word: 
 def test_bad_profiles_are_named(profile: list[float]) -> None:
     with pytest.raises(ValueError, match=r"^profile: got"):
         with_profile(build_product("mug", [0.5] * 6), profile)
+
+
+def test_every_subject_has_a_place_for_its_badge() -> None:
+    for seed in range(300):
+        subject = sample_subject(seed, badges="always")
+        sheet = badge_sheet(product_parts(subject))
+        assert np.isfinite(sheet.vertices).all()
+        assert np.ptp(sheet.vertices[:, 2]) > 0

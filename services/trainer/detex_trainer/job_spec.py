@@ -65,7 +65,7 @@ class JobSpec(BaseModel):
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     gradient_checkpointing: bool = False
     compile_unet: bool = False
-    cuda_graphs: bool = True
+    cuda_graphs: bool = False
     attribute_vocabulary: AttributeVocabulary | None = None
     niceness: int = Field(default=0, ge=0, le=19)
 

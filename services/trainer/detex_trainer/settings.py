@@ -42,7 +42,8 @@ class TrainerSettings(ServiceSettings):
         compile_unet: Whether each worker has torch compile the UNet, where a compiler is at hand and the method
             does not train it. Takes minutes of the first steps. Not together with gradient_checkpointing.
         cuda_graphs: Whether workers on a GPU capture the passes of a base model that stays frozen, and replay them;
-            each of up to four sizes of batches keeps its memory. Without effect where gradient_checkpointing is on.
+            each of up to four sizes of batches keeps its memory. Without effect where gradient_checkpointing is on. Off
+            until it has been measured on a GPU.
         attribute_vocabulary: Plain words that attribute words (lists `subject`, `background` and `everywhere`) and the
             subject word (list `appearance`) may begin at, as a JSON object; lists that are left out are the built-in
             ones. For base models that know other words.
@@ -76,7 +77,7 @@ class TrainerSettings(ServiceSettings):
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     gradient_checkpointing: bool = False
     compile_unet: bool = False
-    cuda_graphs: bool = True
+    cuda_graphs: bool = False
     attribute_vocabulary: AttributeVocabulary | None = None
     max_attempts: int = Field(default=3, ge=1, le=10)
     max_outages: int = Field(default=12, ge=0, le=1_000)
