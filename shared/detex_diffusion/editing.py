@@ -27,10 +27,28 @@ _FOOT = 0.15  # lowest part of a product that stands on the ground, of its heigh
 
 
 def drawing_size(photo: tuple[int, int], area: int, multiple: int) -> tuple[int, int]:
-    """Width and height in which to draw for a photo: of its shape, of about `area` pixels, multiples of `multiple`."""
+    """Width and height in which to draw for a photo: multiples of `multiple` nearest to its shape.
+
+    They have `area` pixels at most, and as many as the shape allows; a photo so long and narrow that its shorter side
+    would have none is drawn less long.
+
+    Raises:
+        ValueError: Not even one multiple by one fits into `area`.
+    """
+    cells = area // multiple**2  # of the drawing, at most
+    if cells < 1:
+        raise ValueError(f"area: {area} pixels hold no square of {multiple}")
     width, height = photo
-    scale = math.sqrt(area / (width * height))
-    return max(1, round(width * scale / multiple)) * multiple, max(1, round(height * scale / multiple)) * multiple
+    scale = math.sqrt(area / (width * height)) / multiple
+    exact = width * scale, height * scale
+    columns, rows = (sorted({max(1, math.floor(side)), max(1, math.ceil(side))}) for side in exact)
+    fitting = [(across, down) for across in columns for down in rows if across * down <= cells]
+    if not fitting:
+        fitting = [(min(columns[0], cells), 1) if width > height else (1, min(rows[0], cells))]
+    across, down = min(
+        fitting, key=lambda size: (abs(math.log(size[0] / size[1] * height / width)), -size[0] * size[1])
+    )
+    return across * multiple, down * multiple
 
 
 def covering(photo: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -34,19 +34,36 @@ def box_mask(size: Size, box: tuple[int, int, int, int]) -> Image.Image:
 
 
 @settings(deadline=None)
-@given(st.integers(32, 16_384), st.integers(32, 16_384), st.sampled_from([8, 16, 64]))
-def test_a_drawing_has_the_shape_of_the_photo(width: int, height: int, multiple: int) -> None:
-    drawn = drawing_size((width, height), 512 * 512, multiple)
+@given(
+    st.integers(1, 16_384),
+    st.integers(1, 16_384),
+    st.sampled_from([8, 16, 64]),
+    st.sampled_from([64 * 64, 128 * 128, 512 * 512, 1024 * 1024, 1024 * 1024 - 1]),
+)
+@example(1600, 1200, 8, 1024 * 1024)
+@example(1920, 1080, 8, 1024 * 1024)
+@example(16_384, 1, 64, 64 * 64)
+def test_a_drawing_has_the_shape_of_the_photo_and_no_more_pixels_than_asked(
+    width: int, height: int, multiple: int, area: int
+) -> None:
+    drawn = drawing_size((width, height), area, multiple)
     assert drawn[0] % multiple == drawn[1] % multiple == 0
     assert min(drawn) >= multiple
-    if 0.2 < width / height < 5:
-        assert drawn[0] / drawn[1] == pytest.approx(width / height, rel=0.5 * multiple / min(drawn) * 2.2)
-        assert drawn[0] * drawn[1] == pytest.approx(512 * 512, rel=0.35)
+    assert drawn[0] * drawn[1] <= area
+    if 0.2 < width / height < 5 and area >= 512 * 512:
+        assert drawn[0] / drawn[1] == pytest.approx(width / height, rel=multiple / min(drawn) * 1.1)
+        assert drawn[0] * drawn[1] >= area * (1 - multiple / drawn[0]) * (1 - multiple / drawn[1]) * 0.99
 
 
 def test_the_size_it_was_made_for_is_kept() -> None:
     assert drawing_size((512, 512), 512 * 512, 8) == (512, 512)
+    assert drawing_size((1200, 1200), 1024 * 1024, 8) == (1024, 1024)
     assert drawing_size((3000, 2000), 512 * 512, 8) == (624, 416)
+
+
+def test_an_area_without_room_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^area: 63 pixels"):
+        drawing_size((10, 10), 63, 8)
 
 
 def test_covering_cuts_at_the_centre_and_leaves_what_fits() -> None:

@@ -1,11 +1,13 @@
 """Any message of the wire contract is either a request in range or refused by field."""
 
+import io
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from detex_core.errors import InvalidInputError, Violation
 from detex_core.settings import BaseModelSettings
@@ -13,7 +15,8 @@ from detex_diffusion.solver import Solver
 from detex_generator.generation_request import GenerationRequest
 from detex_generator.settings import GeneratorSettings
 from detex_generator.validation import checked_request
-from detex_protos.v1.generator_pb2 import GenerateRequest, GuidanceInterval
+from detex_protos.v1 import generator_pb2
+from detex_protos.v1.generator_pb2 import Edit, GenerateRequest, GuidanceInterval
 
 SETTINGS = GeneratorSettings(max_images_per_request=16, max_steps=100, max_image_pixels=64 * 64)
 BASE_MODEL = BaseModelSettings(name="showroom", source="embedded", default_steps=30, default_guidance_scale=4.5)
@@ -130,3 +133,22 @@ def test_without_guidance_the_negative_prompt_needs_no_concepts() -> None:
     assert request.concepts() == ("my-mug",)
     guided = check(GenerateRequest(prompt="[my-mug] in snow", negative_prompt="[your-mug]", guidance_scale=1.01))
     assert guided.concepts() == ("my-mug", "your-mug")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(64, 900), st.integers(64, 900), st.sampled_from([(1024, 1024), (512, 512), (1152, 896)]), st.booleans()
+)
+@example(160, 120, (1024, 1024), False)  # shapes, in tens of pixels, that were refused once
+@example(192, 108, (1024, 1024), False)
+def test_a_size_that_is_chosen_for_a_photo_keeps_to_the_limit(
+    width: int, height: int, made_for: tuple[int, int], strict: bool
+) -> None:
+    limits = GeneratorSettings(max_image_pixels=256 * 256 if strict else made_for[0] * made_for[1])
+    buffer = io.BytesIO()
+    Image.new("L", (width, height)).save(buffer, format="PNG")
+    edit = Edit(kind=generator_pb2.EDIT_KIND_IMAGE_TO_IMAGE, image=buffer.getvalue())
+    request = checked_request(
+        GenerateRequest(prompt="a", edit=edit), BASE_MODEL, width=made_for[0], height=made_for[1], settings=limits
+    )
+    assert request.width * request.height <= limits.max_image_pixels

@@ -138,15 +138,17 @@ def checked_size(
     edit: Edit | None,
     made_for: tuple[int, int],
     multiple: int,
+    max_pixels: int,
     violations: Violations,
 ) -> tuple[int, int]:
-    """Width and height in which to draw, not yet checked against limits.
+    """Width and height in which to draw; those that were asked for are not yet checked against limits.
 
     Args:
         message: As it came.
         edit: The photo to edit, if any.
         made_for: Width and height of the base model.
         multiple: What widths and heights are multiples of.
+        max_pixels: Of an image; a size that is chosen here keeps to it.
         violations: Hears of a shape that is not the photo's.
     """
     width, height = message.width or made_for[0], message.height or made_for[1]
@@ -154,7 +156,7 @@ def checked_size(
         return width, height
     photo = read_size(edit.image, field="edit.image")
     if not message.width and not message.height:
-        return drawing_size(photo, made_for[0] * made_for[1], multiple)
+        return drawing_size(photo, min(made_for[0] * made_for[1], max_pixels), multiple)
     stretch = (width / height) / (photo[0] / photo[1])
     if edit.keeps and abs(math.log(stretch)) > math.log1p(SHAPE_TOLERANCE):
         violations.add(

@@ -89,7 +89,7 @@ def checked_request(
         violations.add("priority", f"the unknown value {int(message.priority)}", f"one of {accepted}")
 
     edit = checked_edit(message, steps, violations)
-    width, height = checked_size(message, edit, (width, height), SIZE_MULTIPLE, violations)
+    width, height = checked_size(message, edit, (width, height), SIZE_MULTIPLE, settings.max_image_pixels, violations)
     for field, given in (("width", width), ("height", height)):
         if given % SIZE_MULTIPLE:
             violations.add(field, given, f"a multiple of {SIZE_MULTIPLE}")

@@ -213,7 +213,10 @@ class GenerateRequest(_message.Message):
     solver: Global___Solver.ValueType
     """How to solve."""
     width: _builtins.int
-    """Width in pixels, a multiple of 8; 0 means the base model's."""
+    """Width in pixels, a multiple of 8; 0 means the base model's. Width times height is limited by the operator (1,048,576
+    by default). Where both are 0 and a photo is edited, the photo's shape is taken, of no more pixels than the base
+    model's and the limit.
+    """
     height: _builtins.int
     """Height in pixels, a multiple of 8; 0 means the base model's."""
     preview_interval_steps: _builtins.int
