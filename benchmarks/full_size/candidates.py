@@ -20,6 +20,7 @@ from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import Solver, step_table
 from detex_diffusion.unet import SIZE_CONDITIONS, KeyValueUNet
+from detex_generator.engine.attention_order import take_fastest_attention
 from detex_generator.engine.capture import CudaCapture, eager
 from detex_generator.engine.denoising_step import StepInputs
 from detex_generator.engine.graphed_steps import GraphedSteps
@@ -69,6 +70,7 @@ class Bench:
             dtype: Of its weights.
             kernels: What detex computes by, as `DETEX_KERNELS`.
         """
+        take_fastest_attention(device)
         self.architecture, self.device, self.dtype = architecture, device, dtype
         self._generator = torch.Generator(device).manual_seed(0)
         unet = random_model(lambda: UNet2DConditionModel(**architecture.unet), device, dtype, self._generator)

@@ -123,6 +123,22 @@ def _end_thread(module: object, inputs: object) -> None:
     raise SystemExit("the end of the thread, says the test")
 
 
+def test_a_gpu_that_answers_no_more_ends_the_process(
+    model_folders: dict[str, Path], store_folder: Path, concepts: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise every later request would fail, and the service would be called healthy."""
+    with running(generator_settings(model_folders, store_folder, drain_delay_seconds=300)) as own:
+
+        def broken(*arguments: object) -> object:
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+        monkeypatch.setattr("detex_generator.engine.plain_steps.LaneSteps.__call__", broken)
+        refusal = refusal_of(own.start(prompt="a vase", steps=7))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_STOPPED")
+        wait_until(lambda: own.health() == health_pb2.HealthCheckResponse.NOT_SERVING)
+        assert isinstance(own.generator.failure, torch.AcceleratorError)
+
+
 def test_a_failed_check_is_no_stack_trace(own: RunningGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         own.generator.base_models.get("tiny").model.tokenizer, "model_max_length", "no number", raising=True

@@ -6,6 +6,7 @@ import threading
 import torch
 
 from detex_diffusion.unet import KeyValueUNet
+from detex_generator.engine.attention_order import take_fastest_attention
 from detex_generator.engine.capture import CudaCapture, eager
 from detex_generator.engine.graphed_steps import Compilation, GraphedSteps
 from detex_generator.engine.plain_steps import PlainSteps, Steps
@@ -32,6 +33,7 @@ class Acceleration:
             cuda_graphs: Whether steps are captured, on a GPU.
             compiler: Compiles the steps of UNets that are kept; None where none are.
         """
+        take_fastest_attention(device)
         self._choice = choice
         self._device = device
         self._compiler = compiler

@@ -77,6 +77,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
+def spoils_device(error: BaseException) -> bool:
+    """Whether nothing that this process asks of its GPU can succeed any more, whoever asks."""
+    return not is_out_of_memory(error) and (isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error))
+
+
 def drawing_error(error: BaseException, image_index: int) -> DetexError:
     """What the caller of an image hears of an exception that it caused."""
     if isinstance(error, DetexError):

@@ -16,10 +16,10 @@ import torch
 
 from detex_diffusion.conditioning import PromptKeyValues
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.attention_order import best_attention_first
 from detex_generator.engine.capture import Capture, Step
 from detex_generator.engine.compiled_step import CompiledStep
 from detex_generator.engine.denoising_step import StepInputs, StepResults, denoising_step
+from detex_generator.engine.failures import spoils_device
 from detex_generator.engine.plain_steps import same_prompts
 from detex_generator.engine.step_compiler import StepCompiler
 from detex_generator.kernels.choice import KernelChoice
@@ -130,15 +130,14 @@ class GraphedSteps:
         rows = rounded_up(max(len(prompts), images))
         text = self._text(tuple(prompts), rows)
         filled = inputs.filled(images, rows)
-        with best_attention_first(filled.latents.device):
-            graph = self._graph(filled, text)
-            for held, given in zip(graph.inputs.tensors, filled.tensors, strict=True):
+        graph = self._graph(filled, text)
+        for held, given in zip(graph.inputs.tensors, filled.tensors, strict=True):
+            held.copy_(given)
+        if graph.holds is not text:
+            for held, given in zip(graph.text.tensors, text.tensors, strict=True):
                 held.copy_(given)
-            if graph.holds is not text:
-                for held, given in zip(graph.text.tensors, text.tensors, strict=True):
-                    held.copy_(given)
-                graph.holds = text
-            return graph.replay().first(count)
+            graph.holds = text
+        return graph.replay().first(count)
 
     def expect(self, inputs: StepInputs, prompts: Sequence[PromptKeyValues]) -> None:
         """Have steps of this size compiled before any is asked for; does nothing where none are compiled.
@@ -222,6 +221,8 @@ class GraphedSteps:
         try:
             self._try_capture(graph, lambda: compiled(graph.inputs, graph.text))
         except Exception as error:
+            if spoils_device(error):
+                raise
             self._compilation.compiler.refuse(self._compilation.unet, key, error)
         graph.compiled = graph.captured
         if not graph.captured:

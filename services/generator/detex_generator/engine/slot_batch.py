@@ -20,7 +20,7 @@ from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.denoising_step import StepInputs
-from detex_generator.engine.failures import NonFiniteLatentsError, drawing_error
+from detex_generator.engine.failures import NonFiniteLatentsError, drawing_error, spoils_device
 from detex_generator.engine.finite_checks import FiniteChecks
 from detex_generator.engine.pace import Size
 from detex_generator.engine.photo_editing import PhotoHold
@@ -159,11 +159,16 @@ class SlotBatch:
         """One denoising step of every image; those that are done or have failed leave their slots.
 
         Where the pass over all fails, each image is tried by itself: a failure costs only the image that has it.
+
+        Raises:
+            torch.AcceleratorError: The GPU answers this process no more, which is to be started anew.
         """
         slots = self._slots
         try:
             results: list[_Step | DetexError] = list(self._evaluate(slots))
-        except Exception:
+        except Exception as error:
+            if spoils_device(error):
+                raise
             _logger.exception("A UNet pass over %d images failed; each is tried by itself", len(slots))
             self._steps.clear()
             self._finite_checks.forget()
@@ -197,6 +202,8 @@ class SlotBatch:
             self._finite_checks.forget()
             return result
         except Exception as error:
+            if spoils_device(error):
+                raise
             return failed_image(slot.task, error)
 
     def _take(self, slot: _Slot, result: _Step | DetexError) -> StepOutcome:

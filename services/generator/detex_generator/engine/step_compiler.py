@@ -14,7 +14,6 @@ from typing import Protocol
 import torch
 
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.attention_order import best_attention_first
 from detex_generator.engine.compiled_step import CompiledStep, compiled_step
 from detex_generator.engine.denoising_step import StepInputs
 from detex_generator.kernels.operation import Implementation
@@ -178,7 +177,7 @@ class StepCompiler:
     def _compile(self, size: _Size) -> None:
         if size.inputs is None or size.text is None:
             return
-        with self.device_lock, torch.inference_mode(), best_attention_first(self.device), self._stream():
+        with self.device_lock, torch.inference_mode(), self._stream():
             size.step(size.inputs, size.text)
             if self.device.type == "cuda":
                 torch.cuda.current_stream().synchronize()
