@@ -4,7 +4,7 @@ Raised anywhere below a servicer; `detex_core.grpc_server` turns them into statu
 exception that is not one of these is a defect of ours and reaches the caller as INTERNAL without its text.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 
@@ -17,15 +17,24 @@ class Violation:
         field: Path of the field as the contract names it, for example `hyperparameters.steps`.
         given: What was given, shortened for people.
         accepted: What is accepted.
+        place: What the field belongs to, as its caller knows it, for example `photo 2 (cup.jpg)`; empty where the field
+            says all.
     """
 
     field: str
     given: str
     accepted: str
+    place: str = ""
 
     def sentence(self) -> str:
         """One sentence: the field, what was given, what is accepted."""
-        return f"{self.field}: given {self.given}; accepted is {self.accepted}."
+        place = f"{self.place}: " if self.place else ""
+        return f"{place}{self.field}: given {self.given}; accepted is {self.accepted}."
+
+    def description(self) -> str:
+        """The same without the field."""
+        place, given = (f"{self.place}: ", "given") if self.place else ("", "Given")
+        return f"{place}{given} {self.given}; accepted is {self.accepted}."
 
 
 class DetexError(Exception):
@@ -67,11 +76,16 @@ class InvalidInputError(DetexError):
         """Fields that the caller can mend."""
         return self._violations
 
+    def at(self, place: str) -> "InvalidInputError":
+        """The same error of fields that belong to a place, where they do not say theirs already."""
+        placed = (each if each.place else replace(each, place=place) for each in self._violations)
+        return InvalidInputError(*placed, reason=self.reason)
 
-def invalid_input(field: str, given: object, accepted: str) -> InvalidInputError:
+
+def invalid_input(field: str, given: object, accepted: str, *, place: str = "") -> InvalidInputError:
     """The error for one wrong field; long values are shortened to 80 characters."""
     text = str(given)
-    return InvalidInputError(Violation(field, text if len(text) <= 80 else f"{text[:77]}...", accepted))
+    return InvalidInputError(Violation(field, text if len(text) <= 80 else f"{text[:77]}...", accepted, place))
 
 
 class NotFoundError(DetexError):

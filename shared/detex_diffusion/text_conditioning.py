@@ -181,7 +181,7 @@ def load_text_conditioning(folder: Path, index: ModelIndex, dtype: torch.dtype) 
         FailedPreconditionError: Weights are pickles, or two tokenizers differ in more than their padding.
         DataLossError: A file is missing or damaged, or tensors are missing, unknown or of wrong shape.
     """
-    tokenizers = [_load_tokenizer(folder / tokenizer, folder / encoder) for tokenizer, encoder in index.text_parts]
+    tokenizers = [load_tokenizer(folder / tokenizer, folder / encoder) for tokenizer, encoder in index.text_parts]
     classes = (CLIPTextModel, CLIPTextModelWithProjection)
     models = [
         loaded_model(model_class, folder / encoder, "model", dtype=dtype)
@@ -205,7 +205,12 @@ def load_text_conditioning(folder: Path, index: ModelIndex, dtype: torch.dtype) 
     return TextConditioning(index.architecture, tokenizers[0], encoders, index.zeros_when_unconditional)
 
 
-def _load_tokenizer(place: Path, encoder_place: Path) -> Any:
+def load_tokenizer(place: Path, encoder_place: Path) -> Any:
+    """A tokenizer that reads no further than its text encoder.
+
+    Raises:
+        DataLossError: A file is missing or damaged.
+    """
     if not (place / "tokenizer.json").is_file() and not (
         (place / "vocab.json").is_file() and (place / "merges.txt").is_file()
     ):

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.message import Message
 from prometheus_client.parser import text_string_to_metric_families
 
+import detex_showroom
 from detex_core.object_store import FolderStore
 from detex_protos.v1 import common_pb2, trainer_pb2
 from tests.trainer.refusals import refusal
@@ -390,7 +391,6 @@ def write_model_folder(folder: Path) -> Path:
     }
     contents = {
         "model_index.json": index,
-        "tokenizer/tokenizer.json": {},
         "tokenizer/tokenizer_config.json": {},
         "text_encoder/config.json": {},
         "unet/config.json": {"sample_size": [96, 64]},
@@ -400,6 +400,8 @@ def write_model_folder(folder: Path) -> Path:
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(content))
+    tokenizer = Path(detex_showroom.__file__).with_name("base_model") / "tokenizer" / "tokenizer.json"
+    (folder / "tokenizer" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
     for name in ("text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"):
         (folder / f"{name}.safetensors").write_bytes(name.encode())
     return folder

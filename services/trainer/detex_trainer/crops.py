@@ -5,7 +5,6 @@ as not valid.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from PIL import Image
 
 from detex_trainer.box_resizing import Resampling, resize_box
 from detex_trainer.masks import Box, Mask, mask_to_image
+from detex_trainer.views import View
 
 _MARGIN = 1.04  # of the subject's box where the crop must grow beyond the photo's shorter side
 
@@ -30,14 +30,6 @@ class Augmentation:
     largest_zoom: float = 1.15
     largest_shift: float = 0.08
     mirror: bool = False
-
-
-class View(StrEnum):
-    """How large a resized crop shows the photo."""
-
-    AS_IT_IS = "as it is"
-    SMALL = "small"
-    NEAR = "near"
 
 
 _SMALLEST_SCALE, _PLAIN_SCALE, _NEAR_SCALES, _NEAR_SHARE = 1 / 3, 0.6, (1.2, 1.4), 1 / 3

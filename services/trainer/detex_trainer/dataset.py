@@ -21,6 +21,7 @@ from detex_trainer.prompts import random_view
 from detex_trainer.resumable import PartState
 
 _ENCODING_BATCH = 16
+_ENCODING_PIXELS = _ENCODING_BATCH * 512**2  # for which a VAE takes gigabytes
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,9 @@ def prepare_photos(
             mirrored = augmentation.mirror and bool(torch.rand((), generator=generator) < 0.5)
             crops.append(cut(photo.picture, photo.mask, varied, side, mirrored=mirrored))
     latents, features = [], []
-    for start in range(0, len(crops), _ENCODING_BATCH):
-        pictures = [crop.picture for crop in crops[start : start + _ENCODING_BATCH]]
+    batch = max(1, min(_ENCODING_BATCH, _ENCODING_PIXELS // side**2))
+    for start in range(0, len(crops), batch):
+        pictures = [crop.picture for crop in crops[start : start + batch]]
         latents.append(encode_images(base_model.vae, to_pixels(pictures)).float())
         features.append(base_model.image_features(pictures) if with_features else torch.zeros(len(pictures), 0))
     encoded = torch.cat(latents)

@@ -1,18 +1,27 @@
 """The prompts that a concept is trained on, in the prompt language of generation, so that both read the same.
 
 a photo of a [my-mug] with [my-mug:pose:2] in [my-mug:background:2]
+
+Those that draw import torch themselves: whoever only wants to know how long prompts are does without.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from detex_core.prompt import AttributeWord, Part, Prompt, SubjectWord, Text
 from detex_trainer.attributes import Attribute
-from detex_trainer.crops import View
+from detex_trainer.views import View
+
+if TYPE_CHECKING:
+    import torch
 
 PREFIXES = ("a photo of a ", "a picture of a ", "an image of a ", "a close photo of a ", "a ")
 """Ways to begin; several of them, so that the words do not come to depend on one."""
+
+RARE_WORD = "sks"
+"""Stands for the subject where a word is wanted that means nothing yet (DreamBooth, Ruiz et al. 2023, section 3.1)."""
 
 VIEWS = {View.AS_IT_IS: ("",), View.SMALL: ("far away", "very small"), View.NEAR: ("zoomed in", "close up")}
 """What is said of a photo that is shown small or from near, so that size is not learned as part of the subject (Custom
@@ -81,12 +90,16 @@ def surroundings_prompt(
 
 def random_prefix(generator: torch.Generator) -> str:
     """One of the prefixes; the first, which people use most, half of the time."""
+    import torch
+
     draw = int(torch.randint(0, 2 * (len(PREFIXES) - 1), (), generator=generator))
     return PREFIXES[draw + 1] if draw < len(PREFIXES) - 1 else PREFIXES[0]
 
 
 def random_view(view: View, generator: torch.Generator) -> str:
     """Words for how a photo is shown; empty where it is shown as it is."""
+    import torch
+
     words = VIEWS[view]
     return words[int(torch.randint(0, len(words), (), generator=generator))]
 
@@ -95,6 +108,8 @@ def random_subset(
     attributes: Sequence[Attribute], keep_probability: float, generator: torch.Generator
 ) -> tuple[Attribute, ...]:
     """The attributes that stay in a prompt, each with the given probability, in their order."""
+    import torch
+
     draws = torch.rand(len(attributes), generator=generator).tolist()
     return tuple(attribute for attribute, draw in zip(attributes, draws, strict=True) if draw < keep_probability)
 

@@ -12,6 +12,7 @@ from detex_core.images import MAX_IMAGE_BYTES
 from detex_core.settings import ServiceSettings
 from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
+from detex_trainer.job_size import machine_memory_bytes
 from detex_trainer.job_spec import MOST_PACKED_JOBS
 from detex_trainer.training_set.record import MAX_PHOTOS
 
@@ -54,6 +55,9 @@ class TrainerSettings(ServiceSettings):
         lease_seconds: How long a job stays with a trainer that no longer says it lives.
         reconcile_interval_seconds: Time between two looks at what should run and what runs.
         watch_interval_seconds: Longest time until a watcher learns of a change that another trainer made.
+        max_job_memory_bytes: What one step of a job may keep in memory beside the base model, by an estimate when it is
+            submitted; 0 takes the memory of this machine where its CPUs train, and sets no limit elsewhere.
+        max_job_megapixels: Pixels of all pictures in all steps of a job, in millions; 0 sets no limit.
         max_queued_jobs_per_tenant: Jobs of one tenant that may wait.
         max_running_jobs_per_tenant: Jobs of one tenant that run at a time, over all trainers; 0 sets no limit.
         max_training_set_bytes_per_tenant: Photos and masks that are kept of one tenant, in all; 0 sets no limit.
@@ -84,6 +88,8 @@ class TrainerSettings(ServiceSettings):
     lease_seconds: float = Field(default=20.0, ge=1, le=3_600)
     reconcile_interval_seconds: float = Field(default=1.0, gt=0, le=60)
     watch_interval_seconds: float = Field(default=1.0, gt=0, le=60)
+    max_job_memory_bytes: int = Field(default=0, ge=0)
+    max_job_megapixels: float = Field(default=500_000.0, ge=0, allow_inf_nan=False)
     max_queued_jobs_per_tenant: int = Field(default=100, ge=1, le=100_000)
     max_running_jobs_per_tenant: int = Field(default=0, ge=0, le=100_000)
     max_training_set_bytes_per_tenant: int = Field(default=0, ge=0)
@@ -138,6 +144,12 @@ class TrainerSettings(ServiceSettings):
     def jobs_per_worker(self) -> int:
         """Jobs that one worker trains together at most, at least 1."""
         return self.max_pack_size or (_PACK_SIZE_ON_GPU if self._trains_on_gpus() else _PACK_SIZE_ON_CPU)
+
+    def job_memory_bytes(self) -> int | None:
+        """What one step of a job may keep in memory; None for no limit."""
+        if self.max_job_memory_bytes:
+            return self.max_job_memory_bytes
+        return None if self.executor == "kubernetes" or self._trains_on_gpus() else machine_memory_bytes()
 
     def _trains_on_gpus(self) -> bool:
         """Whether workers will find a GPU; told without torch, which only they load."""

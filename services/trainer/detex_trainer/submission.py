@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from detex_core.errors import invalid_input
+from detex_core.errors import FailedPreconditionError, invalid_input
 from detex_core.prompt import CONCEPT_NAME
 from detex_trainer.attributes import DEFAULT_ATTRIBUTES, parse_attributes
-from detex_trainer.hyperparameters import Method, resolve_hyperparameters
+from detex_trainer.base_models import BaseModelDescription
+from detex_trainer.hyperparameters import Hyperparameters, Method, resolve_hyperparameters
+from detex_trainer.job_size import SizeLimits, check_job_size
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.jobs import Job, JobOrder, JobRepository
 from detex_trainer.jobs.repository import Submission
 from detex_trainer.settings import TrainerSettings
+from detex_trainer.text_limits import captions_of, check_job_texts
 from detex_trainer.training_set.archive import TrainingSetArchive
+from detex_trainer.training_set.record import TrainingSetRecord
 
 MAX_PRIORITY = 100
 
@@ -62,8 +66,22 @@ class JobSubmission:
         self._training_sets = training_sets
         self._jobs = jobs
 
-    def submit(self, tenant: str, request: JobRequest, *, idempotency_key: str = "") -> Job:
+    def submit(
+        self,
+        tenant: str,
+        request: JobRequest,
+        *,
+        idempotency_key: str = "",
+        base_model: BaseModelDescription | None = None,
+    ) -> Job:
         """Queue a job.
+
+        Args:
+            tenant: Owner.
+            request: What is asked for.
+            idempotency_key: Chosen by the caller; empty for none.
+            base_model: The base model asked for; None where it cannot be had now, then the worker finds out what does
+                not fit it.
 
         Returns:
             The new job; for a known idempotency key and the same request the job of then, as it stands.
@@ -81,7 +99,7 @@ class JobSubmission:
         _check_schedule(request)
         submission = Submission(
             tenant,
-            self._order(tenant, request),
+            self._order(tenant, request, base_model),
             request.sha256(),
             idempotency_key,
             priority=request.priority,
@@ -89,7 +107,7 @@ class JobSubmission:
         )
         return self._jobs.submit(submission, max_queued=self._settings.max_queued_jobs_per_tenant)
 
-    def _order(self, tenant: str, request: JobRequest) -> JobOrder:
+    def _order(self, tenant: str, request: JobRequest, description: BaseModelDescription | None) -> JobOrder:
         if not CONCEPT_NAME.fullmatch(request.concept_name):
             raise invalid_input(
                 "concept_name",
@@ -108,6 +126,7 @@ class JobSubmission:
                 f"2 to {self._settings.max_photos} photos for METHOD_DETEX, which tells the subject from pose and "
                 "background by what photos have in common; METHOD_TEXTUAL_INVERSION takes a single photo",
             )
+        self._check_fit(training_set, method, hyperparameters, attributes, description)
         return JobOrder(
             concept_name=request.concept_name,
             training_set_id=training_set.training_set_id,
@@ -116,6 +135,40 @@ class JobSubmission:
             attributes=attributes,
             base_model=base_model.name,
         )
+
+    def _check_fit(
+        self,
+        training_set: TrainingSetRecord,
+        method: Method,
+        hyperparameters: Hyperparameters,
+        attributes: Sequence[str],
+        description: BaseModelDescription | None,
+    ) -> None:
+        """Whether the job can be trained on its base model, by this trainer."""
+        limits = SizeLimits(
+            self._settings.job_memory_bytes(),
+            self._settings.max_job_megapixels,
+            checkpoints_gradients=self._settings.gradient_checkpointing,
+        )
+        side = hyperparameters.resolution
+        if description is None:
+            check_job_size(hyperparameters, side, None, limits)
+            return
+        if side % description.size_multiple:
+            raise invalid_input(
+                "hyperparameters.resolution",
+                side,
+                f"0, or a multiple of {description.size_multiple} for base model {description.name}",
+            )
+        if attributes and not description.has_image_encoder:
+            raise FailedPreconditionError(
+                f"The base model {description.name} has no image encoder, by which attribute words are learned; "
+                "choose another method or another base model."
+            )
+        check_job_size(hyperparameters, side or min(description.width, description.height), description.unet, limits)
+        reader = description.text_reader()
+        captions = captions_of(training_set)
+        check_job_texts(reader, training_set.class_word, captions, method, hyperparameters, attributes)
 
 
 def job_spec(job: Job, settings: TrainerSettings) -> JobSpec:

@@ -79,8 +79,7 @@ def _descriptions(violations: Sequence[Violation]) -> list[tuple[str, str]]:
     left = _MAX_VIOLATIONS_BYTES
     for violation in violations:
         field = _shortened(violation.field, _MAX_FIELD_BYTES)
-        text = f"Given {violation.given}; accepted is {violation.accepted}."
-        description = _shortened(text, _MAX_DESCRIPTION_BYTES)
+        description = _shortened(violation.description(), _MAX_DESCRIPTION_BYTES)
         left -= len(field.encode()) + len(description.encode())
         if left < 0:
             break

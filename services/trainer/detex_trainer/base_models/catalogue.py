@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from detex_core.errors import FailedPreconditionError, UnavailableError
+from detex_core.errors import DetexError, FailedPreconditionError, UnavailableError
 from detex_core.settings import BaseModelSettings
 from detex_trainer.base_models.description import BaseModelDescription, DescriptionAnswer, DescriptionRequest
 from detex_trainer.settings import TrainerSettings
@@ -56,6 +56,19 @@ class BaseModelCatalogue:
                 self._refused[base_model.name] = (time.monotonic(), error)
                 raise
             return self._known[base_model.name]
+
+    async def find(self, name: str = "") -> BaseModelDescription | None:
+        """The base model of that name, or the default; None where there is none, or it cannot be had now.
+
+        Waits where it is being looked at, but does not look again at one that could not be had.
+        """
+        try:
+            base_model = self._settings.base_model(name)
+            if base_model.name in self._refused and base_model.name not in self._known:
+                return None
+            return await self.describe(name)
+        except DetexError:
+            return None
 
     async def list(self) -> Sequence[BaseModelDescription]:
         """All base models that can be had, by name; the others are told to the log.

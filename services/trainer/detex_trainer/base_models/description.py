@@ -1,12 +1,16 @@
 """What callers learn of a base model."""
 
+import functools
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+from tokenizers import Tokenizer
 
 from detex_core.artifact.manifest import Sha256
 from detex_core.object_store import open_object_store
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
+from detex_trainer.job_size import UNetShape, unet_shape
+from detex_trainer.text_limits import TextReader
 
 
 class BaseModelDescription(BaseModel):
@@ -18,6 +22,11 @@ class BaseModelDescription(BaseModel):
         width: Width in pixels that it was trained at.
         height: Height in pixels that it was trained at.
         prediction_type: `epsilon` or `v_prediction`.
+        size_multiple: What sides in pixels must be multiples of.
+        has_image_encoder: Whether it tells photos apart, which attribute words are learned by.
+        tokenizer: Its (first) tokenizer, as JSON of the library tokenizers.
+        text_tokens: Tokens of a prompt that it reads, without start and end.
+        unet: What its UNet takes of memory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,6 +36,26 @@ class BaseModelDescription(BaseModel):
     width: int
     height: int
     prediction_type: str
+    size_multiple: int
+    has_image_encoder: bool
+    tokenizer: str
+    text_tokens: int
+    unet: UNetShape
+
+    def text_reader(self) -> TextReader:
+        """How it reads text."""
+        tokenizer = _opened(self.tokenizer)
+        return TextReader(
+            self.name, lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids), self.text_tokens
+        )
+
+
+@functools.lru_cache(8)
+def _opened(content: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(content)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 class DescriptionRequest(BaseModel):
@@ -67,16 +96,29 @@ def describe(request: DescriptionRequest) -> BaseModelDescription:
     )
     from detex_diffusion.fingerprint import fingerprint
     from detex_diffusion.model_files import read_json
-    from detex_diffusion.model_parts import check_folder, fingerprinted_files, load_noise_schedule
+    from detex_diffusion.model_parts import (
+        check_folder,
+        fingerprinted_files,
+        image_encoder_folder,
+        load_noise_schedule,
+    )
+    from detex_diffusion.text_conditioning import load_tokenizer
 
     index = check_folder(folder)
     sample_size = read_json(folder / "unet" / "config.json").get("sample_size", 64)
     rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
     factor = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
+    shape = unet_shape(read_json(folder / "unet" / "config.json"), pixels_per_latent=factor)
+    tokenizer = load_tokenizer(*(folder / part for part in index.text_parts[0]))
     return BaseModelDescription(
         name=request.base_model.name,
         fingerprint=fingerprint(folder, fingerprinted_files(folder, index)),
         width=columns * factor,
         height=rows * factor,
         prediction_type=load_noise_schedule(folder).prediction_type,
+        size_multiple=factor * 2 ** (len(shape.channels) - 1),
+        has_image_encoder=bool(request.base_model.image_encoder_source) or image_encoder_folder(folder) is not None,
+        tokenizer=tokenizer.backend_tokenizer.to_str(),
+        text_tokens=int(tokenizer.model_max_length) - 2,
+        unet=shape,
     )

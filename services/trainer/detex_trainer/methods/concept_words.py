@@ -16,9 +16,7 @@ from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.key_value_delta import FullDelta, KeyValueDeltas, LayerDelta
 from detex_diffusion.key_value_vectors import KeyValueVectors, LayerVectors
 from detex_trainer.mappers import AttributeMapper, FeatureNormalization, MapperShape
-
-RARE_WORD = "sks"
-"""Stands for the subject where a word is wanted that means nothing yet (DreamBooth, Ruiz et al. 2023, section 3.1)."""
+from detex_trainer.prompts import RARE_WORD
 
 _SUBJECT_SPREAD = 0.05  # of the class word's size: several subject tokens must not begin alike
 

@@ -64,10 +64,11 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request_iterator: AsyncIterator[trainer_pb2.UploadTrainingSetRequest], context: Context
     ) -> trainer_pb2.UploadTrainingSetResponse:
         """Take the photos of one subject."""
-        side = self._base_model_side()
-        outcome = "kept"
+        side, outcome = self._base_model_side(), "kept"
+        description = self._parts.base_models.known()
+        reader = None if description is None else description.text_reader()
         try:
-            record = await self._parts.intake.take(current_tenant(), upload_parts(request_iterator), side)
+            record = await self._parts.intake.take(current_tenant(), upload_parts(request_iterator), side, reader)
         except BaseException:
             outcome = "refused"
             raise
@@ -131,6 +132,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
             current_tenant(),
             read_job_request(request),
             idempotency_key=request.idempotency_key,
+            base_model=await self._parts.base_models.find(request.base_model),
         )
         self._parts.supervisor.wake()
         return trainer_pb2.SubmitJobResponse(job=job_message(job))

@@ -22,6 +22,7 @@ from detex_trainer.methods import MethodRecipe, method_recipe, needs_prior_image
 from detex_trainer.progress import JobPhase, JobProgress, ProgressReporter
 from detex_trainer.resumable import Resumable
 from detex_trainer.segmenters import Segmenter, SubjectNotFoundError, open_segmenter
+from detex_trainer.text_limits import TextReader, captions_of, check_job_texts
 from detex_trainer.training.base_model import base_model_of
 from detex_trainer.training.checkpointing import Checkpointer, course_digest
 from detex_trainer.training.evaluation import measure
@@ -105,6 +106,7 @@ class ConceptTraining:
         self._should_stop = should_stop
         recipe = method_recipe(spec.method)
         attributes = parse_attributes(spec.attributes) if recipe.learns_attributes else ()
+        _check_texts(spec, training_set, base_model)
         generator = torch.Generator().manual_seed(hyperparameters.seed)
         self._photo_set = prepare(
             training_set,
@@ -274,6 +276,18 @@ def _prior(
         return None
     pictures = prior_pictures(store, base_model, class_word, hyperparameters.prior_images, should_stop)
     return prior_latents(base_model, pictures, training_side(base_model, hyperparameters.resolution))
+
+
+def _check_texts(spec: JobSpec, training_set: TrainingSet, base_model: BaseModel) -> None:
+    """A base model that could not be looked at when the job was submitted says only here what it cannot read."""
+
+    def tokens(text: str) -> list[int]:
+        return list(base_model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    reader = TextReader(base_model.name, tokens, int(base_model.tokenizer.model_max_length) - 2)
+    record = training_set.record
+    captions = captions_of(record)
+    check_job_texts(reader, record.class_word, captions, spec.method, spec.hyperparameters, spec.attributes)
 
 
 def _stop_if_asked(should_stop: Callable[[], bool]) -> None:

@@ -1,6 +1,6 @@
 """The class word: what the subject is, in words that the base model knows."""
 
-import re
+import unicodedata
 
 from detex_core.errors import invalid_input
 from detex_trainer.training_set.record import MAX_CLASS_WORD_CHARACTERS
@@ -8,21 +8,29 @@ from detex_trainer.training_set.record import MAX_CLASS_WORD_CHARACTERS
 _ACCEPTED = (
     f"1 to {MAX_CLASS_WORD_CHARACTERS} letters, digits, spaces and hyphens with at least one letter, for example mug"
 )
-_WORDS = re.compile(r"[^\W_]+(?:[ -][^\W_]+)*")
+
+_LONGEST_GIVEN = 8 * MAX_CLASS_WORD_CHARACTERS  # a letter may come with its marks apart, and spaces around all
 
 
 def checked_class_word(class_word: str) -> str:
-    """The class word without the spaces around it.
+    """The class word without the spaces around it, its letters composed (NFC), as tokenizers read them.
 
     Raises:
         InvalidInputError: It is none; field `header.class_word`.
     """
-    words = class_word.strip(" ")
+    words = unicodedata.normalize("NFC", class_word[:_LONGEST_GIVEN]).strip(" ")
     well_formed = (
-        len(words) <= MAX_CLASS_WORD_CHARACTERS
-        and _WORDS.fullmatch(words)
+        len(class_word) <= _LONGEST_GIVEN
+        and len(words) <= MAX_CLASS_WORD_CHARACTERS
+        and all(_is_word(word) for word in words.replace("-", " ").split(" "))
         and any(character.isalpha() for character in words)
     )
     if not well_formed:
         raise invalid_input("header.class_word", repr(class_word), _ACCEPTED)
     return words
+
+
+def _is_word(word: str) -> bool:
+    """Whether it is of letters and digits, with the marks that many scripts put to their letters."""
+    kinds = [unicodedata.category(character)[0] for character in word]
+    return bool(kinds) and kinds[0] in "LN" and set(kinds) <= set("LNM")

@@ -16,6 +16,7 @@ from detex_core.errors import AbortedError, DetexError, NotFoundError, ResourceE
 from detex_core.object_store.disk import disk_errors
 from detex_trainer.jobs import NewTrainingSet, TrainingSetLedger
 from detex_trainer.segmenters.segmentation import SegmentationRequest, SegmentationTask, segment_apart
+from detex_trainer.text_limits import TextReader, check_upload_texts
 from detex_trainer.training_set.archive import TrainingSetArchive, mask_key, photo_key
 from detex_trainer.training_set.look import PhotoLook, look_at
 from detex_trainer.training_set.pictures import decode_pictures
@@ -86,14 +87,15 @@ class TrainingSetIntake:
         self._decoding = asyncio.Semaphore(1)
 
     async def take(
-        self, tenant: str, parts: AsyncIterator[UploadPart], base_model_side: int | None
+        self, tenant: str, parts: AsyncIterator[UploadPart], base_model_side: int | None, text_reader: TextReader | None
     ) -> TrainingSetRecord:
         """Take an upload.
 
         Args:
             tenant: Owner.
             parts: The parts as they arrive.
-            base_model_side: Pixels of the shorter side of the base model's pictures, for warnings; None if not known.
+            base_model_side: Pixels of the shorter side of the base model's pictures; None if not known.
+            text_reader: Reads text as the base model does; None if not known.
 
         Returns:
             What was kept; for an upload id that is known what it has become.
@@ -123,6 +125,8 @@ class TrainingSetIntake:
                 return known
             with disk_errors("The folder for uploads"), self._spool.folder(tenant, header.upload_id) as folder:
                 upload = await receive_upload(header, timely, folder, self._policy.limits)
+                if text_reader is not None:
+                    await asyncio.to_thread(check_upload_texts, text_reader, upload)
                 async with self._decoding:
                     return await self._keep(tenant, upload, folder, base_model_side)
         finally:
@@ -248,6 +252,7 @@ class TrainingSetIntake:
             mask_source=decoded.mask_source,
             mask_share=decoded.mask_share,
             caption=file.header.caption,
+            file_name=file.header.file_name,
         )
         return record, look_at(decoded.picture, decoded.mask)
 

@@ -9,11 +9,15 @@ from detex_trainer.training_set.upload_parts import MAX_CHUNK_BYTES, FileHeader,
 
 
 class OpenFile:
-    """Writes the bytes of a file to disk and checks them against what was announced."""
+    """Writes the bytes of a file to disk and checks them against what was announced.
+
+    Attributes:
+        header: What was announced.
+    """
 
     def __init__(self, field: str, header: FileHeader, path: Path) -> None:
         self._field = field
-        self._header = header
+        self.header = header
         self._path = path
         self._hash = hashlib.sha256()
         self._received_bytes = header.offset_bytes
@@ -25,14 +29,14 @@ class OpenFile:
 
     def _take_up(self, path: Path) -> None:
         there = path.stat().st_size if path.exists() else 0
-        if self._header.offset_bytes > min(there, self._header.size_bytes):
+        if self.header.offset_bytes > min(there, self.header.size_bytes):
             raise invalid_input(
                 f"{self._field}.offset_bytes",
-                f"{self._header.offset_bytes:,}",
-                f"0 to {min(there, self._header.size_bytes):,}, the bytes that GetUpload names",
+                f"{self.header.offset_bytes:,}",
+                f"0 to {min(there, self.header.size_bytes):,}, the bytes that GetUpload names",
             )
         with path.open("rb") as file:
-            left = self._header.offset_bytes
+            left = self.header.offset_bytes
             while left and (data := file.read(min(left, MAX_CHUNK_BYTES))):
                 self._hash.update(data)
                 left -= len(data)
@@ -42,7 +46,7 @@ class OpenFile:
         if not 1 <= len(data) <= MAX_CHUNK_BYTES:
             raise invalid_input("chunk", f"{len(data):,} bytes of {self._field}", f"1 to {MAX_CHUNK_BYTES:,} bytes")
         self._received_bytes += len(data)
-        if self._received_bytes > self._header.size_bytes:
+        if self._received_bytes > self.header.size_bytes:
             raise self._size_error(f"{self._received_bytes:,} or more")
         self._hash.update(data)
         self._file.write(data)
@@ -50,17 +54,17 @@ class OpenFile:
     @property
     def is_complete(self) -> bool:
         """Whether all announced bytes are there."""
-        return self._received_bytes == self._header.size_bytes
+        return self._received_bytes == self.header.size_bytes
 
     def finish(self) -> UploadedFile:
         """The complete file; raises InvalidInputError where it is not as announced."""
         self.close()
-        if self._received_bytes < self._header.size_bytes:
+        if self._received_bytes < self.header.size_bytes:
             raise self._size_error(f"{self._received_bytes:,}")
         sha256 = self._hash.hexdigest()
-        if self._header.sha256 not in ("", sha256):
-            raise invalid_input(f"{self._field}.sha256", self._header.sha256, f"the hash of the bytes sent, {sha256}")
-        return UploadedFile(self._field, self._header, sha256, self._path)
+        if self.header.sha256 not in ("", sha256):
+            raise invalid_input(f"{self._field}.sha256", self.header.sha256, f"the hash of the bytes sent, {sha256}")
+        return UploadedFile(self._field, self.header, sha256, self._path)
 
     def close(self) -> None:
         """Close the file on disk."""
@@ -69,6 +73,6 @@ class OpenFile:
     def _size_error(self, received: str) -> InvalidInputError:
         return invalid_input(
             f"{self._field}.size_bytes",
-            f"{self._header.size_bytes:,} bytes announced, {received} sent",
+            f"{self.header.size_bytes:,} bytes announced, {received} sent",
             "the size of the file as sent",
         )

@@ -6,7 +6,7 @@ from PIL import Image, ImageStat
 
 from detex_core.images import decode_mask, decode_photo
 from detex_trainer.training_set.record import MaskSource
-from detex_trainer.training_set.upload_parts import UploadedFile
+from detex_trainer.training_set.upload_parts import UploadedFile, naming_file
 
 _WHITE = (255, 255, 255, 255)
 _SUBJECT_LEVEL = 128
@@ -39,12 +39,14 @@ def decode_pictures(photo: UploadedFile, mask: UploadedFile | None) -> DecodedPh
         InvalidInputError: A file is no picture that can be taken, or the mask has another size than the photo; the
             field is that of the file.
     """
-    picture = decode_photo(photo.path.read_bytes(), field=photo.field)
+    with naming_file(photo.header):
+        picture = decode_photo(photo.path.read_bytes(), field=photo.field)
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if alpha is not None:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, _WHITE), picture).convert("RGB")
     if mask is not None:
-        sent = decode_mask(mask.path.read_bytes(), field=mask.field, size=picture.size)
+        with naming_file(mask.header):
+            sent = decode_mask(mask.path.read_bytes(), field=mask.field, size=picture.size)
         return DecodedPhoto(picture, sent, MaskSource.UPLOADED)
     if alpha is not None and _shows_subject(alpha):
         return DecodedPhoto(picture, alpha, MaskSource.ALPHA)

@@ -14,6 +14,7 @@ from detex_core.errors import NotFoundError
 MAX_PHOTOS = 64
 MAX_CAPTION_CHARACTERS = 1_000
 MAX_CLASS_WORD_CHARACTERS = 64
+MAX_FILE_NAME_CHARACTERS = 255
 
 TrainingSetId = Annotated[str, StringConstraints(pattern=r"^ts-[0-9a-f]{16}$")]
 
@@ -44,6 +45,7 @@ class PhotoRecord(_Record):
         mask_source: Where the mask comes from.
         mask_share: Share of the picture that the mask covers, 0 to 1; 0 where there is no mask yet.
         caption: What the photo shows, in words; may be empty.
+        file_name: Name of the file as its caller gave it, for errors; may be empty.
     """
 
     photo_index: int = Field(ge=0, lt=MAX_PHOTOS)
@@ -56,6 +58,7 @@ class PhotoRecord(_Record):
     mask_source: MaskSource
     mask_share: float = Field(ge=0, le=1)
     caption: str = Field(max_length=MAX_CAPTION_CHARACTERS)
+    file_name: str = Field(default="", max_length=MAX_FILE_NAME_CHARACTERS)
 
 
 class TrainingSetRecord(_Record):

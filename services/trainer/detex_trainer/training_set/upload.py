@@ -1,14 +1,15 @@
 """An upload as it arrives: parts in order, files spooled to disk and checked against what was announced."""
 
 import re
+import unicodedata
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detex_core.errors import AbortedError, DetexError, invalid_input
 from detex_trainer.training_set.class_word import checked_class_word
 from detex_trainer.training_set.open_file import OpenFile
-from detex_trainer.training_set.record import MAX_CAPTION_CHARACTERS
+from detex_trainer.training_set.record import MAX_CAPTION_CHARACTERS, MAX_FILE_NAME_CHARACTERS
 from detex_trainer.training_set.upload_parts import (
     Chunk,
     FileHeader,
@@ -18,9 +19,8 @@ from detex_trainer.training_set.upload_parts import (
     UploadedFile,
     UploadHeader,
     UploadPart,
+    naming_file,
 )
-
-MAX_FILE_NAME_CHARACTERS = 255
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ORDER = "the header first, then for each file its header and its bytes in chunks"
@@ -129,11 +129,13 @@ class UploadReceiver:
                 raise out_of_order("a second header")
             case FileHeader():
                 self._finish_file()
-                self._begin_file(part)
+                with naming_file(part):
+                    self._begin_file(part)
             case Chunk():
                 if self._open_file is None:
                     raise out_of_order("a chunk before any file")
-                self._open_file.write(part.data)
+                with naming_file(self._open_file.header):
+                    self._open_file.write(part.data)
             case UnknownPart():
                 raise out_of_order("a part without content")
 
@@ -178,6 +180,9 @@ class UploadReceiver:
         field = f"files[{len(self._files)}]"
         if self._header.upload_id and len(self._files) >= self._header.file_count:
             raise invalid_input("header.file_count", self._header.file_count, "the number of all photos and masks")
+        self._check_header(header, field)
+        # As tokenizers read it, which may take more characters than were sent.
+        header = replace(header, caption=unicodedata.normalize("NFC", header.caption))
         self._check_header(header, field)
         self._announced_bytes += header.size_bytes
         if self._announced_bytes > self._limits.max_total_bytes:
@@ -226,7 +231,8 @@ class UploadReceiver:
 
     def _finish_file(self) -> None:
         if self._open_file is not None:
-            self._files.append(self._open_file.finish())
+            with naming_file(self._open_file.header):
+                self._files.append(self._open_file.finish())
             self._open_file = None
 
     def _check_indices(self, photos: dict[int, UploadedFile]) -> None:

@@ -1,8 +1,13 @@
 """The parts of an upload as they arrive, and the files that come of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from detex_core.errors import InvalidInputError
+from detex_trainer.training_set.photo_place import photo_place
 
 MAX_CHUNK_BYTES = 1024**2
 
@@ -77,3 +82,13 @@ class UploadedFile:
     header: FileHeader
     sha256: str
     path: Path
+
+
+@contextmanager
+def naming_file(header: FileHeader) -> Iterator[None]:
+    """Errors of a file say which one it is, by the name that its caller gave it."""
+    try:
+        yield
+    except InvalidInputError as error:
+        place = photo_place(header.photo_index, header.file_name, is_mask=header.kind is FileKind.MASK)
+        raise error.at(place) from error.__cause__

@@ -1,0 +1,13 @@
+"""How errors name a photo: by its index and by the file name that its caller gave it."""
+
+_MOST_CHARACTERS = 80
+
+
+def photo_place(photo_index: int, file_name: str, *, is_mask: bool = False) -> str:
+    """For example `photo 2 (cup.jpg)` or `mask of photo 2 (cup_mask.png)`."""
+    place = f"mask of photo {photo_index}" if is_mask else f"photo {photo_index}"
+    if not file_name:
+        return place
+    name = file_name if file_name.isprintable() else ascii(file_name)[1:-1]
+    shown = name if len(name) <= _MOST_CHARACTERS else f"{name[: _MOST_CHARACTERS - 3]}..."
+    return f"{place} ({shown})"
