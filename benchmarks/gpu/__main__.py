@@ -19,30 +19,18 @@ from pathlib import Path
 import torch
 
 from benchmarks.full_size.candidates import DENOISING_STEPS
-from benchmarks.gpu.candidates import CompiledBench
-from benchmarks.gpu.correctness import rows_of_correctness
-from benchmarks.gpu.plan import CANDIDATES, OURS, PEER, UNFUSED, Plan, cache_environment
-from benchmarks.gpu.processes import CompilingProcess, FirstPicture
-from benchmarks.gpu.throughput import OURS as OURS_COMPILED
-from benchmarks.gpu.throughput import PEER as PEER_COMPILED
-from benchmarks.gpu.throughput import rows_of_batch, swapping_row
+from benchmarks.gpu.plan import Plan, cache_environment
+from benchmarks.gpu.processes import BatchProcess, FirstPicture, first_picture
+from benchmarks.gpu.throughput import OURS, PEER, SWAP, row_against_swapping
 from benchmarks.results_file import ResultRow, at_most, table, write_results
 
 NO_GPU_STATUS = 3
 REACHES = {1: 1.15, 8: 1.1, 32: 1.1}
 REACH_OF_SECOND = 1.05
 MOST_WARM_SECONDS = 15.0
-SECONDS_OF_A_BATCH = 25.0
-SECONDS_OF_A_COMPILATION = 45.0
-SECONDS_OF_A_LATER_BATCH = 80.0
+SECONDS_OF_A_BATCH = 20.0
 SECONDS_OF_KERNELS = 40.0
 SECONDS_OF_SECOND = 110.0
-
-Ahead = Mapping[tuple[str, int], FirstPicture | None]
-"""What was compiled ahead: by candidate and images of a batch, None where it was not."""
-
-Processes = Mapping[tuple[str, int], CompilingProcess]
-"""What compiles, by candidate and images of a batch."""
 
 
 class Results:
@@ -71,9 +59,9 @@ class Results:
         """Name what no time is left for."""
         self.add(iter([ResultRow(what=what, value=None, note="left out: the time for all was over")]))
 
-    def median(self, ending: str) -> float | None:
-        """The value of the row whose name ends so."""
-        return next((row.value for row in self.rows if row.what.endswith(ending)), None)
+    def value(self, what: str) -> float | None:
+        """The value of the row of that name."""
+        return next((row.value for row in self.rows if row.what == what), None)
 
     def _write(self) -> None:
         plan = self._plan
@@ -116,69 +104,48 @@ def main() -> int:
 
 
 def _measure(plan: Plan, results: Results, *, cold: bool) -> None:
-    first, later = plan.batches[:2], plan.batches[2:]
-    names = CANDIDATES if plan.with_unfused else (OURS, PEER)
-    processes = _start_compiling(plan, plan.model, [(name, images) for images in first for name in names])
-    bench = CompiledBench(plan.shapes(plan.model), plan.device, plan.torch_dtype)
-    ahead = _compiled_ahead(plan, processes)
-    for images in first:
-        _batch(plan, results, bench, images, REACHES.get(images, 1.0), ahead)
-    results.add(_swapping(bench, plan, results))
-    if plan.left_seconds > SECONDS_OF_A_BATCH:
-        results.add(rows_of_correctness(bench, 1))
-    bench.compiled_steps.clear()
-    for images in later:
-        if plan.left_seconds > SECONDS_OF_A_LATER_BATCH:
-            found = _compiled_ahead(plan, _start_compiling(plan, plan.model, [(OURS, images), (PEER, images)]))
-            _batch(plan, results, bench, images, REACHES.get(images, 1.0), found)
-            results.add(_swapping(bench, plan, results, (images,)))
-        else:
-            results.left_out(f"{bench.architecture.name}, batch of {images}")
-    results.add(_first_pictures(plan, ahead.get((OURS, 1)) if cold else None, len(ahead)))
-    del bench
-    torch.compiler.reset()
-    if plan.device.type == "cuda":
-        torch.cuda.empty_cache()
+    processes = _started(plan, plan.model, plan.batches, REACHES)
+    ready = _ready(plan, processes)
+    for process in ready:
+        results.add(process.rows(plan.left_seconds))
+    for images in plan.batches:
+        results.add(_against_swapping(plan, results, images))
+    for process in processes:
+        if process not in ready:
+            results.left_out(process.name)
+    alone = next((process.first_picture for process in processes if process.name.endswith("batch of 1")), None)
+    results.add(_first_pictures(plan, alone if cold else None, len(processes)))
     _kernels(plan, results)
     if plan.second_model:
         _second(plan, results)
 
 
-def _start_compiling(plan: Plan, model: str, wanted: Sequence[tuple[str, int]]) -> Processes:
-    """Fill the caches of the compilers by processes side by side: candidates for batches of so many images."""
-    environment = cache_environment(Path(os.environ["TRITON_CACHE_DIR"]).parent, len(wanted))
-    return {key: CompilingProcess(plan, model, *key, environment) for key in wanted}
+def _started(plan: Plan, model: str, batches: Sequence[int], reaches: Mapping[int, float]) -> list[BatchProcess]:
+    """A process for each batch, which compile side by side."""
+    environment = cache_environment(Path(os.environ["TRITON_CACHE_DIR"]).parent, len(batches))
+    turns = {images: max(3, plan.turns // (1 if images == 1 else 2 if images <= 8 else 3)) for images in batches}
+    return [
+        BatchProcess(plan, model, images, turns[images], reaches.get(images, 1.0), environment) for images in batches
+    ]
 
 
-def _compiled_ahead(plan: Plan, processes: Processes) -> Ahead:
-    """Wait for processes that compile."""
-    found = {key: process.result(plan.left_seconds - SECONDS_OF_A_BATCH) for key, process in processes.items()}
-    for key, picture in found.items():
-        told = "not compiled ahead" if picture is None else f"compiled ahead in {picture.process_seconds:.1f} s"
-        print(f"{processes[key].name}: {told}", file=sys.stderr, flush=True)
-    return found
+def _ready(plan: Plan, processes: Sequence[BatchProcess]) -> list[BatchProcess]:
+    """Those that have compiled while there is time to measure them; the others are ended."""
+    ready = []
+    for number, process in enumerate(processes, start=1):
+        if process.wait_until_ready(plan.left_seconds - number * SECONDS_OF_A_BATCH):
+            ready.append(process)
+        print(f"{process.name}: {process.first_picture or 'not compiled'}", file=sys.stderr, flush=True)
+    return ready
 
 
-def _batch(plan: Plan, results: Results, bench: CompiledBench, images: int, reach: float, ahead: Ahead) -> None:
-    missing = sum(picture is None for key, picture in ahead.items() if key[1] == images)
-    if plan.left_seconds < SECONDS_OF_A_BATCH + missing * SECONDS_OF_A_COMPILATION:
-        results.left_out(f"{bench.architecture.name}, batch of {images}")
-        return
-    turns = max(3, plan.turns if images == 1 else plan.turns // 2 if images <= 8 else plan.turns // 3)
-    # Where fused projections do not compile, what there is without them is measured.
-    with_unfused = (UNFUSED, images) in ahead or ahead.get((OURS, images)) is None
-    results.add(rows_of_batch(bench, images, turns, reach, with_unfused=with_unfused))
-    bench.unfused_steps.clear()
-    if images > 1:
-        bench.compiled_steps.clear()
-
-
-def _swapping(bench: CompiledBench, plan: Plan, results: Results, batches: tuple[int, ...] = ()) -> Iterator[ResultRow]:
-    alone = results.median(f"batch of 1: {PEER_COMPILED}")
-    for images in batches or plan.batches:
-        ours = results.median(f"batch of {images}: {OURS_COMPILED}")
-        if alone is not None and ours is not None:
-            yield swapping_row(bench, images, ours, alone, plan.turns)
+def _against_swapping(plan: Plan, results: Results, images: int) -> Iterator[ResultRow]:
+    shapes = plan.shapes(plan.model)
+    what = f"{shapes.name}, {shapes.pixels} px, batch of"
+    ours, alone = (results.value(f"{what} {images}: {OURS}"), results.value(f"{what} 1: {PEER}"))
+    swap = results.value(f"{shapes.name}: {SWAP}")
+    if ours is not None and alone is not None and swap is not None:
+        yield row_against_swapping(f"{what} {images}", ours, alone, swap)
 
 
 def _first_pictures(plan: Plan, cold: FirstPicture | None, processes: int) -> Iterator[ResultRow]:
@@ -188,16 +155,17 @@ def _first_pictures(plan: Plan, cold: FirstPicture | None, processes: int) -> It
             what=f"{what}, cold cache of the compiler",
             value=cold.process_seconds,
             unit="s",
-            note=f"{cold.compiling_seconds:.3g} s of it to compile and draw; {processes} processes did so "
-            "at the same time; the service draws meanwhile without what is compiled",
+            note=f"{cold.compiling_seconds:.3g} s of it to compile and draw; {processes} processes did so at the same "
+            "time; the service draws meanwhile without what is compiled",
         )
+    what = f"{what}, warm cache of the compiler"
     if plan.left_seconds < SECONDS_OF_A_BATCH:
-        yield ResultRow(what=f"{what}, warm cache", value=None, unit="s", note="left out: the time for all was over")
+        yield ResultRow(what=what, value=None, unit="s", note="left out: the time for all was over")
         return
     environment = cache_environment(Path(os.environ["TRITON_CACHE_DIR"]).parent)
-    warm = CompilingProcess(plan, plan.model, OURS, 1, environment).result(plan.left_seconds)
+    warm = first_picture(plan, plan.model, environment, plan.left_seconds)
     yield ResultRow(
-        what=f"{what}, warm cache of the compiler",
+        what=what,
         value=None if warm is None else warm.process_seconds,
         unit="s",
         reach=at_most(MOST_WARM_SECONDS),
@@ -225,9 +193,8 @@ def _second(plan: Plan, results: Results) -> None:
     if plan.left_seconds < SECONDS_OF_SECOND:
         results.left_out(name)
         return
-    processes = _start_compiling(plan, plan.second_model, [(OURS, 1), (PEER, 1)])
-    bench = CompiledBench(plan.shapes(plan.second_model), plan.device, plan.torch_dtype)
-    _batch(plan, results, bench, 1, REACH_OF_SECOND, _compiled_ahead(plan, processes))
+    for process in _ready(plan, _started(plan, plan.second_model, (1,), {1: REACH_OF_SECOND})):
+        results.add(process.rows(plan.left_seconds))
 
 
 def _arguments() -> argparse.Namespace:

@@ -10,9 +10,6 @@ import torch
 from benchmarks.full_size.architectures import ARCHITECTURES, FullSize
 from benchmarks.full_size.random_folder import DTYPES
 
-OURS, UNFUSED, PEER = "detex", "detex-unfused", "diffusers"
-CANDIDATES = (OURS, UNFUSED, PEER)
-
 
 @dataclass(frozen=True)
 class Plan:

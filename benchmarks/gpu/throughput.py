@@ -1,7 +1,7 @@
 """Images per second of one batch: detex with a concept each against diffusers compiled for one concept."""
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -18,79 +18,89 @@ EAGER = "diffusers, one concept"
 LEAST_AGAINST_SWAPPING = 2.0
 
 
+def prepared(bench: CompiledBench, images: int, names: Sequence[str]) -> tuple[dict[str, Run], dict[str, str]]:
+    """Runs of candidates, those of detex compiled now, and why others cannot be had.
+
+    Args:
+        bench: Of one UNet.
+        images: Of the batch.
+        names: Which of the compiled ones; the others are always there.
+    """
+    mixed, one = bench.workload(images, images), bench.workload(images, 1)
+    makers: dict[str, Callable[[], Run]] = {
+        OURS: lambda: bench.detex_compiled(bench.compiled_steps, mixed),
+        UNFUSED: lambda: bench.detex_compiled(bench.unfused_steps, mixed),
+        PEER: lambda: bench.diffusers_compiled(one),
+        UNCOMPILED: lambda: bench.detex(bench.steps[GRAPHS], mixed),
+        EAGER: lambda: bench.diffusers(bench.plain, one),
+    }
+    runs: dict[str, Run] = {}
+    refusals: dict[str, str] = {}
+    for name in (*names, UNCOMPILED, EAGER):
+        try:
+            runs[name] = makers[name]()
+        except Exception as error:  # whatever a compiler raises costs one candidate
+            refusals[name] = str(error)[:200]
+    return runs, refusals
+
+
 @torch.inference_mode()
 def rows_of_batch(
-    bench: CompiledBench, images: int, turns: int, reach: float, *, with_unfused: bool = False
+    bench: CompiledBench, images: int, runs: Mapping[str, Run], refusals: Mapping[str, str], turns: int, reach: float
 ) -> Iterator[ResultRow]:
     """Measure one batch.
 
     Args:
         bench: Of one UNet.
         images: Of the batch.
+        runs: Of `prepared`.
+        refusals: Of `prepared`.
         turns: How often each candidate is timed, in an order drawn anew for each turn.
         reach: What detex, compiled and with a concept each, is meant to reach against diffusers compiled for one.
-        with_unfused: Whether compiled steps whose projections are not fused are timed too.
     """
     what = f"{bench.architecture.name}, {bench.architecture.pixels} px, batch of {images}"
-    mixed, one = bench.workload(images, images), bench.workload(images, 1)
-    refusals: dict[str, str] = {}
-    runs: dict[str, Run] = {}
-    makers: dict[str, Callable[[], Run]] = {
-        OURS: lambda: bench.detex_compiled(bench.compiled_steps, mixed),
-        PEER: lambda: bench.diffusers_compiled(one),
-        UNCOMPILED: lambda: bench.detex(bench.steps[GRAPHS], mixed),
-        EAGER: lambda: bench.diffusers(bench.plain, one),
-    }
-    if with_unfused:
-        makers[UNFUSED] = lambda: bench.detex_compiled(bench.unfused_steps, mixed)
-    for name, make in makers.items():
-        try:
-            runs[name] = make()
-        except Exception as error:  # whatever a compiler raises costs one candidate
-            refusals[name] = str(error)[:200]
     seconds, refused = timed(runs, turns, bench.device)
     speeds = {name: [images / (DENOISING_STEPS * second) for second in found] for name, found in seconds.items()}
-    for name in makers:
+    ratio = f"{what}: {OURS}, against {PEER}"
+    yield _ratio(ratio, speeds, OURS, PEER, reach)
+    for name in (*runs, *refusals):
         if name in speeds:
             note = f"{1000 * statistics.median(seconds[name]):.4g} ms a step"
             yield median_row(f"{what}: {name}", speeds[name], "images/s", note=note)
         else:
-            note = (refusals | refused).get(name, "")
+            note = ({**refusals, **refused}).get(name, "")
             yield ResultRow(what=f"{what}: {name}", value=None, unit="images/s", note=note)
-    yield _ratio(
-        f"{what}: detex compiled, a concept each, against diffusers compiled, one concept", speeds, OURS, PEER, reach
-    )
-    if with_unfused:
+    if UNFUSED in speeds:
         yield _ratio(f"{what}: detex compiled, projections fused against not fused", speeds, OURS, UNFUSED)
         yield _ratio(f"{what}: {UNFUSED}, against {PEER}", speeds, UNFUSED, PEER)
     yield _ratio(f"{what}: detex, compiled against not compiled", speeds, OURS, UNCOMPILED)
-    yield _ratio(
-        f"{what}: detex not compiled, a concept each, against diffusers, one concept", speeds, UNCOMPILED, EAGER
-    )
-    for steps in bench.steps.values():
-        steps.clear()  # a graph keeps the keys and values of its batch
+    yield _ratio(f"{what}: {UNCOMPILED}, against {EAGER}", speeds, UNCOMPILED, EAGER)
+
+
+SWAP = "to swap a concept's weights into diffusers"
 
 
 @torch.inference_mode()
-def swapping_row(bench: CompiledBench, images: int, ours: float, alone: float, turns: int) -> ResultRow:
+def row_of_swapping(bench: CompiledBench, turns: int) -> ResultRow:
+    """How long it takes to put a concept's weights into diffusers' UNet."""
+    swaps, _ = timed({"swap": bench.swap()}, turns, bench.device)
+    milliseconds = [1000 * STEPS_PER_RUN * second for second in swaps["swap"]]
+    return median_row(f"{bench.architecture.name}: {SWAP}", milliseconds, "ms")
+
+
+def row_against_swapping(what: str, ours: float, alone: float, swap_milliseconds: float) -> ResultRow:
     """Against the peer at its best for a concept each: one image at a time, weights swapped before each.
 
     Args:
-        bench: Of one UNet.
-        images: Of the batch of detex.
+        what: The shapes and the batch.
         ours: Images per second of detex, compiled.
         alone: Images per second of diffusers, compiled, one image at a time.
-        turns: How often swapping is timed.
+        swap_milliseconds: To swap weights.
     """
-    swaps, _ = timed({"swap": bench.swap()}, turns, bench.device)
-    swap_seconds = statistics.median(swaps["swap"]) * STEPS_PER_RUN
-    peer = 1 / (1 / alone + swap_seconds)
     return ResultRow(
-        what=f"{bench.architecture.name}, {bench.architecture.pixels} px, batch of {images}: detex compiled, a concept "
-        "each, against diffusers compiled that swaps concepts image by image",
-        value=ours / peer,
+        what=f"{what}: {OURS}, against diffusers compiled that swaps concepts image by image",
+        value=ours * (1 / alone + swap_milliseconds / 1000),
         reach=at_least(LEAST_AGAINST_SWAPPING),
-        note=f"{1000 * swap_seconds:.3g} ms to swap a concept's weights",
     )
 
 
