@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, Web
 from PIL.Image import Transpose
 
 from detex_core.errors import InvalidInputError, invalid_input
+from detex_core.image_structure import check_structure, png_rows_are_complete
 
 MAX_IMAGE_BYTES = 64 * 1024**2
 MAX_IMAGE_PIXELS = 50_000_000
@@ -119,6 +120,7 @@ def _opened(data: bytes, field: str) -> ImageFile.ImageFile:
     reader = _reader(data)
     if reader is None:
         raise invalid_input(field, f"a file that begins with {data[:8]!r}", ACCEPTED_FILES)
+    check_structure(data, field=field)
     try:
         image = reader(io.BytesIO(data))
     except Exception as error:  # the readers raise whatever a damaged header makes them stumble over
@@ -131,16 +133,19 @@ def _opened(data: bytes, field: str) -> ImageFile.ImageFile:
     if frames > 1:
         raise invalid_input(field, f"an animation of {frames} pictures", ACCEPTED_FILES)
     if isinstance(image, PngImagePlugin.PngImageFile):
-        _verify_checksums(data, field)
+        _verify_pixels(data, field)
     return image
 
 
-def _verify_checksums(data: bytes, field: str) -> None:
-    """Decoding a PNG passes over the checksums of its pixels; this reads them all."""
+def _verify_pixels(data: bytes, field: str) -> None:
+    """Decoding a PNG passes over the checksums of its pixels, and over rows that are missing at its end."""
     try:
         PngImagePlugin.PngImageFile(io.BytesIO(data)).verify()
+        is_complete = png_rows_are_complete(data)
     except Exception as error:  # as above
         raise _damaged(field, error) from error
+    if not is_complete:
+        raise invalid_input(field, "a PNG whose last rows are missing", ACCEPTED_FILES)
 
 
 def _reader(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
