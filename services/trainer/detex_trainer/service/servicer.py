@@ -19,6 +19,7 @@ from detex_trainer.jobs import JobRepository
 from detex_trainer.jobs.page_token import page_size_of
 from detex_trainer.metrics import TrainerMetrics
 from detex_trainer.service.concept_messages import base_model_message, concept_message, deletion_message
+from detex_trainer.service.decoding_turns import DecodingTurns
 from detex_trainer.service.job_messages import job_message, read_job_request, read_states, watch_message
 from detex_trainer.service.training_set_messages import (
     photo_message,
@@ -59,6 +60,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
 
     def __init__(self, parts: TrainerParts) -> None:
         self._parts = parts
+        self._decoding = DecodingTurns()
 
     async def UploadTrainingSet(  # noqa: N802 - named by the contract
         self, request_iterator: AsyncIterator[trainer_pb2.UploadTrainingSetRequest], context: Context
@@ -95,7 +97,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.GetMaskRequest, context: Context
     ) -> trainer_pb2.GetMaskResponse:
         """The mask of a photo."""
-        view = await asyncio.to_thread(
+        view = await self._decoding.run(
             self._parts.curation.mask, current_tenant(), request.training_set_id, request.photo_index
         )
         return trainer_pb2.GetMaskResponse(
@@ -106,7 +108,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.ReplaceMaskRequest, context: Context
     ) -> trainer_pb2.ReplaceMaskResponse:
         """Put another mask in the place of one."""
-        record = await asyncio.to_thread(
+        record = await self._decoding.run(
             self._parts.curation.replace_mask,
             current_tenant(),
             request.training_set_id,

@@ -10,7 +10,7 @@ from detex_core.errors import FailedPreconditionError, ResourceExhaustedError
 from detex_core.images import decode_mask
 from detex_trainer.jobs import TrainingSetKey, TrainingSetLedger
 from detex_trainer.training_set.archive import TrainingSetArchive, training_set_prefix
-from detex_trainer.training_set.look import look_at
+from detex_trainer.training_set.look import PhotoLook, look_at
 from detex_trainer.training_set.record import MaskSource, PhotoRecord, TrainingSetRecord, training_set_digest
 from detex_trainer.training_set.warnings import training_set_warnings
 
@@ -96,10 +96,7 @@ class TrainingSetCuration:
             }
         )
         photos = (*record.photos[:photo_index], photo, *record.photos[photo_index + 1 :])
-        loaded = [self._archive.load_photo(record, index) for index in range(len(photos))]
-        looks = [
-            look_at(each.picture, decoded if index == photo_index else each.mask) for index, each in enumerate(loaded)
-        ]
+        looks = [self._look(record, index, decoded if index == photo_index else None) for index in range(len(photos))]
         changed = record.model_copy(
             update={
                 "photos": photos,
@@ -124,6 +121,11 @@ class TrainingSetCuration:
         deleted = self._archive.remove(tenant, training_set_id)
         self._ledger.mark_deleted(TrainingSetKey(tenant, training_set_id))
         return deleted
+
+    def _look(self, record: TrainingSetRecord, index: int, mask: Image.Image | None) -> PhotoLook:
+        """One photo at a glance, with another mask where one is given; no two are in memory at a time."""
+        photo = self._archive.load_photo(record, index)
+        return look_at(photo.picture, mask or photo.mask)
 
     def _check_unused(self, tenant: str, training_set_id: str) -> None:
         if self._ledger.is_used(tenant, training_set_id):
