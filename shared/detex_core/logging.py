@@ -10,6 +10,15 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
+from detex_core.log_text import (
+    LONGEST_FIELD,
+    LONGEST_MESSAGE,
+    LONGEST_TRACEBACK,
+    indented,
+    one_line,
+    shortened,
+    without_credentials,
+)
 from detex_core.tenancy import tenant_in_scope
 
 if TYPE_CHECKING:
@@ -60,22 +69,25 @@ class JsonFormatter(logging.Formatter):
             "time": _time(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": shortened(without_credentials(record.getMessage()), LONGEST_MESSAGE),
         }
         content.update((name, _json_value(value)) for name, value in _extra(record).items() if name not in content)
         if record.exc_info:
-            content["exception"] = self.formatException(record.exc_info)
-        return json.dumps(content, ensure_ascii=False, default=str)
+            exception = without_credentials(self.formatException(record.exc_info))
+            content["exception"] = shortened(exception, LONGEST_TRACEBACK)
+        line = json.dumps(content, ensure_ascii=False, default=str)
+        # Halves of characters, which no encoding can write, become escapes of JSON.
+        return line.encode("utf-8", "backslashreplace").decode()
 
 
 class TextFormatter(logging.Formatter):
     """Plain lines: time, level, logger, message, fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record, with the traceback of an exception below it."""
-        extra = "".join(f" {name}={value}" for name, value in _extra(record).items())
-        line = f"{_time(record):%H:%M:%S} {record.levelname:<7} {record.name}: {record.getMessage()}{extra}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        """The record on one line, with the traceback of an exception below it, indented."""
+        extra = "".join(f" {name}={one_line(str(value), LONGEST_FIELD)}" for name, value in _extra(record).items())
+        line = f"{_time(record):%H:%M:%S} {record.levelname:<7} {record.name}: {one_line(record.getMessage())}{extra}"
+        return f"{line}\n{indented(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 def _time(record: logging.LogRecord) -> datetime:
@@ -92,4 +104,8 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _json_value(value: object) -> object:
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return shortened(without_credentials(str(value)), LONGEST_FIELD)

@@ -1,7 +1,9 @@
 """Prometheus metrics over HTTP: /metrics, and /healthz and /readyz for probes."""
 
+import contextlib
 import platform
 import socket
+import threading
 from collections.abc import Callable, Iterable
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +24,12 @@ CALL_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 STEP_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 # Bytes. From a manifest to the weights of a whole UNet.
 SIZE_BYTES_BUCKETS = tuple(float(4**power * 1024) for power in range(12))
+
+
+MOST_CONNECTIONS = 16
+"""To the server of metrics and probes at a time."""
+READ_TIMEOUT_SECONDS = 5.0
+"""Longest silence of a connection to it."""
 
 
 def new_registry(service: str) -> CollectorRegistry:
@@ -96,13 +104,67 @@ def serve_metrics(
     return MetricsServer(address, registry, is_ready)
 
 
+class _BoundedServer(ThreadingWSGIServer):
+    """Few connections at a time: one that has not said what it wants gives way to a new one, the oldest first."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._connections = threading.Lock()
+        self._asking: dict[Any, None] = {}  # in the order in which they came
+        self._answered: set[Any] = set()
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._connections:
+            is_full = len(self._asking) + len(self._answered) >= MOST_CONNECTIONS
+            oldest = next(iter(self._asking), None) if is_full else None
+            if oldest is not None:
+                del self._asking[oldest]
+                _break_off(oldest)
+            elif is_full:
+                _break_off(request)
+            self._asking[request] = None
+        super().process_request(request, client_address)
+
+    def begin_answer(self, request: Any) -> None:
+        """A connection has said what it wants, and is not to be broken off any more."""
+        with self._connections:
+            if request in self._asking:
+                del self._asking[request]
+                self._answered.add(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._connections:
+            self._asking.pop(request, None)
+            self._answered.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Connections that break off, or send what is no HTTP, are no news."""
+
+
 class _SilentHandler(WSGIRequestHandler):
+    timeout = READ_TIMEOUT_SECONDS
+
+    def parse_request(self) -> bool:
+        is_request = super().parse_request()
+        if isinstance(self.server, _BoundedServer):
+            self.server.begin_answer(self.request)
+        return is_request
+
     def log_message(self, *_: Any) -> None:
         """Probes and scrapes are no news."""
 
 
+def _break_off(connection: Any) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 def _server_class(host: str) -> type[WSGIServer]:
-    class Server(ThreadingWSGIServer):
+    class Server(_BoundedServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
     return Server

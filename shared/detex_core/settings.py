@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from detex_core.errors import invalid_input
+from detex_core.errors import FailedPreconditionError, invalid_input
 from detex_core.object_store.key import is_key
 from detex_core.object_store.location import S3Location, parse_location
 
@@ -19,8 +19,20 @@ Address = Annotated[str, StringConstraints(pattern=_ADDRESS)]
 
 
 def state_folder() -> Path:
-    """Where data goes by default: `$XDG_STATE_HOME/detex`, or `~/.local/state/detex`."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "detex"
+    """Where data goes by default: `$XDG_STATE_HOME/detex`, or `~/.local/state/detex`.
+
+    Raises:
+        FailedPreconditionError: Neither variable is set, and the system knows no home folder of this user.
+    """
+    named = os.environ.get("XDG_STATE_HOME")
+    try:
+        return Path(named or Path.home() / ".local" / "state") / "detex"
+    except RuntimeError:
+        raise FailedPreconditionError(
+            "This user has no home folder: set HOME or XDG_STATE_HOME, or both DETEX_WORK_FOLDER and "
+            "DETEX_OBJECT_STORE_URL.",
+            reason="NO_HOME",
+        ) from None
 
 
 class ObjectStoreSettings(BaseSettings):
@@ -46,6 +58,17 @@ class ObjectStoreSettings(BaseSettings):
     connect_timeout_seconds: float = Field(default=2.0, gt=0, le=600)
     read_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
     part_size_bytes: int = Field(default=16 * 1024**2, ge=5 * 1024**2, le=5 * 1024**3)
+
+    @field_validator("access_key", "secret_key")
+    @classmethod
+    def _as_sent(cls, key: SecretStr | None) -> SecretStr | None:
+        """Keys as headers carry them: without the line end that files of secrets have, and nothing unsendable."""
+        if key is None:
+            return None
+        text = key.get_secret_value().strip()
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("must be printable ASCII without spaces; the value given has other characters")
+        return SecretStr(text) if text else None
 
     @field_validator("url")
     @classmethod

@@ -59,6 +59,55 @@ def test_exceptions_stay_on_their_line() -> None:
     assert "KeyError: 'lost'" in json.loads(line)["exception"]
 
 
+FORGED = "x\n02:00:00 CRITICAL detex_trainer.server: admin logged in\x1b[2J\u2028y\u202ez\ud800"
+
+
+def test_callers_forge_no_lines_of_text() -> None:
+    stream = io.StringIO()
+    logger = configured(stream, log_format="text")
+    with log_fields(request_id=FORGED):
+        logger.warning("refused %s", FORGED, extra={"token": FORGED})
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logger.exception("failed")
+    first, *others = stream.getvalue().splitlines()
+    assert first.count("admin logged in") == 3
+    assert not any(line.startswith("02:00:00") for line in (first, *others))
+    assert not set("\x1b\u2028\u202e\ud800") & set(stream.getvalue())
+    assert "x\\n02:00:00 CRITICAL" in first
+    stream.getvalue().encode()
+
+
+def test_lines_are_bounded_and_can_be_written_whatever_they_hold() -> None:
+    for log_format in ("json", "text"):
+        stream = io.StringIO()
+        configured(stream, log_format=log_format).info(
+            "%s", "a" * 10**7, extra={"field": ["b" * 10**6], "odd": "\ud800"}
+        )
+        line = stream.getvalue()
+        assert len(line) < 12_000
+        assert "(10,000,000 characters)" in line
+        line.encode()
+        if log_format == "json":
+            assert json.loads(line)["odd"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_credentials_stay_out_of_logs(log_format: str) -> None:
+    stream = io.StringIO()
+    logger = configured(stream, log_format=log_format)
+    header = "AWS4-HMAC-SHA256 Credential=AKIAEVIL/20260101/us-east-1/s3, SignedHeaders=host, Signature=deadbeef"
+    try:
+        raise ValueError(f"Invalid header value b'{header}'")
+    except ValueError:
+        logger.exception("asked with %s and Bearer abc.def", header)
+    text = stream.getvalue()
+    assert "asked with" in text
+    for secret in ("AKIAEVIL", "deadbeef", "abc.def"):
+        assert secret not in text
+
+
 def test_terminals_get_text_unless_told_otherwise() -> None:
     text = Terminal()
     configured(text).info("ready", extra={"address": "127.0.0.1:1"})

@@ -1,5 +1,6 @@
 """The `detex` command."""
 
+import io
 import sys
 
 
@@ -12,4 +13,9 @@ def main() -> None:
             raise
         sys.stderr.write(f"The detex command needs {error.name}: install it with  pip install 'detex[client]'\n")
         sys.exit(1)
+    for stream in (sys.stdout, sys.stderr):
+        # Japanese prompts on a terminal that knows no Japanese, accents where only ASCII is spoken: better an escape
+        # than a stack trace after the work is done.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     application(prog_name="detex")

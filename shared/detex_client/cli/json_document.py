@@ -32,9 +32,15 @@ def document(value: Any) -> Any:
     return value
 
 
-def written(value: Any, *, indent: int | None = None) -> str:
-    """The value as JSON text; NaN and infinities, which JSON lacks, become null."""
-    return json.dumps(_finite(document(value)), indent=indent, ensure_ascii=False, allow_nan=False)
+def written(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """The value as JSON text; NaN and infinities, which JSON lacks, become null.
+
+    Args:
+        value: Of the client.
+        indent: Spaces of a level; None for one line.
+        ascii_only: Whether other characters become escapes of JSON, where they cannot be written as they are.
+    """
+    return json.dumps(_finite(document(value)), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -45,12 +45,12 @@ class Terminal:
     def document(self, value: Any) -> None:
         """Write the one JSON document of the command."""
         if self.json_output:
-            self._write(written(value, indent=2))
+            self._write(written(value, indent=2, ascii_only=_ascii_only()))
 
     def event(self, kind: str, value: Any) -> None:
         """Write one JSON line of a command whose results come bit by bit."""
         if self.json_output:
-            self._write(written({"event": kind, **document(value)}))
+            self._write(written({"event": kind, **document(value)}, ascii_only=_ascii_only()))
 
     def progress(self) -> AbstractContextManager[ProgressDisplay]:
         """A display of progress for as long as a block runs."""
@@ -64,3 +64,8 @@ class Terminal:
     def _write(self, text: str) -> None:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
+
+
+def _ascii_only() -> bool:
+    """Whether standard output is in an encoding that cannot write every character."""
+    return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "") != "utf8"
