@@ -103,9 +103,10 @@ class WordLearner:
         nearest = min(sizes.values(), key=lambda size: abs(size[0] - self._map_side))
         self._map_side = nearest[0]
         self._map_layers = tuple(layer for layer, size in sizes.items() if size == nearest)
-        regularised = hyperparameters.prior_preservation is PriorPreservation.KEY_VALUES
-        regularised = regularised and hyperparameters.prior_loss_weight > 0
-        self._regularisation = regularisation_states(base_model, class_word) if regularised else []
+        is_kept = (
+            hyperparameters.prior_preservation is PriorPreservation.KEY_VALUES and hyperparameters.prior_loss_weight
+        )
+        self._regularisation = regularisation_states(base_model, class_word) if is_kept else []
         # Prompts of a training set are few and come again and again.
         self._read = functools.lru_cache(_REMEMBERED_PROMPTS)(self._tokenized_with_groups)
 
@@ -166,10 +167,8 @@ class WordLearner:
     @torch.no_grad()
     def measure(self, batch: Batch, noise: StepNoise) -> Mapping[str, float]:
         """Losses and attention under the full prompts and under the subject word alone, for reports."""
-        full = [self.prompts.full(index) for index in batch.photo_indices]
-        output = self.run(batch, noise, full, with_attention=True)
-        alone = [self.prompts.full(index, kept=()) for index in batch.photo_indices]
-        output_alone = self.run(batch, noise, alone, with_attention=True)
+        full, alone = ([self.prompts.full(i, kept) for i in batch.photo_indices] for kept in (None, ()))
+        output, output_alone = (self.run(batch, noise, each, with_attention=True) for each in (full, alone))
         inside, around = attention_mass(output.attention, output.regions).unbind(dim=1)  # (B,), (B,)
         inside_alone = attention_mass(output_alone.attention, output_alone.regions)[:, 0]
         measured = {
@@ -189,7 +188,7 @@ class WordLearner:
     @torch.no_grad()
     def subject_attention(self, batch: Batch, noise: StepNoise) -> Tensor:
         """Where the subject word is looked at without attribute words: (B, n, n) with maximum 1."""
-        alone = [self.prompts.full(index, kept=()) for index in batch.photo_indices]
+        alone = [self.prompts.full(i, kept=()) for i in batch.photo_indices]
         return self.run(batch, noise, alone, with_attention=True).attention[:, 0]
 
     def run(
@@ -210,9 +209,8 @@ class WordLearner:
     ) -> WordStep:
         words = self.words
         # Attribute words come from the photo that a row shows; rows without any that say the same are the same.
-        keys = [
-            (prompt.prompt, row if self._says_attributes(prompt.prompt) else -1) for row, prompt in enumerate(prompts)
-        ]
+        says = [any(isinstance(part, AttributeWord) for part in each.prompt.parts) for each in prompts]
+        keys = [(prompt.prompt, row if says[row] else -1) for row, prompt in enumerate(prompts)]
         distinct = list(dict.fromkeys(keys))
         tokenized, groups = zip(*(self._read(prompt) for prompt, _ in distinct), strict=True)
         owners = torch.stack([each.owners for each in tokenized])  # (U, T)
@@ -280,9 +278,6 @@ class WordLearner:
             else:
                 rows.append(self.words.attribute_embeddings(attribute, features, position))
         return torch.stack(rows) if rows else None
-
-    def _says_attributes(self, prompt: Prompt) -> bool:
-        return any(isinstance(part, AttributeWord) for part in prompt.parts)
 
     def _tokenized_with_groups(self, prompt: Prompt) -> tuple[TokenizedPrompt, Tensor]:
         """The tokens of a prompt, and (G, T), 1 at the words of a group."""
