@@ -48,6 +48,10 @@ class CountingStore(FolderStore):
         self._answer()
         return super().list(prefix)
 
+    def check(self) -> None:
+        self._answer()
+        super().check()
+
     def _answer(self) -> None:
         if self.cut_off:
             raise UnavailableError("The object store does not answer, says the test.")
@@ -269,3 +273,72 @@ def test_a_prefetched_concept_is_resident(
         assert (concept.base_model, concept.size_bytes) == ("tiny", random_concept(base_model, 0).size_bytes)
     own_generator.draw(prompt="[mug]", steps=1)
     assert own_generator.metric("concept_cache_loads_total", level="host", outcome="loaded") == 1
+
+
+def test_a_deleted_concept_is_served_in_no_outage(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    publish(own_store, base_model, "mug", random_concept(base_model, 1))
+    cache, _ = make_cache()
+    stored = cache.resolve("default", "mug")
+    version = stored.manifest.version
+    cache.resolve("default", "mug", version)
+    cache.get(stored, base_model)
+    ConceptArchive(own_store).delete("default", "mug")
+    with pytest.raises(NotFoundError):
+        cache.resolve("default", "mug")
+    own_store.cut_off = True
+    for asked in ("", version):
+        with pytest.raises(UnavailableError):
+            cache.resolve("default", "mug", asked)
+    assert cache.residents("default") == []
+
+
+def test_a_deleted_concept_is_pinned_no_longer(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    size_bytes = random_concept(base_model, 1).size_bytes
+    for name in ("mug", "bowl"):
+        publish(own_store, base_model, name, random_concept(base_model, 1))
+    cache, _ = make_cache(capacity_bytes=3 * size_bytes)
+    cache.prefetch("default", "mug", "", base_model, pin=True)
+    with pytest.raises(ResourceExhaustedError):
+        cache.prefetch("default", "bowl", "", base_model, pin=True)
+    ConceptArchive(own_store).delete("default", "mug")
+    assert not cache.prefetch("default", "mug", "", base_model, pin=False).pinned
+    assert not cache.prefetch("default", "mug", "", base_model, pin=False).pinned  # and again
+    assert [resident.key.name for resident in cache.residents("default")] == ["bowl"]
+    assert cache.prefetch("default", "bowl", "", base_model, pin=True).pinned
+    for pin in (True, None):
+        with pytest.raises(NotFoundError):
+            cache.prefetch("default", "mug", "", base_model, pin=pin)
+    with pytest.raises(NotFoundError):
+        cache.prefetch("default", "never-there", "", base_model, pin=False)
+
+
+def test_an_object_that_cannot_be_read_costs_only_those_who_want_it(
+    own_store: CountingStore, base_model: BaseModel
+) -> None:
+    for name in ("mug", "bowl"):
+        publish(own_store, base_model, name, random_concept(base_model, 1))
+
+    class OneUnreadable(type(own_store)):  # type: ignore[misc]
+        def get(self, key: str, **options: Any) -> bytes:
+            if "/mug/" in key and key.endswith(".safetensors"):
+                raise UnavailableError("Input/output error, says the test.")
+            return super().get(key, **options)
+
+    own_store.__class__ = OneUnreadable
+    registry = CollectorRegistry()
+    cache = ConceptCache(
+        ConceptArchive(own_store),
+        capacity_bytes=10**9,
+        newest_version_seconds=0.0,
+        metrics=GeneratorMetrics(registry),
+        retry_seconds=3_600.0,
+    )
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match="Input/output error"):
+            cache.get(cache.resolve("default", "mug"), base_model)
+        cache.get(cache.resolve("default", "bowl"), base_model)
+    assert registry.get_sample_value("detex_generator_object_store_up") == 1

@@ -107,6 +107,20 @@ def test_keys_are_checked(generator: RunningGenerator) -> None:
     assert not list(call)
 
 
+def test_a_duplicate_costs_the_request_that_has_the_key_nothing(generator: RunningGenerator) -> None:
+    stream = Requests()
+    call = generator.stub.GenerateMany(stream, timeout=TIMEOUT_SECONDS)
+    stream.send(many("one", prompt="a mug", steps=8, count=2))
+    stream.send(many("one", prompt="a bowl", steps=1))
+    stream.end()
+    answers = list(call)
+    assert {answer.key for answer in answers} == {"one"}
+    ends = [place for place, answer in enumerate(answers) if not answer.HasField("response")]
+    assert ends == [len(answers) - 2, len(answers) - 1]
+    assert answers[-2].done.images == 2
+    assert answers[-1].error.reason == "DUPLICATE_KEY"
+
+
 def until_end_of(call: Iterator[GenerateManyResponse], key: str) -> GenerateManyResponse:
     for answer in call:
         assert answer.key == key

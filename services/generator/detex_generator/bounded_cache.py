@@ -153,6 +153,22 @@ class BoundedCache(Generic[Key, Value]):
                 self._pinned_bytes += change
             return True
 
+    def forget(self, gone: Callable[[Key], bool]) -> list[Key]:
+        """Forget the values whose keys `gone` says, pinned or not; gives the keys of those that were kept."""
+        with self._lock:
+            keys = [key for key in self._kept if gone(key)]
+            for key in keys:
+                kept = self._kept.pop(key)
+                self._kept_bytes -= kept.size_bytes
+                self._pinned_bytes -= kept.size_bytes if kept.pinned else 0
+            if keys:
+                self._by_worth = [entry for entry in self._by_worth if entry[2] in self._kept]
+                heapq.heapify(self._by_worth)
+                self._observer.holds(self._kept_bytes, len(self._kept))
+            for key in [key for key in self._elsewhere if gone(key)]:
+                self._elsewhere.pop(key, None)
+            return keys
+
     def clear(self) -> None:
         """Forget all that is not pinned."""
         with self._lock:

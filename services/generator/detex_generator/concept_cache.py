@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from detex_core.artifact import ConceptArchive, StoredManifest
-from detex_core.errors import FailedPreconditionError, ResourceExhaustedError, UnavailableError
+from detex_core.errors import FailedPreconditionError, NotFoundError, ResourceExhaustedError, UnavailableError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.concept_file import FILE_NAME, load_concept
@@ -109,9 +109,10 @@ class ConceptCache:
         self._device_cache: BoundedCache[tuple[ConceptKey, str], Concept] = BoundedCache(
             device_capacity_bytes, lambda concept: concept.size_bytes, _Observer(metrics, "device")
         )
-        self._breaker = StoreBreaker(retry_seconds, retry_longest_seconds, metrics)
+        self._breaker = StoreBreaker(retry_seconds, retry_longest_seconds, metrics, probe=archive.check)
         self._lock = threading.Lock()
         self._resolutions: OrderedDict[tuple[str, str, str], tuple[float, StoredManifest]] = OrderedDict()
+        self._released_keys: OrderedDict[ConceptKey, None] = OrderedDict()
 
     def resolve(self, tenant: str, name: str, version: str = "") -> StoredManifest:
         """The manifest of a version, or of the newest one where `version` is empty.
@@ -132,6 +133,9 @@ class ConceptCache:
             return known[1]
         try:
             stored = self._breaker.ask(lambda: self._archive.resolve(tenant, name, version))
+        except NotFoundError:
+            self._forget(tenant, name, version)
+            raise
         except UnavailableError:
             if known is None:
                 raise
@@ -195,7 +199,14 @@ class ConceptCache:
             ResourceExhaustedError: The concept is larger than the whole cache, which will not keep it, or pins would
                 take more than half of the cache.
         """
-        stored = self.resolve(tenant, name, version)
+        try:
+            stored = self.resolve(tenant, name, version)
+        except NotFoundError:
+            # To let go of what has been deleted is no error for whoever asks for it: that has happened by now.
+            released = None if pin is not False else self._released(tenant, name, version, base_model)
+            if released is None:
+                raise
+            return released
         key = _key(stored, base_model)
         concept = self.get(stored, base_model)
         if concept.size_bytes > self._capacity_bytes:
@@ -228,6 +239,40 @@ class ConceptCache:
             for entry in self._cache.entries()
             if entry.key.tenant == tenant
         ]
+
+    def _forget(self, tenant: str, name: str, version: str) -> None:
+        """Keep nothing of what the archive says is not there: no answers for an outage, no memory, no pins."""
+
+        def is_gone(key: ConceptKey) -> bool:
+            return (key.tenant, key.name) == (tenant, name) and version in ("", key.version)
+
+        with self._lock:
+            gone = [
+                question
+                for question, (_, stored) in self._resolutions.items()
+                if question[:2] == (tenant, name) and version in ("", question[2], stored.manifest.version)
+            ]
+            for question in gone:
+                del self._resolutions[question]
+        forgotten = self._cache.forget(is_gone)
+        self._device_cache.forget(lambda key: is_gone(key[0]))
+        with self._lock:
+            for key in forgotten:
+                self._released_keys[key] = None
+            while len(self._released_keys) > _REMEMBERED_RESOLUTIONS:
+                self._released_keys.popitem(last=False)
+        self._metrics.concepts_pinned.labels("host").set(self._cache.pinned_bytes)
+
+    def _released(self, tenant: str, name: str, version: str, base_model: BaseModel) -> ResidentConcept | None:
+        """What was kept of a concept until it was found to be deleted; None where nothing was."""
+        with self._lock:
+            for key in reversed(self._released_keys):
+                if (key.tenant, key.name, key.base_model) == (tenant, name, base_model.name) and version in (
+                    "",
+                    key.version,
+                ):
+                    return ResidentConcept(key, 0, 0.0)
+        return None
 
     def _load(self, stored: StoredManifest, base_model: BaseModel) -> Concept:
         start = time.monotonic()

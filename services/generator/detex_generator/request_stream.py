@@ -36,6 +36,7 @@ class RequestStream:
         self._draining = draining
         self._news: asyncio.Queue[GenerateManyResponse | Exception | None] = asyncio.Queue(2 * in_flight)
         self._keys: set[str] = set()
+        self._ended: dict[str, asyncio.Event] = {}  # of the requests that are being worked on, by key
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def answers(self, requests: AsyncIterator[GenerateManyRequest]) -> AsyncGenerator[GenerateManyResponse]:
@@ -82,9 +83,23 @@ class RequestStream:
 
     async def _serve(self, request: GenerateManyRequest) -> None:
         key = request.key
-        images = 0
         try:
             self._check(key)
+        except Exception as error:
+            if (first := self._ended.get(key)) is not None:
+                await first.wait()  # an error now would end the request that has this key
+            await self._news.put(GenerateManyResponse(key=key, error=request_error(error)))
+            return
+        ended = self._ended[key] = asyncio.Event()
+        try:
+            await self._draw_one(key, request)
+        finally:
+            del self._ended[key]
+            ended.set()
+
+    async def _draw_one(self, key: str, request: GenerateManyRequest) -> None:
+        images = 0
+        try:
             async with aclosing(self._draw(request.request)) as responses:
                 async for response in responses:
                     images += response.HasField("image")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from detex_core.errors import UnavailableError
+from detex_core.errors import DetexError, UnavailableError
 from detex_generator.metrics import GeneratorMetrics
 
 Answer = TypeVar("Answer")
@@ -19,8 +19,9 @@ class StoreBreaker:
 
     A store that is away costs whoever asks it seconds of waiting for a connection. After a question without an answer
     the next is passed on only when a delay has passed, then one at a time, and each further failure doubles the delay
-    (Nygard, "Release It!", the pattern Circuit Breaker). Only UnavailableError counts: all else is an answer. Safe to
-    use from several threads.
+    (Nygard, "Release It!", the pattern Circuit Breaker). Only UnavailableError counts: all else is an answer. And only
+    where the store as a whole does not answer, which is asked after: an object that cannot be read is the affair of
+    those who want it. Safe to use from several threads.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class StoreBreaker:
         longest_seconds: float,
         metrics: GeneratorMetrics,
         clock: Callable[[], float] = time.monotonic,
+        probe: Callable[[], None] | None = None,
     ) -> None:
         """Begin closed.
 
@@ -37,8 +39,11 @@ class StoreBreaker:
             longest_seconds: Bound of the delay.
             metrics: Hears of failures and refusals, and whether the store answers.
             clock: Seconds that never go back.
+            probe: Raises UnavailableError where the store as a whole does not answer; None takes every question for
+                such a probe.
         """
         self._clock = clock
+        self._probe = probe
         self._shortest_seconds = shortest_seconds
         self._longest_seconds = longest_seconds
         self._metrics = metrics
@@ -57,7 +62,10 @@ class StoreBreaker:
         try:
             answer = question()
         except UnavailableError as error:
-            self._failed(error)
+            if self._is_away():
+                self._failed(error)
+            else:
+                self._answered()
             raise
         except BaseException:
             self._answered()
@@ -69,6 +77,17 @@ class StoreBreaker:
             if trying:
                 with self._lock:
                     self._trying = False
+
+    def _is_away(self) -> bool:
+        if self._probe is None:
+            return True
+        try:
+            self._probe()
+        except UnavailableError:
+            return True
+        except DetexError:
+            return False  # an answer
+        return False
 
     def _enter(self) -> bool:
         """Whether this question is the one that tries a store that was away."""

@@ -97,6 +97,10 @@ class ConceptArchive:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
+    def check(self) -> None:
+        """Raise what a read of the store would raise now, whatever the concept."""
+        self._store.check()
+
     def resolve(self, tenant: str, name: str, version: str = "", *, field: str = "reference") -> StoredManifest:
         """The manifest of one version, or of the newest where none is named.
 

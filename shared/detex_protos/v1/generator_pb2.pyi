@@ -842,7 +842,9 @@ class GenerateManyResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """Key of the request."""
+    """Key of the request. A request whose key this stream has used before fails with ALREADY_EXISTS (reason DUPLICATE_KEY),
+    which is sent after all news of the request that has the key.
+    """
     @_builtins.property
     def response(self) -> Global___GenerateResponse:
         """News as from Generate."""
