@@ -22,7 +22,7 @@ from detex_trainer.base_models import BaseModelCatalogue
 from detex_trainer.cleanup import Cleanup, CleanupStores
 from detex_trainer.executors import Executor, ProcessExecutor
 from detex_trainer.job_watch import JobWatch
-from detex_trainer.jobs import Database, JobClaims, JobRepository, TrainingSetLedger
+from detex_trainer.jobs import Database, JobClaims, JobRepository, TrainingSetChanges, TrainingSetLedger
 from detex_trainer.metrics import JobsCollector, TrainerMetrics
 from detex_trainer.service.servicer import TrainerParts, TrainerServicer
 from detex_trainer.settings import TrainerSettings
@@ -100,7 +100,12 @@ class Trainer:
         parts = TrainerParts(
             settings=settings,
             intake=_intake(settings, training_sets, ledger, spool),
-            curation=TrainingSetCuration(training_sets, ledger, max_file_bytes=settings.max_file_bytes),
+            curation=TrainingSetCuration(
+                training_sets,
+                ledger,
+                TrainingSetChanges(self._database),
+                max_file_bytes=settings.max_file_bytes,
+            ),
             training_sets=training_sets,
             store=self._store,
             submission=JobSubmission(settings, training_sets, jobs),

@@ -24,7 +24,7 @@ from typing import BinaryIO
 from detex_core.errors import AbortedError, AlreadyExistsError, DataLossError, FailedPreconditionError, NotFoundError
 from detex_core.object_store.disk import BLOCK_BYTES, copy_hashed, disk_errors, replacing, sync_folder, write_all
 from detex_core.object_store.key import checked_key, is_key
-from detex_core.object_store.protocol import ListedObject, ObjectInfo, verify
+from detex_core.object_store.protocol import ListedObject, ObjectInfo, changed_meanwhile, verify
 
 _DATA_NAME = re.compile(r"([0-9a-f]{64})\.[0-9a-f]{32}")
 _ATTEMPTS = 20
@@ -45,12 +45,14 @@ class FolderStore:
             (self._folder / "lock").touch()
             self._sweep_incoming()
 
-    def put(self, key: str, data: bytes, *, if_absent: bool = False, content_type: str = "") -> ObjectInfo:
+    def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_sha256: str = "", content_type: str = ""
+    ) -> ObjectInfo:
         """See ObjectStore; a folder keeps no media types."""
         self._check_writable(key, if_absent)
         with disk_errors(f"Object {key}"), self._new_content() as (file, path):
             write_all(file, data)
-            return self._publish(key, file, path, hashlib.sha256(data).hexdigest(), if_absent)
+            return self._publish(key, file, path, hashlib.sha256(data).hexdigest(), if_absent, if_sha256)
 
     def put_file(self, key: str, path: Path, *, if_absent: bool = False, content_type: str = "") -> ObjectInfo:
         """See ObjectStore; a folder keeps no media types."""
@@ -120,14 +122,16 @@ class FolderStore:
         finally:
             path.unlink(missing_ok=True)
 
-    def _publish(self, key: str, file: BinaryIO, path: Path, sha256: str, if_absent: bool) -> ObjectInfo:
+    def _publish(
+        self, key: str, file: BinaryIO, path: Path, sha256: str, if_absent: bool, if_sha256: str = ""
+    ) -> ObjectInfo:
         os.fsync(file.fileno())
         content = self._data / sha256[:2] / f"{sha256}.{path.name}"
         content.parent.mkdir(exist_ok=True)
         path.rename(content)
         try:
             sync_folder(content.parent)
-            self._link_in_folder(key, content, if_absent)
+            self._link_in_folder(key, content, if_absent, if_sha256)
         except BaseException:
             content.unlink(missing_ok=True)
             raise
@@ -136,14 +140,14 @@ class FolderStore:
         status = os.fstat(file.fileno())
         return ObjectInfo(key, status.st_size, _modified(status), sha256)
 
-    def _link_in_folder(self, key: str, content: Path, if_absent: bool) -> None:
+    def _link_in_folder(self, key: str, content: Path, if_absent: bool, if_sha256: str) -> None:
         for _ in range(_ATTEMPTS):
             with suppress(FileNotFoundError):  # another's delete has just removed the empty folder
-                self._link(key, content, if_absent)
+                self._link(key, content, if_absent, if_sha256)
                 return
         raise AbortedError(f"Object {key} is being written and deleted by many at once.", retry_delay_seconds=1)
 
-    def _link(self, key: str, content: Path, if_absent: bool) -> None:
+    def _link(self, key: str, content: Path, if_absent: bool, if_sha256: str) -> None:
         link = self._objects / key
         target = os.path.relpath(content, link.parent)
         try:
@@ -159,14 +163,16 @@ class FolderStore:
             except FileExistsError:
                 raise (_conflict(key) if link.is_dir() else _exists(key)) from None
         else:
-            self._replace_link(key, link, target)
+            self._replace_link(key, link, target, if_sha256)
 
-    def _replace_link(self, key: str, link: Path, target: str) -> None:
+    def _replace_link(self, key: str, link: Path, target: str, if_sha256: str) -> None:
         new = self._incoming / secrets.token_hex(16)
         new.symlink_to(target)
         try:
             with self._locked():
                 previous = _content_of(link)
+                if if_sha256 and (previous is None or _sha256_of(previous) != if_sha256):
+                    raise changed_meanwhile(key)
                 new.replace(link)
                 if previous is not None:
                     self._discard(previous)
@@ -253,6 +259,14 @@ def _content_of(link: Path) -> Path | None:
         return None
     except OSError:  # no link
         return link if link.is_file() else None
+
+
+def _sha256_of(content: Path) -> str:
+    match = _DATA_NAME.fullmatch(content.name)
+    if match:
+        return match[1]
+    with content.open("rb") as file:  # a plain file that someone has put there
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _modified(status: os.stat_result) -> datetime:

@@ -92,14 +92,22 @@ class ConditionalMinio(Minio):
     """Minio with writes that happen only if the object is absent."""
 
     def create(
-        self, bucket: str, name: str, data: bytes | FileBody, headers: dict[str, str], *, if_absent: bool
+        self,
+        bucket: str,
+        name: str,
+        data: bytes | FileBody,
+        headers: dict[str, str],
+        *,
+        if_absent: bool,
+        if_etag: str = "",
     ) -> datetime:
         """PutObject; the server's time of the write.
 
         Raises:
-            S3Error: As the server says; `PreconditionFailed` where `if_absent` is set and the object exists.
+            S3Error: As the server says; `PreconditionFailed` where `if_absent` is set and the object exists, or
+                `if_etag` and its ETag is another.
         """
-        condition = _IF_ABSENT if if_absent else {}
+        condition = _IF_ABSENT if if_absent else {"If-Match": if_etag} if if_etag else {}
         response = self._execute(
             "PUT", bucket, name, body=cast("bytes", data), headers={**headers, **condition}, no_body_trace=True
         )

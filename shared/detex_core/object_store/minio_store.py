@@ -24,7 +24,7 @@ from detex_core.object_store.key import checked_key, is_key
 from detex_core.object_store.location import S3Location
 from detex_core.object_store.minio_client import ConditionalMinio, FileBody, http_client
 from detex_core.object_store.minio_errors import BUCKET_MISSING, is_precondition, s3_errors
-from detex_core.object_store.protocol import ListedObject, ObjectInfo, verify
+from detex_core.object_store.protocol import ListedObject, ObjectInfo, changed_meanwhile, verify
 
 MAX_SINGLE_PUT_BYTES = 5 * 1024**3
 
@@ -72,14 +72,24 @@ class MinioStore:
             http_client=http_client(connect_timeout_seconds, read_timeout_seconds),
         )
 
-    def put(self, key: str, data: bytes, *, if_absent: bool = False, content_type: str = "") -> ObjectInfo:
+    def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_sha256: str = "", content_type: str = ""
+    ) -> ObjectInfo:
         """See ObjectStore."""
         name = self._prefix + checked_key(key)
         sha256 = hashlib.sha256(data).hexdigest()
         headers = _headers(sha256, content_type)
-        modified = self._write(
-            key, headers, lambda: self._client.create(self._bucket, name, data, headers, if_absent=if_absent)
-        )
+        etag = self._etag(key, if_sha256) if if_sha256 else ""
+        try:
+            modified = self._write(
+                key,
+                headers,
+                lambda: self._client.create(self._bucket, name, data, headers, if_absent=if_absent, if_etag=etag),
+            )
+        except (AlreadyExistsError, NotFoundError):
+            if if_sha256:
+                raise changed_meanwhile(key) from None
+            raise
         return ObjectInfo(key, len(data), modified, sha256)
 
     def put_file(self, key: str, path: Path, *, if_absent: bool = False, content_type: str = "") -> ObjectInfo:
@@ -180,6 +190,18 @@ class MinioStore:
             if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
         return action()
+
+    def _etag(self, key: str, sha256: str) -> str:
+        """The ETag of an object; raises AbortedError where its content is not the one with this SHA-256."""
+        try:
+            with self._opened(key) as (response, info):
+                found = info.sha256 or hashlib.sha256(response.read()).hexdigest()
+                etag = response.headers.get("etag", "")
+        except NotFoundError:
+            raise changed_meanwhile(key) from None
+        if found != sha256:
+            raise changed_meanwhile(key)
+        return etag
 
     def _raise_if_present(self, key: str) -> None:
         try:

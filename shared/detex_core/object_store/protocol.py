@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from detex_core.errors import DataLossError
+from detex_core.errors import AbortedError, DataLossError
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,13 @@ def verify(info: ObjectInfo, sha256: str, expected_sha256: str | None) -> None:
             raise DataLossError(f"Object {info.key} is damaged: its SHA-256 is {sha256}, expected is {wanted}.")
 
 
+def changed_meanwhile(key: str) -> AbortedError:
+    """The error of a write in the place of content that is no longer there."""
+    return AbortedError(
+        f"Object {key} has been changed or deleted by another writer.", reason="OBJECT_CHANGED", retry_delay_seconds=0.1
+    )
+
+
 class ObjectStore(Protocol):
     """Immutable-minded storage of bytes by key; safe to use from several threads and processes.
 
@@ -57,17 +64,22 @@ class ObjectStore(Protocol):
     `KEY_CONFLICT`), or succeeds where the store can keep both.
     """
 
-    def put(self, key: str, data: bytes, *, if_absent: bool = False, content_type: str = "") -> ObjectInfo:
+    def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_sha256: str = "", content_type: str = ""
+    ) -> ObjectInfo:
         """Write an object.
 
         Args:
             key: Where.
             data: All bytes.
             if_absent: Write only if there is no object of that key; of several racing writers one wins.
+            if_sha256: Write only in the place of the content with this SHA-256 (hex), which the caller has read before;
+                of several racing writers one wins.
             content_type: Media type, where the store keeps one.
 
         Raises:
             AlreadyExistsError: `if_absent` is set and there is one.
+            AbortedError: `if_sha256` is set, and there is other content by now, or none (reason `OBJECT_CHANGED`).
         """
 
     def put_file(self, key: str, path: Path, *, if_absent: bool = False, content_type: str = "") -> ObjectInfo:

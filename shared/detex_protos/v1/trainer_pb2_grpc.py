@@ -146,7 +146,9 @@ class TrainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplaceMask(self, request, context):
-        """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set.
+        """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set. Calls for one training
+        set at the same time, of masks, jobs and deletions, are done one after another; one that waits for more than 20
+        seconds is ABORTED with the reason TRAINING_SET_CHANGING and may be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

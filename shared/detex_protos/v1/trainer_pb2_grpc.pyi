@@ -44,7 +44,10 @@ class TrainerServiceStub:
     GetMask: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetMaskRequest, _trainer_pb2.GetMaskResponse]
     """The mask of a photo as training will use it, whoever made it, to look at."""
     ReplaceMask: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ReplaceMaskRequest, _trainer_pb2.ReplaceMaskResponse]
-    """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set."""
+    """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set. Calls for one training
+    set at the same time, of masks, jobs and deletions, are done one after another; one that waits for more than 20
+    seconds is ABORTED with the reason TRAINING_SET_CHANGING and may be repeated.
+    """
     DeleteTrainingSet: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteTrainingSetRequest, _trainer_pb2.DeleteTrainingSetResponse]
     """Deletes a training set. FAILED_PRECONDITION while jobs use it."""
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.SubmitJobRequest, _trainer_pb2.SubmitJobResponse]
@@ -86,7 +89,10 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     GetMask: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetMaskRequest, _trainer_pb2.GetMaskResponse]  # type: ignore[assignment]
     """The mask of a photo as training will use it, whoever made it, to look at."""
     ReplaceMask: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ReplaceMaskRequest, _trainer_pb2.ReplaceMaskResponse]  # type: ignore[assignment]
-    """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set."""
+    """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set. Calls for one training
+    set at the same time, of masks, jobs and deletions, are done one after another; one that waits for more than 20
+    seconds is ABORTED with the reason TRAINING_SET_CHANGING and may be repeated.
+    """
     DeleteTrainingSet: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteTrainingSetRequest, _trainer_pb2.DeleteTrainingSetResponse]  # type: ignore[assignment]
     """Deletes a training set. FAILED_PRECONDITION while jobs use it."""
     SubmitJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.SubmitJobRequest, _trainer_pb2.SubmitJobResponse]  # type: ignore[assignment]
@@ -155,7 +161,10 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ReplaceMaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ReplaceMaskResponse, _abc.Awaitable[_trainer_pb2.ReplaceMaskResponse]]:
-        """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set."""
+        """Puts another mask in the place of one. FAILED_PRECONDITION while jobs use the training set. Calls for one training
+        set at the same time, of masks, jobs and deletions, are done one after another; one that waits for more than 20
+        seconds is ABORTED with the reason TRAINING_SET_CHANGING and may be repeated.
+        """
 
     @_abc_1.abstractmethod
     def DeleteTrainingSet(

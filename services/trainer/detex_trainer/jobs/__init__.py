@@ -6,12 +6,14 @@ from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.record import Job, JobFailure, JobOrder, JobPage, PreviewRecord
 from detex_trainer.jobs.repository import JobRepository
 from detex_trainer.jobs.state import ENDED, TRANSITIONS, JobState
+from detex_trainer.jobs.training_set_changes import TRAINING_SET_CHANGING, TrainingSetChanges
 from detex_trainer.jobs.training_sets import NewTrainingSet, TrainingSetKey, TrainingSetLedger
 from detex_trainer.jobs.transitions import CANCELLED, deadline_passed
 
 __all__ = [
     "CANCELLED",
     "ENDED",
+    "TRAINING_SET_CHANGING",
     "TRANSITIONS",
     "Database",
     "Job",
@@ -25,6 +27,7 @@ __all__ = [
     "NewTrainingSet",
     "PackLimits",
     "PreviewRecord",
+    "TrainingSetChanges",
     "TrainingSetKey",
     "TrainingSetLedger",
     "deadline_passed",

@@ -148,7 +148,8 @@ class TrainingSetRow(Table):
     """A training set: its pictures lie in the object store, what becomes of them is decided here.
 
     `delete_time` is when its deletion was decided, after which no job may use it; `deleted` says that it is done. The
-    row stays, so that a set that is gone is not taken for one that was never listed.
+    row stays, so that a set that is gone is not taken for one that was never listed. Until `change_expire_time` it is
+    being changed by the call that `change_id` names.
     """
 
     __tablename__ = "training_sets"
@@ -166,6 +167,8 @@ class TrainingSetRow(Table):
     use_time: Mapped[datetime | None]
     delete_time: Mapped[datetime | None]
     deleted: Mapped[bool] = mapped_column(default=False)
+    change_id: Mapped[str | None] = mapped_column(String(32))
+    change_expire_time: Mapped[datetime | None]
 
 
 def _failure(reason: str | None, message: str | None) -> JobFailure | None:

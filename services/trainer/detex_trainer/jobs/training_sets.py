@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
+from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from detex_core.errors import FailedPreconditionError, ResourceExhaustedError
+from detex_core.errors import ResourceExhaustedError
 from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.state import JobState
 from detex_trainer.jobs.tables import JobRow, TrainingSetRow
+from detex_trainer.jobs.training_set_changes import check_unchanging, in_use, is_changing, uses
 from detex_trainer.training_set.record import training_set_not_found
 
 
@@ -100,7 +101,12 @@ class TrainingSetLedger:
             )
 
     def use(self, session: Session, tenant: str, training_set_id: str) -> None:
-        """Begin to use a set, within the transaction that queues its job; raises NotFoundError where it is going."""
+        """Begin to use a set, within the transaction that queues its job.
+
+        Raises:
+            NotFoundError: It is going.
+            AbortedError: It is being changed (reason `TRAINING_SET_CHANGING`).
+        """
         row = session.get(TrainingSetRow, (tenant, training_set_id), with_for_update=True)
         now = self._now()
         if row is None:  # stored before sets were listed: it stays, as was meant then
@@ -110,12 +116,8 @@ class TrainingSetLedger:
             session.add(row)
         if row.delete_time is not None:
             raise training_set_not_found(training_set_id)
+        check_unchanging(row, now)
         row.use_time = now
-
-    def is_used(self, tenant: str, training_set_id: str) -> bool:
-        """Whether a job that has not ended uses a set."""
-        with self._database.reading() as session:
-            return bool(session.scalar(select(func.count()).where(_uses(tenant, training_set_id))))
 
     def request_deletion(self, tenant: str, training_set_id: str) -> None:
         """Choose a set for deletion because its owner asks for it.
@@ -123,6 +125,7 @@ class TrainingSetLedger:
         Raises:
             NotFoundError: There is none of that id.
             FailedPreconditionError: Jobs that have not ended use it (reason `TRAINING_SET_IN_USE`).
+            AbortedError: It is being changed (reason `TRAINING_SET_CHANGING`).
         """
         with self._database.writing() as session:
             row = session.get(TrainingSetRow, (tenant, training_set_id), with_for_update=True)
@@ -137,11 +140,9 @@ class TrainingSetLedger:
                 session.add(row)
             if row.deleted:
                 raise training_set_not_found(training_set_id)
-            if session.scalar(select(func.count()).where(_uses(tenant, training_set_id))):
-                raise FailedPreconditionError(
-                    f"Jobs that have not ended use the training set {training_set_id}; cancel them first.",
-                    reason="TRAINING_SET_IN_USE",
-                )
+            if session.scalar(select(func.count()).where(uses(tenant, training_set_id))):
+                raise in_use(training_set_id)
+            check_unchanging(row, self._now())
             row.delete_time = row.delete_time or self._now()
 
     def choose_for_deletion(self, *, unused_seconds: float, limit: int = 64) -> tuple[TrainingSetKey, ...]:
@@ -152,7 +153,7 @@ class TrainingSetLedger:
             limit: Most sets.
         """
         now = self._now()
-        in_use = exists().where(
+        used = exists().where(
             JobRow.tenant == TrainingSetRow.tenant,
             JobRow.training_set_id == TrainingSetRow.training_set_id,
             JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]),
@@ -160,9 +161,9 @@ class TrainingSetLedger:
         forgotten = TrainingSetRow.use_time.is_(None) & (
             TrainingSetRow.create_time < now - timedelta(seconds=unused_seconds)
         )
-        done = TrainingSetRow.use_time.is_not(None) & ~TrainingSetRow.keep_photos & ~in_use
+        done = TrainingSetRow.use_time.is_not(None) & ~TrainingSetRow.keep_photos & ~used
         chosen = TrainingSetRow.delete_time.is_not(None)
-        due = ~TrainingSetRow.deleted & or_(chosen, forgotten & ~TrainingSetRow.keep_photos, done)
+        due = ~TrainingSetRow.deleted & ~is_changing(now) & or_(chosen, forgotten & ~TrainingSetRow.keep_photos, done)
         with self._database.reading() as session:
             found = session.execute(
                 select(TrainingSetRow.tenant, TrainingSetRow.training_set_id)
@@ -177,8 +178,9 @@ class TrainingSetLedger:
             for tenant, training_set_id in found:
                 row = session.get(TrainingSetRow, (tenant, training_set_id), with_for_update=True)
                 # Looked at again, now that no job can begin to use it.
-                used = session.scalar(select(func.count()).where(_uses(tenant, training_set_id)))
-                if row is not None and not row.deleted and not used:
+                count = session.scalar(select(func.count()).where(uses(tenant, training_set_id)))
+                is_changed = row is not None and row.change_expire_time is not None and row.change_expire_time > now
+                if row is not None and not row.deleted and not count and not is_changed:
                     row.delete_time = row.delete_time or now
                     keys.append(TrainingSetKey(tenant, training_set_id))
         return tuple(keys)
@@ -204,11 +206,3 @@ class TrainingSetLedger:
                 f"{max_tenant_bytes:,} are allowed; delete training sets, or let running jobs end.",
                 reason="STORAGE_QUOTA",
             )
-
-
-def _uses(tenant: str, training_set_id: str) -> ColumnElement[bool]:
-    return (
-        (JobRow.tenant == tenant)
-        & (JobRow.training_set_id == training_set_id)
-        & JobRow.state.in_([JobState.QUEUED, JobState.RUNNING])
-    )

@@ -18,6 +18,7 @@ from detex_trainer.job_watch import JobWatch
 from detex_trainer.jobs import JobRepository
 from detex_trainer.jobs.page_token import page_size_of
 from detex_trainer.metrics import TrainerMetrics
+from detex_trainer.service.change_wait import after_changes
 from detex_trainer.service.concept_messages import base_model_message, concept_message, deletion_message
 from detex_trainer.service.decoding_turns import DecodingTurns
 from detex_trainer.service.job_messages import job_message, read_job_request, read_states, watch_message
@@ -90,7 +91,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.GetTrainingSetRequest, context: Context
     ) -> trainer_pb2.GetTrainingSetResponse:
         """One training set."""
-        record = await asyncio.to_thread(self._parts.training_sets.record, current_tenant(), request.training_set_id)
+        record = await asyncio.to_thread(self._parts.curation.record, current_tenant(), request.training_set_id)
         return trainer_pb2.GetTrainingSetResponse(training_set=training_set_message(record))
 
     async def GetMask(  # noqa: N802
@@ -108,13 +109,15 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.ReplaceMaskRequest, context: Context
     ) -> trainer_pb2.ReplaceMaskResponse:
         """Put another mask in the place of one."""
-        record = await self._decoding.run(
-            self._parts.curation.replace_mask,
-            current_tenant(),
-            request.training_set_id,
-            request.photo_index,
-            request.mask,
-            self._base_model_side(),
+        record = await after_changes(
+            lambda: self._decoding.run(
+                self._parts.curation.replace_mask,
+                current_tenant(),
+                request.training_set_id,
+                request.photo_index,
+                request.mask,
+                self._base_model_side(),
+            )
         )
         return trainer_pb2.ReplaceMaskResponse(training_set=training_set_message(record))
 
@@ -122,19 +125,24 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.DeleteTrainingSetRequest, context: Context
     ) -> trainer_pb2.DeleteTrainingSetResponse:
         """Delete a training set."""
-        deleted = await asyncio.to_thread(self._parts.curation.delete, current_tenant(), request.training_set_id)
+        deleted = await after_changes(
+            lambda: asyncio.to_thread(self._parts.curation.delete, current_tenant(), request.training_set_id)
+        )
         return trainer_pb2.DeleteTrainingSetResponse(deleted_keys=deleted)
 
     async def SubmitJob(  # noqa: N802
         self, request: trainer_pb2.SubmitJobRequest, context: Context
     ) -> trainer_pb2.SubmitJobResponse:
         """Queue a job."""
-        job = await asyncio.to_thread(
-            self._parts.submission.submit,
-            current_tenant(),
-            read_job_request(request),
-            idempotency_key=request.idempotency_key,
-            base_model=await self._parts.base_models.find(request.base_model),
+        wanted, base_model = read_job_request(request), await self._parts.base_models.find(request.base_model)
+        job = await after_changes(
+            lambda: asyncio.to_thread(
+                self._parts.submission.submit,
+                current_tenant(),
+                wanted,
+                idempotency_key=request.idempotency_key,
+                base_model=base_model,
+            )
         )
         self._parts.supervisor.wake()
         return trainer_pb2.SubmitJobResponse(job=job_message(job))

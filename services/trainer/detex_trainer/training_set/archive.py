@@ -1,5 +1,6 @@
 """Training sets in the object store: pictures first, set.json last, so that a set is there as a whole or not at all."""
 
+import hashlib
 import io
 import logging
 import re
@@ -7,7 +8,7 @@ import re
 from PIL import Image
 from pydantic import ValidationError
 
-from detex_core.errors import DataLossError, DetexError, NotFoundError, invalid_input
+from detex_core.errors import AbortedError, DataLossError, DetexError, NotFoundError, invalid_input
 from detex_core.object_store import ObjectStore
 from detex_trainer.training_set.record import PhotoRecord, TrainingSetRecord, training_set_not_found
 from detex_trainer.training_set.training_set import TrainingPhoto, TrainingSet
@@ -99,11 +100,9 @@ class TrainingSetArchive:
         picture.save(buffer, format="PNG", compress_level=1)
         return self._store.put(key, buffer.getvalue(), if_absent=True, content_type="image/png").sha256
 
-    def put_mask(self, key: str, mask: Image.Image) -> str:
-        """Write a mask that replaces another; returns the SHA-256 of what was written."""
-        buffer = io.BytesIO()
-        mask.save(buffer, format="PNG", compress_level=1)
-        return self._store.put(key, buffer.getvalue(), content_type="image/png").sha256
+    def put_mask(self, key: str, mask_png: bytes) -> None:
+        """Write a mask that is to replace another, as PNG."""
+        self._store.put(key, mask_png, content_type="image/png")
 
     def put_record(self, record: TrainingSetRecord) -> None:
         """Write set.json, after which the set is there."""
@@ -114,21 +113,37 @@ class TrainingSetArchive:
             content_type="application/json",
         )
 
-    def replace_record(self, record: TrainingSetRecord) -> None:
-        """Write set.json anew, after which the set is as this record says."""
+    def replace_record(self, before: TrainingSetRecord, after: TrainingSetRecord) -> None:
+        """Write set.json anew, after which the set is as `after` says.
+
+        Raises:
+            AbortedError: The set is no longer as `before` says (reason `OBJECT_CHANGED`).
+        """
+        key = record_key(after.tenant, after.training_set_id)
+        try:
+            stored = self._store.get(key)
+        except NotFoundError:
+            raise training_set_not_found(after.training_set_id) from None
+        if TrainingSetRecord.model_validate_json(stored) != before:
+            raise AbortedError("The training set was changed by another call.", reason="OBJECT_CHANGED")
         self._store.put(
-            record_key(record.tenant, record.training_set_id),
-            record.model_dump_json(indent=2).encode(),
+            key,
+            after.model_dump_json(indent=2).encode(),
+            if_sha256=hashlib.sha256(stored).hexdigest(),
             content_type="application/json",
         )
 
-    def remove_mask(self, record: TrainingSetRecord, photo: PhotoRecord) -> None:
-        """Delete a mask that the record names no more; what cannot be deleted now goes with the set."""
-        key = _stored_mask_key(record, photo)
+    def remove_picture(self, record: TrainingSetRecord, name: str) -> None:
+        """Delete a mask that the record does not name; what cannot be deleted now goes with the set."""
+        key = f"{training_set_prefix(record.tenant, record.training_set_id)}{name}"
         try:
             self._store.delete(key)
         except DetexError as error:
             _log.warning("%s not deleted: %s", key, error.message)
+
+    def remove_mask(self, record: TrainingSetRecord, photo: PhotoRecord) -> None:
+        """Delete a mask that the record names no more; what cannot be deleted now goes with the set."""
+        self.remove_picture(record, _stored_mask_key(record, photo).rpartition("/")[2])
 
     def remove(self, tenant: str, training_set_id: str) -> tuple[str, ...]:
         """Delete all of a training set, its record first; returns the keys of what was deleted."""

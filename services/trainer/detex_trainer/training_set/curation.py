@@ -2,20 +2,38 @@
 
 import hashlib
 import io
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image, ImageStat
 
-from detex_core.errors import FailedPreconditionError, ResourceExhaustedError
+from detex_core.errors import (
+    AbortedError,
+    DataLossError,
+    FailedPreconditionError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
 from detex_core.images import decode_mask
-from detex_trainer.jobs import TrainingSetKey, TrainingSetLedger
+from detex_trainer.jobs import TrainingSetChanges, TrainingSetKey, TrainingSetLedger
 from detex_trainer.training_set.archive import TrainingSetArchive, training_set_prefix
 from detex_trainer.training_set.look import PhotoLook, look_at
-from detex_trainer.training_set.record import MaskSource, PhotoRecord, TrainingSetRecord, training_set_digest
+from detex_trainer.training_set.record import (
+    MaskSource,
+    PhotoRecord,
+    TrainingSetRecord,
+    training_set_digest,
+    training_set_not_found,
+)
 from detex_trainer.training_set.warnings import training_set_warnings
 
 _PREVIEW_SIDE = 512
 _DARKENED = 0.25
+_ATTEMPTS = 5
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -33,19 +51,46 @@ class MaskView:
     preview_png: bytes
 
 
+@dataclass(frozen=True)
+class _Replacement:
+    """A record with another mask, and that mask's file."""
+
+    before: TrainingSetRecord
+    after: TrainingSetRecord
+    photo_index: int
+    name: str
+    mask_png: bytes
+
+
 class TrainingSetCuration:
     """Looks at training sets and changes them; safe to use from several threads.
 
     Args:
         archive: Where they are stored.
         ledger: Where they are listed.
+        changes: Gives a set to one change at a time.
         max_file_bytes: Size of a mask.
     """
 
-    def __init__(self, archive: TrainingSetArchive, ledger: TrainingSetLedger, *, max_file_bytes: int) -> None:
+    def __init__(
+        self,
+        archive: TrainingSetArchive,
+        ledger: TrainingSetLedger,
+        changes: TrainingSetChanges,
+        *,
+        max_file_bytes: int,
+    ) -> None:
         self._archive = archive
         self._ledger = ledger
+        self._changes = changes
         self._max_file_bytes = max_file_bytes
+
+    def record(self, tenant: str, training_set_id: str) -> TrainingSetRecord:
+        """The record of a training set; NotFoundError where the tenant has none, or one that is being deleted."""
+        record = self._archive.record(tenant, training_set_id)
+        if self._changes.is_going(tenant, training_set_id):
+            raise training_set_not_found(training_set_id)
+        return record
 
     def mask(self, tenant: str, training_set_id: str, photo_index: int) -> MaskView:
         """The mask of a photo.
@@ -54,8 +99,9 @@ class TrainingSetCuration:
             NotFoundError: The tenant has no such training set.
             InvalidInputError: The set has no such photo.
         """
-        record = self._archive.record(tenant, training_set_id)
-        photo = self._archive.load_photo(record, photo_index)
+        photo = self._as_it_stands(
+            tenant, training_set_id, lambda record: self._archive.load_photo(record, photo_index)
+        )
         return MaskView(
             photo.record,
             _png(photo.mask) if photo.mask is not None else b"",
@@ -75,21 +121,36 @@ class TrainingSetCuration:
             InvalidInputError: The set has no such photo, or the mask is none of its size.
             FailedPreconditionError: Jobs that have not ended use the set (reason `TRAINING_SET_IN_USE`).
             ResourceExhaustedError: The mask is too large.
+            AbortedError: Another call changes the set at this moment (reason `TRAINING_SET_CHANGING`).
         """
         if len(mask) > self._max_file_bytes:
             raise ResourceExhaustedError(
                 f"mask: given {len(mask):,} bytes; accepted is at most {self._max_file_bytes:,}."
             )
-        record = self._archive.record(tenant, training_set_id)
+        for attempt in range(1, _ATTEMPTS + 1):
+            replacement = self._as_it_stands(
+                tenant, training_set_id, lambda record: self._with_mask(record, photo_index, mask, base_model_side)
+            )
+            try:
+                self._replace(replacement)
+            except AbortedError as error:
+                if error.reason != "OBJECT_CHANGED" or attempt == _ATTEMPTS:
+                    raise
+            else:
+                return replacement.after
+        raise AssertionError("not reached")
+
+    def _with_mask(
+        self, record: TrainingSetRecord, photo_index: int, mask: bytes, base_model_side: int | None
+    ) -> "_Replacement":
         before = self._archive.load_photo(record, photo_index).record
         decoded = decode_mask(mask, field="mask", size=(before.width, before.height))
-        self._check_unused(tenant, training_set_id)
+        data = _png(decoded)
         # Under a name of its own: readers find either the old mask or the new one, each with its hash.
-        name = f"mask_{photo_index}_{hashlib.sha256(decoded.tobytes()).hexdigest()[:16]}.png"
-        sha256 = self._archive.put_mask(f"{training_set_prefix(tenant, training_set_id)}{name}", decoded)
+        name = f"mask_{photo_index}_{secrets.token_hex(8)}.png"
         photo = before.model_copy(
             update={
-                "mask_sha256": sha256,
+                "mask_sha256": hashlib.sha256(data).hexdigest(),
                 "mask_file": name,
                 "mask_source": MaskSource.UPLOADED,
                 "mask_share": float(ImageStat.Stat(decoded).mean[0] / 255),
@@ -104,10 +165,24 @@ class TrainingSetCuration:
                 "warnings": training_set_warnings(photos, base_model_side, looks),
             }
         )
-        self._archive.replace_record(changed)
-        if before.mask_sha256 is not None and before.mask_file != name:
-            self._archive.remove_mask(record, before)
-        return changed
+        return _Replacement(record, changed, photo_index, name, data)
+
+    def _replace(self, replacement: "_Replacement") -> None:
+        """Write the mask and then the record, while no job begins to use the set; all of it or nothing."""
+        record, name = replacement.before, replacement.name
+        before = record.photos[replacement.photo_index]
+        key = f"{training_set_prefix(record.tenant, record.training_set_id)}{name}"
+        with self._changes.changing(record.tenant, record.training_set_id) as change:
+            try:
+                self._archive.put_mask(key, replacement.mask_png)
+                change.confirm()
+                self._archive.replace_record(record, replacement.after)
+            except (AbortedError, NotFoundError, FailedPreconditionError):
+                # Anything else leaves open whether the record was written: an unnamed mask goes with the set.
+                self._archive.remove_picture(record, name)
+                raise
+            if before.mask_sha256 is not None:
+                self._archive.remove_mask(record, before)
 
     def delete(self, tenant: str, training_set_id: str) -> tuple[str, ...]:
         """Delete a training set; returns the keys of what is gone.
@@ -115,6 +190,7 @@ class TrainingSetCuration:
         Raises:
             NotFoundError: The tenant has no such training set.
             FailedPreconditionError: Jobs that have not ended use it (reason `TRAINING_SET_IN_USE`).
+            AbortedError: Another call changes it at this moment (reason `TRAINING_SET_CHANGING`).
         """
         self._archive.record(tenant, training_set_id)
         self._ledger.request_deletion(tenant, training_set_id)
@@ -122,17 +198,21 @@ class TrainingSetCuration:
         self._ledger.mark_deleted(TrainingSetKey(tenant, training_set_id))
         return deleted
 
+    def _as_it_stands(self, tenant: str, training_set_id: str, read: Callable[[TrainingSetRecord], _Result]) -> _Result:
+        """What is read of a set; read again where another call has changed it meanwhile, and its old mask is gone."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            record = self.record(tenant, training_set_id)
+            try:
+                return read(record)
+            except DataLossError:
+                if attempt == _ATTEMPTS or self.record(tenant, training_set_id) == record:
+                    raise
+        raise AssertionError("not reached")
+
     def _look(self, record: TrainingSetRecord, index: int, mask: Image.Image | None) -> PhotoLook:
         """One photo at a glance, with another mask where one is given; no two are in memory at a time."""
         photo = self._archive.load_photo(record, index)
         return look_at(photo.picture, mask or photo.mask)
-
-    def _check_unused(self, tenant: str, training_set_id: str) -> None:
-        if self._ledger.is_used(tenant, training_set_id):
-            raise FailedPreconditionError(
-                f"Jobs that have not ended use the training set {training_set_id}; change it before or after them.",
-                reason="TRAINING_SET_IN_USE",
-            )
 
 
 def _preview(picture: Image.Image, mask: Image.Image | None) -> Image.Image:
