@@ -6,11 +6,12 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 from benchmarks.showroom.photos import write_photos
 from benchmarks.showroom.samples import SAMPLE_SUBJECTS, write_samples
 from benchmarks.showroom.shards import PHOTOS_PER_SHARD, ShardPlan, render_shards
-from benchmarks.showroom.subject import SPLITS
+from benchmarks.showroom.subject import SPLITS, Badges, World
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -19,6 +20,8 @@ def _parser() -> argparse.ArgumentParser:
     render = commands.add_parser("render", help="photos, masks and labels of some subjects as PNG and JSON files")
     render.add_argument("--subjects", type=int, default=8, help="number of subjects")
     render.add_argument("--photos", type=int, default=4, help="photos of each subject")
+    render.add_argument("--world", choices=get_args(World), default="words", help="what subjects are made of")
+    render.add_argument("--badges", choices=get_args(Badges), default="some", help="of subjects of the world identity")
     shards = commands.add_parser("shards", help="training shards, resumable")
     shards.add_argument("--shards", type=int, default=80, help=f"number of shards of {PHOTOS_PER_SHARD} photos")
     shards.add_argument("--processes", type=int, default=2, help="processes, one core each")
@@ -40,7 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "render":
             total = options.subjects
             done = write_photos(
-                options.split, options.seed, options.subjects, options.photos, options.size, options.out
+                options.split,
+                options.seed,
+                options.subjects,
+                options.photos,
+                options.size,
+                options.out,
+                options.world,
+                options.badges,
             )
         elif options.command == "samples":
             total = len(SAMPLE_SUBJECTS)

@@ -19,8 +19,9 @@ from benchmarks.showroom.textures import Texture
 
 _RAYS: Final = 48
 """Of the picture of the depth, along each side."""
-_SIDES: Final = (17, 15, 13, 11, 9, 7, 5, 3)
-"""Sides of the badge that are tried, in rays, the largest first."""
+_SIDES: Final = (17, 15, 13, 11, 9, 7)
+_SMALLEST_SIDES: Final = (5, 3)
+"""Sides of the badge that are tried, in rays, the largest first; the smallest only where there is no other place."""
 _LARGEST_RELIEF: Final = 0.35
 """Of its side: how deep the surface may be bent below a badge; where all places are worse, the smoothest is taken."""
 _LIFT: Final = 0.025
@@ -114,7 +115,9 @@ def _place(depth: NDArray[np.float64], hit: NDArray[np.bool_]) -> tuple[int, int
     middle = np.array([rows.mean(), columns.mean()])
     step = 2 / _RAYS
     best: tuple[float, int, int, int] | None = None
-    for side in _SIDES:
+    for side in (*_SIDES, *_SMALLEST_SIDES):
+        if best is not None and side in _SMALLEST_SIDES:
+            break
         windows = np.lib.stride_tricks.sliding_window_view(hit, (side, side)).all(axis=(2, 3))
         if not windows.any():
             continue

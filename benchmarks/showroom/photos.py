@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.showroom.factors import POSES, SCENES
 from benchmarks.showroom.renderer import Photo, render_photo
-from benchmarks.showroom.subject import Split, sample_subject, subject_seeds
+from benchmarks.showroom.subject import Badges, Split, World, sample_subject, subject_seeds
 from benchmarks.showroom.view import sample_view
 
 _SESSION_STREAM: Final = 0x9107
@@ -22,17 +22,25 @@ def view_seed(subject_seed: int, photo: int) -> int:
     return int(np.random.default_rng([_SESSION_STREAM, subject_seed, photo]).integers(1 << 53))
 
 
-def photograph(subject_seed: int, photos: int, size_pixels: int = 64, distinct: bool = True) -> Iterator[Photo]:
+def photograph(
+    subject_seed: int,
+    photos: int,
+    size_pixels: int = 64,
+    distinct: bool = True,
+    world: World = "words",
+    badges: Badges = "some",
+) -> Iterator[Photo]:
     """Take `photos` photos of the subject that belongs to a seed.
 
     With `distinct`, no pose and no scene comes twice before every one has come once; else both are drawn independently.
+    `world` and `badges` are as of `sample_subject`.
 
     Raises:
         ValueError: if `photos` is below 1, or as `render_photo` does.
     """
     if photos < 1:
         raise ValueError(f"photos: got {photos}, expected 1 or more")
-    subject = sample_subject(subject_seed)
+    subject = sample_subject(subject_seed, world=world, badges=badges)
     rng = np.random.default_rng([_SESSION_STREAM, subject_seed])
     poses, scenes = rng.permutation(POSES), rng.permutation(SCENES)
     for photo in range(photos):
@@ -41,7 +49,16 @@ def photograph(subject_seed: int, photos: int, size_pixels: int = 64, distinct: 
         yield render_photo(subject, sample_view(view_seed(subject_seed, photo), pose, scene), size_pixels)
 
 
-def write_photos(split: Split, seed: int, subjects: int, photos: int, size_pixels: int, folder: Path) -> Iterator[Path]:
+def write_photos(
+    split: Split,
+    seed: int,
+    subjects: int,
+    photos: int,
+    size_pixels: int,
+    folder: Path,
+    world: World = "words",
+    badges: Badges = "some",
+) -> Iterator[Path]:
     """Render subjects of a split into a folder each: `photo_0.png`, `mask_0.png`, `labels_0.json`, ...
 
     Yields the folder of every finished subject, named by its seed and class. Raises as `subject_seeds` and
@@ -50,7 +67,8 @@ def write_photos(split: Split, seed: int, subjects: int, photos: int, size_pixel
     for subject_seed in subject_seeds(split, seed, subjects):
         target = folder / f"{subject_seed}_{sample_subject(subject_seed).class_word}"
         target.mkdir(parents=True, exist_ok=True)
-        for number, photo in enumerate(photograph(subject_seed, photos, size_pixels)):
+        session = photograph(subject_seed, photos, size_pixels, world=world, badges=badges)
+        for number, photo in enumerate(session):
             Image.fromarray(photo.image).save(target / f"photo_{number}.png")
             Image.fromarray(photo.mask).save(target / f"mask_{number}.png")
             (target / f"labels_{number}.json").write_text(

@@ -94,7 +94,7 @@ def subject_seeds(split: Split, seed: int, count: int) -> list[int]:
 
 
 def sample_subject(
-    subject_seed: int, class_word: str | None = None, world: World = "identity", badges: Badges = "some"
+    subject_seed: int, class_word: str | None = None, world: World = "words", badges: Badges = "some"
 ) -> Subject:
     """The subject that belongs to a seed.
 

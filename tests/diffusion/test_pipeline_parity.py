@@ -108,7 +108,7 @@ def peer_picture(
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("solver", list(Solver))
+@pytest.mark.parametrize("solver", list(PEERS))
 @pytest.mark.parametrize(("guidance", "negative"), [(7.5, ""), (4.0, NEGATIVE), (1.0, "")])
 def test_pictures_without_concepts_are_the_pipelines(
     pair: tuple[BaseModel, StableDiffusionPipeline], solver: Solver, guidance: float, negative: str
@@ -131,7 +131,7 @@ def test_pictures_that_are_not_square(pair: tuple[BaseModel, StableDiffusionPipe
     assert float((got - wanted).abs().max()) <= 1e-4
 
 
-@pytest.mark.parametrize("solver", list(Solver))
+@pytest.mark.parametrize("solver", list(PEERS))
 def test_a_concept_of_scope_prompt_is_a_pipeline_with_its_weights(
     base_models: dict[str, BaseModel], model_folders: dict[str, Path], solver: Solver
 ) -> None:
@@ -205,6 +205,6 @@ def test_a_schedule_of_another_scheduler_class(
     )
     other = replace(base_model, noise_schedule=NoiseSchedule.from_config(config))
     pipeline = pipeline_of(model_folders["sd1"])
-    for solver in Solver:
+    for solver in PEERS:
         wanted = peer_picture(other, copy.copy(pipeline), solver, prompt=PROMPT)
         assert float((generate(other, PROMPT, solver=solver) - wanted).abs().max()) <= 1e-4

@@ -138,7 +138,7 @@ def test_an_empty_negative_prompt_is_what_the_index_says(tmp_path: Path, zeros: 
     assert bool((negative == 0).all()) is zeros
 
 
-@pytest.mark.parametrize("solver", list(Solver))
+@pytest.mark.parametrize("solver", list(PEERS))
 @pytest.mark.parametrize(("guidance", "negative"), [(5.0, ""), (4.0, NEGATIVE), (1.0, "")])
 def test_pictures_are_the_pipelines(
     xl: BaseModel, pipeline: StableDiffusionXLPipeline, solver: Solver, guidance: float, negative: str

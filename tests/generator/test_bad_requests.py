@@ -20,7 +20,10 @@ NOT_BLANK = ("''", "a prompt of 1 to 10,000 characters that are not all blank")
 CHARACTERS = ("10,001 characters", "at most 10,000 characters")
 TOKENS = "at most 75 tokens, the words of concepts and their nouns included"
 GUIDANCE = "a number of 0 to 50"
-SOLVERS = "one of SOLVER_UNSPECIFIED, SOLVER_DDIM, SOLVER_EULER, SOLVER_DPM_SOLVER_PP_2M"
+SOLVERS = (
+    "one of SOLVER_UNSPECIFIED, SOLVER_DDIM, SOLVER_EULER, SOLVER_DPM_SOLVER_PP_2M, SOLVER_EULER_ANCESTRAL, "
+    "SOLVER_LCM, SOLVER_TCD"
+)
 VERSION = "a version as the trainer published it, for example 20260131T120000Z-0123abcd, or nothing for the newest"
 
 # What is wrong, the request, and by field what was given and what is accepted.

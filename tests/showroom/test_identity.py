@@ -1,5 +1,7 @@
 """What no words say of a subject: badges, profiles, colours between the named ones."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from benchmarks.showroom.renderer import PhotoLabels, product_parts, render_phot
 from benchmarks.showroom.subject import BADGE_SIDE, Subject, sample_subject, sibling, split_of
 from benchmarks.showroom.view import sample_view
 
+identity_subject = partial(sample_subject, world="identity")
 seeds = st.integers(min_value=0, max_value=2**53 - 1)
 SIZE = 64
 
@@ -27,7 +30,7 @@ def words_of(subject: Subject) -> tuple[str | bool, ...]:
 @settings(deadline=None)
 @given(seed=seeds)
 def test_both_worlds_say_the_same_words_of_a_seed(seed: int) -> None:
-    former, subject = sample_subject(seed, world="words"), sample_subject(seed, badges="never")
+    former, subject = sample_subject(seed, world="words"), identity_subject(seed, badges="never")
     assert words_of(former) == words_of(subject)
     assert former.shape == subject.shape
     assert (former.profile, former.badge, former.badge_rgb) == ((), (), None)
@@ -37,7 +40,7 @@ def test_both_worlds_say_the_same_words_of_a_seed(seed: int) -> None:
 @settings(deadline=None)
 @given(seed=seeds)
 def test_badges_can_be_asked_for_and_decide_nothing_else(seed: int) -> None:
-    never, some, always = (sample_subject(seed, badges=badges) for badges in ("never", "some", "always"))
+    never, some, always = (identity_subject(seed, badges=badges) for badges in ("never", "some", "always"))
     assert not never.badge
     assert len(always.badge) == BADGE_SIDE**2
     assert 3 <= sum(always.badge) <= 6
@@ -49,7 +52,7 @@ def test_badges_can_be_asked_for_and_decide_nothing_else(seed: int) -> None:
 @settings(deadline=None)
 @given(seed=seeds)
 def test_colours_lie_between_names_and_keep_their_own(seed: int) -> None:
-    subject = sample_subject(seed)
+    subject = identity_subject(seed)
     assert nearest_name(subject.accent_rgb) == subject.accent_colour
     assert nearest_name(subject.main_rgb) == subject.main_colour
 
@@ -77,7 +80,7 @@ def test_lab_is_that_of_known_colours() -> None:
 @settings(deadline=None)
 @given(seed=seeds, number=st.integers(min_value=0, max_value=50))
 def test_siblings_share_their_words_and_nothing_else(seed: int, number: int) -> None:
-    subject = sample_subject(seed)
+    subject = identity_subject(seed)
     other = sibling(subject, number)
     assert other == sibling(subject, number)
     assert words_of(other) == words_of(subject)
@@ -88,7 +91,7 @@ def test_siblings_share_their_words_and_nothing_else(seed: int, number: int) -> 
 
 
 def test_siblings_have_badges_of_their_own() -> None:
-    subject = sample_subject(5, badges="always")
+    subject = identity_subject(5, badges="always")
     assert len({sibling(subject, number).badge for number in range(20)}) > 10
 
 
@@ -103,7 +106,7 @@ def test_old_labels_stay_readable() -> None:
 @pytest.mark.parametrize("class_word", CLASSES)
 def test_a_badge_is_seen_from_the_front_and_belongs_to_the_product(class_word: str) -> None:
     view = sample_view(3, "upright", "studio").model_copy(update={"turn": 0.0})
-    subject = sample_subject(21, class_word, badges="always").model_copy(update={"material": "matte"})
+    subject = identity_subject(21, class_word, badges="always").model_copy(update={"material": "matte"})
     red, blue = (
         subject.model_copy(update={"badge_rgb": (colour, colour)}) for colour in ((0.8, 0.02, 0.02), (0.02, 0.02, 0.8))
     )
@@ -115,7 +118,7 @@ def test_a_badge_is_seen_from_the_front_and_belongs_to_the_product(class_word: s
 
 
 def test_the_cells_of_a_badge_are_its_bits() -> None:
-    subject = sample_subject(8, badges="always")
+    subject = identity_subject(8, badges="always")
     texture = badge_texture(subject)[::-1]  # from the upper left
     light, dark = subject.badge_rgb
     for row in range(3):
@@ -123,21 +126,21 @@ def test_the_cells_of_a_badge_are_its_bits() -> None:
             colour = texture[8 + 16 * row + 8, 8 + 16 * column + 8]
             np.testing.assert_allclose(colour, dark if subject.badge[3 * row + column] else light, rtol=1e-6)
     with pytest.raises(ValueError, match=r"^badge: "):
-        badge_texture(sample_subject(8, badges="never"))
+        badge_texture(identity_subject(8, badges="never"))
 
 
 def test_captions_name_a_badge_and_none_where_there_is_none() -> None:
     rng = np.random.default_rng(0)
 
     def captions(badges: str) -> list[str]:
-        subject = sample_subject(12, badges=badges)
+        subject = identity_subject(12, badges=badges)
         labels = PhotoLabels(split="test", subject=subject, view=sample_view(1, "lying", "beach"))
         return [sample_caption(labels, rng, 0.0) for _ in range(400)]
 
     named = sum("badge" in caption for caption in captions("always"))
     assert 180 < named < 300
     assert not any("badge" in caption for caption in captions("never"))
-    word = sample_subject(12).class_word
+    word = identity_subject(12).class_word
     assert f"a photo of a {word} with a badge with lying pose in beach background" in captions("always") + [
         caption for _ in range(20) for caption in captions("always")
     ]
@@ -168,7 +171,7 @@ def test_bad_profiles_are_named(profile: list[float]) -> None:
 
 def test_every_subject_has_a_place_for_its_badge() -> None:
     for seed in range(300):
-        subject = sample_subject(seed, badges="always")
+        subject = identity_subject(seed, badges="always")
         sheet = badge_sheet(product_parts(subject))
         assert np.isfinite(sheet.vertices).all()
         assert np.ptp(sheet.vertices[:, 2]) > 0

@@ -75,7 +75,7 @@ def _render(folder: Path, split: Split, size_pixels: int, numbers: range, end: f
         for seed in subject_seeds(split, _SEED_STREAM * 77 + number, SUBJECTS):
             if time.monotonic() > end:
                 return
-            photos += list(photograph(seed, PHOTOS_PER_SUBJECT, size_pixels, distinct=False))
+            photos += list(photograph(seed, PHOTOS_PER_SUBJECT, size_pixels, distinct=False, world="identity"))
         captions = [sample_caption(photo.labels, rng, 0.0) for photo in photos for _ in range(CAPTIONS)]
         ids = tokenizer(
             captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="np"

@@ -254,11 +254,9 @@ class ConceptCache:
             ]
             for question in gone:
                 del self._resolutions[question]
-        forgotten = self._cache.forget(is_gone)
         self._device_cache.forget(lambda key: is_gone(key[0]))
         with self._lock:
-            for key in forgotten:
-                self._released_keys[key] = None
+            self._released_keys.update(dict.fromkeys(self._cache.forget(is_gone)))
             while len(self._released_keys) > _REMEMBERED_RESOLUTIONS:
                 self._released_keys.popitem(last=False)
         self._metrics.concepts_pinned.labels("host").set(self._cache.pinned_bytes)
@@ -267,10 +265,8 @@ class ConceptCache:
         """What was kept of a concept until it was found to be deleted; None where nothing was."""
         with self._lock:
             for key in reversed(self._released_keys):
-                if (key.tenant, key.name, key.base_model) == (tenant, name, base_model.name) and version in (
-                    "",
-                    key.version,
-                ):
+                is_it = (key.tenant, key.name, key.base_model) == (tenant, name, base_model.name)
+                if is_it and version in ("", key.version):
                     return ResidentConcept(key, 0, 0.0)
         return None
 
