@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         ("others", SubjectCounts.others, "others of any class that all subjects must be told from"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=meaning)
+    parser.add_argument("--biased", action="store_true", help="photos to learn from in one scene and one pose")
     parser.add_argument("--pictures", type=int, default=256, help="base: pictures of each kind of prompt")
     parser.add_argument("--steps", type=int, default=15, help="denoising steps")
     parser.add_argument(
@@ -111,7 +112,7 @@ def _comparison(options: argparse.Namespace) -> tuple[Comparison, BaseModel, Jud
         processes=options.processes,
         threads=options.threads,
         vocabulary=vocabulary_without_the_world() if options.unknown_words else None,
-        counts=SubjectCounts(options.photos, options.held_out, options.same_class, options.others),
+        counts=SubjectCounts(options.photos, options.held_out, options.same_class, options.others, options.biased),
     )
     judge = load_judge(options.judge)
     return comparison, load_base_model(settings), judge

@@ -4,7 +4,7 @@ All of it follows from the benchmark's seed. Rendering takes about a tenth of a 
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from benchmarks.showroom.factors import POSES
+from benchmarks.showroom.factors import POSES, SCENES
 from benchmarks.showroom.photos import photograph, view_seed
 from benchmarks.showroom.renderer import Photo, PhotoLabels, render_photo
 from benchmarks.showroom.subject import Split, Subject, sample_subject, subject_seeds
@@ -22,6 +22,7 @@ from benchmarks.showroom.view import sample_view
 
 _OTHERS_STREAM: Final = 1_000_003
 _SAME_CLASS_STREAM: Final = 2_000_003
+_BIASED_STREAM: Final = 0xB1A5
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class SubjectCounts:
         held_out: Of the same subject, in other scenes, to compare with.
         same_class: Others of the same class, one photo each, that it must be told from.
         others: Others of any class, one photo each, that all subjects must be told from.
+        biased: Whether all photos to learn from show one scene and one pose, so that what leaks can be seen.
     """
 
     photos: int = 4
     held_out: int = 8
     same_class: int = 9
     others: int = 49
+    biased: bool = False
 
     def __post_init__(self) -> None:
         """Check them.
@@ -92,13 +95,18 @@ def render_subject(
     subject = sample_subject(subject_seed)
     first, rest = counts.photos, counts.photos + counts.held_out
     own = _kept(folder / f"{subject_seed}_{rest}_{side}px.npz", partial(photograph, subject_seed, rest, side))
+    to_learn_from = own[:first]
+    if counts.biased:
+        to_learn_from = _kept(
+            folder / f"{subject_seed}_biased_{first}_{side}px.npz", partial(biased_photos, subject_seed, first, side)
+        )
     strangers = subject_seeds(split, seed + _SAME_CLASS_STREAM * (index + 1), counts.same_class + 1)
     chosen = [other for other in strangers if other != subject_seed][: counts.same_class]
     same_class = _kept(
         folder / f"{subject_seed}_same_class_{seed}_{index}_{counts.same_class}_{side}px.npz",
         lambda: (_portrait(sample_subject(other, subject.class_word), side) for other in chosen),
     )
-    return BenchmarkSubject(subject, own[:first], own[first:], same_class)
+    return BenchmarkSubject(subject, to_learn_from, own[first:], same_class)
 
 
 def render_others(
@@ -112,6 +120,15 @@ def render_others(
         folder / f"others_{split}_{seed}_{counts.others}_{side}px.npz",
         lambda: (_portrait(sample_subject(other), side) for other in chosen),
     )
+
+
+def biased_photos(subject_seed: int, photos: int, side: int) -> Iterator[Photo]:
+    """Photos of the subject of a seed in one scene and one pose, which the seed chooses; all else varies."""
+    rng = np.random.default_rng([_BIASED_STREAM, subject_seed])
+    pose, scene = str(rng.choice(POSES)), str(rng.choice(SCENES))
+    subject = sample_subject(subject_seed)
+    for seed in rng.integers(1 << 53, size=photos).tolist():
+        yield render_photo(subject, sample_view(seed, pose, scene), side)
 
 
 def picture(photo: Photo) -> Image.Image:

@@ -52,11 +52,15 @@ class PhotoLabels(BaseModel):
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture (height, width, 3), its foreground mask (height, width), both uint8, and its labels."""
+    """A picture (height, width, 3), its foreground mask (height, width), both uint8, and its labels.
+
+    `badge_mask` (height, width) uint8 is the share of each pixel that the badge covers; None where it was not kept.
+    """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8]
     labels: PhotoLabels
+    badge_mask: NDArray[np.uint8] | None = None
 
 
 def render_photo(subject: Subject, view: View, size_pixels: int = 64) -> Photo:
@@ -81,13 +85,40 @@ def render_photo(subject: Subject, view: View, size_pixels: int = 64) -> Photo:
     shapes = mitsuba.load_dict({"type": "aov", "aovs": "shape:shape_index"})
     met = np.asarray(mitsuba.render(loaded, sensor=1, integrator=shapes, seed=view.scene_seed))[..., -1]
     # Shape indices count from 1; 0 is a ray that left the scene.
-    product = [index + 1 for index, shape in enumerate(loaded.shapes()) if shape.id().startswith("product")]
-    cover = np.isin(np.rint(met).astype(int), product).reshape(size_pixels, GRID, size_pixels, GRID).mean((1, 3))
+    ids = [shape.id() for shape in loaded.shapes()]
+
+    def cover(prefix: str) -> NDArray[np.uint8]:
+        wanted = [index + 1 for index, name in enumerate(ids) if name.startswith(prefix)]
+        hit = np.isin(np.rint(met).astype(int), wanted).reshape(size_pixels, GRID, size_pixels, GRID)
+        share: NDArray[np.uint8] = np.rint(hit.mean((1, 3)) * 255).astype(np.uint8)
+        return share
+
     return Photo(
         image=np.rint(_encoded(np.clip(linear, 0, 1)) * 255).astype(np.uint8),
-        mask=np.rint(cover * 255).astype(np.uint8),
+        mask=cover("product"),
         labels=PhotoLabels(split=split_of(subject.seed), subject=subject, view=view),
+        badge_mask=cover("product_badge"),
     )
+
+
+def badge_corners(subject: Subject, view: View) -> NDArray[np.float64]:
+    """Where the badge's corners lie in a photo, whether or not they are hidden.
+
+    Returns:
+        (4, 2) from -1 to 1 to the right and downwards: upper left, upper right, lower left and lower right corner in
+        the badge's own frame.
+
+    Raises:
+        ValueError: if the subject has no badge.
+    """
+    if not subject.badge:
+        raise ValueError("badge: the subject has none")
+    sheet = _placed([*product_parts(subject), _badge(subject)], view)[-1].vertices
+    side = round(len(sheet) ** 0.5)
+    position, axes = _camera_axes(view)
+    local = (sheet[[0, side - 1, side * (side - 1), side * side - 1]] - position) @ axes.T
+    seen: NDArray[np.float64] = local[:, :2] / local[:, 2:] / np.tan(np.radians(FIELD_OF_VIEW_DEGREES) / 2)
+    return seen * [1, -1]
 
 
 def product_parts(subject: Subject) -> list[Part]:
