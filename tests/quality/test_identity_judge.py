@@ -33,7 +33,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("pose", POSES)
 def test_between_the_corners_lie_the_cells_of_the_badge_in_its_own_frame(pose: str) -> None:
-    subject = sample_subject(30, "box", badges="always")
+    subject = sample_subject(30, "box", world="identity", badges="always")
     view = sample_view(3, pose, "studio")
     photo = render_photo(subject, view, 128)
     pixels = torch.from_numpy(photo.image).permute(2, 0, 1)[None].float() / 127.5 - 1

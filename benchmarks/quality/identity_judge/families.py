@@ -50,7 +50,7 @@ class FamilyPlan:
         """Subjects of a shard: the members of the family first, then the strangers."""
         word = CLASSES[number % len(CLASSES)]
         seeds = subject_seeds(self.split, _SEED_STREAM + number, 1 + self.strangers)
-        first, *others = (sample_subject(seed, word) for seed in seeds)
+        first, *others = (sample_subject(seed, word, world="identity") for seed in seeds)
         return [first, *(sibling(first, member) for member in range(self.members - 1)), *others]
 
 
