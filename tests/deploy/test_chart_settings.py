@@ -83,6 +83,20 @@ def test_base_models_arrive(environment, parsed) -> None:
     assert settings.concept_cache_bytes == 17179869184
 
 
+def test_what_was_compiled_lies_on_its_volume(environment, parsed, render, find) -> None:
+    assert "DETEX_COMPILE_CACHE_FOLDER" not in environment("generator")
+    values = {"generator.compileCache.existingClaim": '"compiled"'}
+    arrived = environment("generator", **values)
+    assert parsed("generator", arrived).compile_cache_folder == arrived["DETEX_COMPILE_CACHE_FOLDER"]
+    assert "DETEX_COMPILE_CACHE_FOLDER" not in environment("trainer", **values)
+    for component, has_it in (("generator", True), ("trainer", False)):
+        pod = find(render(None, **values), "Deployment", f"-{component}")["spec"]["template"]["spec"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert (mounts.get("compile-cache") == arrived["DETEX_COMPILE_CACHE_FOLDER"]) is has_it
+        claims = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["volumes"]]
+        assert ("compiled" in claims) is has_it
+
+
 def test_outside_store_arrives(environment, parsed) -> None:
     settings = parsed("trainer", environment("trainer", "external-services-values.yaml"))
     assert parse_location(settings.object_store.url) == S3Location(
