@@ -48,7 +48,8 @@ class GeneratorSettings(ServiceSettings):
         cuda_graphs: Whether denoising steps are captured as CUDA graphs; without effect on a CPU.
         compile: Whether denoising steps are compiled: `auto` on a GPU that has the kernel of segmented attention, `on`
             also elsewhere, `off` nowhere. Compilation runs in the background, the sizes of batches that are used most
-            first; what is not compiled yet, or cannot be, is drawn as without it.
+            first; what is not compiled yet, or cannot be, is drawn as without it. Off until what the first run on a GPU
+            showed has been measured again.
         compile_cache_folder: Where the compiler keeps what it made, for the next start to read; empty means
             `compiled_steps` in the work folder. To be shared by processes of one version on one kind of GPU alone.
     """
@@ -77,7 +78,7 @@ class GeneratorSettings(ServiceSettings):
     denoising_threads: int = Field(default=0, ge=0, le=1024)
     kernels: str = "auto"
     cuda_graphs: bool = True
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "on", "off"] = "off"
     compile_cache_folder: str = ""
 
     @field_validator("kernels")
