@@ -5,17 +5,13 @@ import sys
 from pathlib import Path
 
 from detex_core.logging import configure_logging
-from detex_trainer.server import Trainer
+from detex_trainer.server import serve
 from detex_trainer.settings import TrainerSettings
 
 WORKER = (sys.executable, str(Path(__file__).with_name("scripted_worker.py")))
 
 
-async def serve(settings: TrainerSettings) -> None:
-    await Trainer(settings, WORKER).run()
-
-
 if __name__ == "__main__":
     settings = TrainerSettings()
     configure_logging(settings)
-    asyncio.run(serve(settings))
+    asyncio.run(serve(settings, WORKER))

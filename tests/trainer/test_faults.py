@@ -188,6 +188,23 @@ def test_publishing_onto_a_full_disk(start_trainer: StartTrainer) -> None:
     assert trainer.ended(trainer.submit(training_set_id, "ok-after").job_id).state == trainer_pb2.JOB_STATE_SUCCEEDED
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_trainer_whose_database_is_full_ends_when_it_is_told_to(start_trainer: StartTrainer, begun: bool) -> None:
+    trainer = start_trainer(drain_grace_seconds=2, worker_stop_grace_seconds=1, lease_seconds=10)
+    training_set_id = upload(trainer)
+    job = trainer.submit(training_set_id, "waits-unwritten")
+    pid = trainer.worker_pid("waits-unwritten")
+    limit_file_size(trainer.process.pid, 0)
+    if begun:
+        trainer.go("waits-unwritten")  # its end cannot be recorded
+        eventually(lambda: any("not yet recorded" in line for line in trainer.log))
+    assert trainer.terminate() == 0
+    assert not is_running(pid)
+    again = start_trainer()
+    again.go("waits-unwritten")
+    assert again.ended(job.job_id).state == trainer_pb2.JOB_STATE_SUCCEEDED
+
+
 def test_readiness_follows_the_store(start_trainer: StartTrainer) -> None:
     trainer = start_trainer(readiness_interval_seconds=0.1)
     health = health_pb2_grpc.HealthStub(trainer.channel)

@@ -69,6 +69,25 @@ def test_pictures_are_drawn_once_and_only_those_that_are_missing(
     assert drawn(counting) == ["0000.png"]
 
 
+class ForgettingStore(CountingStore):
+    """Pictures that it has just listed are deleted before they are read."""
+
+    def list(self, prefix: str = "", *, after: str = ""):  # type: ignore[no-untyped-def]
+        listed = list(super().list(prefix, after=after))
+        for each in listed:
+            self.delete(each.key)
+        return iter(listed)
+
+
+def test_pictures_that_are_deleted_meanwhile_are_drawn_again(base_model: BaseModel, tmp_path: Path) -> None:
+    store = ForgettingStore(tmp_path / "store")
+    first = prior_pictures(store, base_model, "mug", 2, lambda: False)
+    assert drawn(store) == ["0000.png", "0001.png"]
+    again = prior_pictures(store, base_model, "mug", 2, lambda: False)
+    assert drawn(store) == ["0000.png", "0001.png"]
+    assert [picture.tobytes() for picture in again] == [picture.tobytes() for picture in first]
+
+
 def test_keys_tell_class_and_base_model_and_recipe(base_model: BaseModel, counting: CountingStore) -> None:
     prior_pictures(counting, base_model, "mug", 1, lambda: False)
     recipe = PriorRecipe.of(base_model, "mug")

@@ -7,6 +7,7 @@ import sys
 
 from pydantic import ValidationError
 
+from detex_core.bounded_end import LAST_WORDS_SECONDS, end_within
 from detex_core.errors import DetexError
 from detex_core.logging import configure_logging
 from detex_generator.memory_allocator import keep_freed_memory
@@ -41,4 +42,10 @@ async def _serve(settings: GeneratorSettings) -> int:
     # Imported late, so that wrong settings are told at once and not after the seconds that torch takes.
     from detex_generator.generator import Generator
 
-    return await Generator(settings).run()
+    generator = Generator(settings)
+    longest = settings.drain_delay_seconds + settings.drain_grace_seconds + LAST_WORDS_SECONDS
+    bound = asyncio.create_task(end_within(generator.server.draining, longest), name="end")
+    try:
+        return await generator.run()
+    finally:
+        bound.cancel()  # a failed start; otherwise it has been set in motion

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from detex_core.artifact import ConceptArchive
+from detex_core.bounded_end import LAST_WORDS_SECONDS, end_within
 from detex_core.errors import DetexError, FailedPreconditionError
 from detex_core.grpc_server import Server, Service
 from detex_core.logging import configure_logging
@@ -35,6 +36,7 @@ from detex_trainer.training_set.spool import UploadSpool
 from detex_trainer.training_set.upload import UploadLimits
 
 WORKER_COMMAND = (sys.executable, "-m", "detex_trainer.worker")
+_LAST_LOOK_SECONDS = 5.0
 _SERVICE_NAME = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name
 
 _log = logging.getLogger(__name__)
@@ -141,7 +143,7 @@ class Trainer:
             await drain
             await self._supervision
             self._cleanup.stop()
-            await cleanup
+            await asyncio.wait((cleanup,), timeout=_LAST_LOOK_SECONDS)
             await asyncio.to_thread(self._database.close)
 
     async def _drain(self) -> None:
@@ -191,9 +193,15 @@ def _intake(
     return TrainingSetIntake(training_sets, ledger, spool, policy)
 
 
-async def serve(settings: TrainerSettings) -> None:
-    """Run a trainer until it is told to end."""
-    await Trainer(settings).run()
+async def serve(settings: TrainerSettings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
+    """Run a trainer until it is told to end, and no longer than its grace times say."""
+    trainer = Trainer(settings, worker_command)
+    longest = settings.drain_delay_seconds + settings.drain_grace_seconds + LAST_WORDS_SECONDS
+    bound = asyncio.create_task(end_within(trainer.server.draining, longest), name="end")
+    try:
+        await trainer.run()
+    finally:
+        bound.cancel()  # a failed start; otherwise it has been set in motion
 
 
 def main() -> int:

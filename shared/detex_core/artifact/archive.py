@@ -20,9 +20,10 @@ from detex_core.artifact.layout import (
     manifest_reference,
     tenant_prefix,
 )
-from detex_core.artifact.manifest import FileRecord, Manifest
+from detex_core.artifact.manifest import CONCEPT_VERSION, FileRecord, Manifest
 from detex_core.errors import DataLossError, NotFoundError, invalid_input
 from detex_core.object_store import ObjectStore
+from detex_core.prompt import CONCEPT_NAME
 
 MAX_PAGE_SIZE = 1_000
 DEFAULT_PAGE_SIZE = 50
@@ -288,4 +289,6 @@ def _decoded(page_token: str) -> ConceptReference | None:
         name, version = base64.b64decode(page_token, altchars=b"-_", validate=True).decode().split("/")
     except (binascii.Error, ValueError):
         raise invalid_input("page_token", repr(page_token), "next_page_token of the page before") from None
+    if not CONCEPT_NAME.fullmatch(name) or not CONCEPT_VERSION.fullmatch(version):
+        raise invalid_input("page_token", repr(page_token), "next_page_token of the page before")
     return ConceptReference(name, version)

@@ -19,7 +19,7 @@ from detex_trainer.jobs.queue_order import next_companions, next_queued, waiting
 from detex_trainer.jobs.record import Job, JobFailure, PreviewRecord
 from detex_trainer.jobs.state import JobState
 from detex_trainer.jobs.tables import PROGRESS, JobRow, PreviewRow
-from detex_trainer.jobs.transitions import UNHELD, cause_to_end, changed, ended, expired, held, interrupted
+from detex_trainer.jobs.transitions import UNHELD, cause_to_end, changed, ended, expired, held, interrupted, storable
 from detex_trainer.progress import JobProgress
 
 _TRAINER_DIED = JobFailure("TRAINER_DIED", "The trainer stopped while this job ran.")
@@ -196,7 +196,10 @@ class JobClaims:
                 return False
             session.merge(
                 PreviewRow(
-                    sequence=claim.job.sequence, step=preview.step, prompt=preview.prompt[:1_000], key=preview.key
+                    sequence=claim.job.sequence,
+                    step=preview.step,
+                    prompt=storable(preview.prompt, 1_000),
+                    key=preview.key,
                 )
             )
             return True

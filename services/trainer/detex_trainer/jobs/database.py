@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -108,11 +108,11 @@ def _begin(connection: Connection) -> None:
 
 @contextmanager
 def domain_errors() -> Iterator[None]:
-    """Turn failures of the database into errors of the domain; violated constraints pass through."""
+    """Turn failures of the database into errors of the domain, but violated constraints and values out of range."""
     try:
         yield
-    except IntegrityError:
-        raise
+    except (IntegrityError, DataError):
+        raise  # the latter is a defect of ours: what callers send is checked before
     except DBAPIError as error:
         raise _domain_error(error.orig) from error
     except PoolTimeoutError as error:

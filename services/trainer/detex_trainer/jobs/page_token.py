@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -11,6 +12,9 @@ from detex_core.errors import DetexError, invalid_input
 
 MAX_PAGE_SIZE = 1_000
 DEFAULT_PAGE_SIZE = 50
+
+_SEQUENCE = re.compile(r"[1-9][0-9]{0,18}")
+_LARGEST_SEQUENCE = 2**63 - 1
 
 
 class _PageToken(BaseModel):
@@ -58,6 +62,20 @@ def read_page_token(token: str, *query: object) -> str | None:
     if parsed.query != _query_digest(query):
         raise _refused(token)
     return parsed.after
+
+
+def read_sequence_token(token: str, *query: object) -> int | None:
+    """The number in a list by numbers after which the page begins; None for the first page.
+
+    Raises:
+        InvalidInputError: It is no token, one of another query, or one that was never given out.
+    """
+    after = read_page_token(token, *query)
+    if after is None:
+        return None
+    if not _SEQUENCE.fullmatch(after) or int(after) > _LARGEST_SEQUENCE:
+        raise _refused(token)
+    return int(after)
 
 
 def _query_digest(query: tuple[object, ...]) -> str:

@@ -1,5 +1,6 @@
 """What callers do with jobs: submit, look, list, cancel."""
 
+import re
 import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -13,13 +14,15 @@ from detex_core.errors import AlreadyExistsError, NotFoundError, ResourceExhaust
 from detex_trainer.hyperparameters import Method
 from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
-from detex_trainer.jobs.page_token import read_page_token, write_page_token
+from detex_trainer.jobs.page_token import read_sequence_token, write_page_token
 from detex_trainer.jobs.record import Job, JobOrder, JobPage, PreviewRecord
 from detex_trainer.jobs.state import ENDED, JobState
 from detex_trainer.jobs.tables import JobRow, PreviewRow
 from detex_trainer.jobs.training_sets import TrainingSetLedger
 
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 128
+
+_JOB_ID = re.compile(r"job-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,14 @@ class JobRepository:
             InvalidInputError: The page token is none of this query.
         """
         query = (tenant, sorted(set(states)), concept_name)
-        after = read_page_token(page_token, *query)
+        after = read_sequence_token(page_token, *query)
         statement = select(JobRow).where(JobRow.tenant == tenant).order_by(JobRow.sequence.desc()).limit(page_size + 1)
         if states:
             statement = statement.where(JobRow.state.in_(query[1]))
         if concept_name:
             statement = statement.where(JobRow.concept_name == concept_name)
         if after is not None:
-            statement = statement.where(JobRow.sequence < int(after))
+            statement = statement.where(JobRow.sequence < after)
         with self._database.reading() as session:
             jobs = tuple(row.to_job() for row in session.scalars(statement))
         if len(jobs) <= page_size:
@@ -242,7 +245,9 @@ class JobRepository:
 
 
 def _row(session: Session, tenant: str, job_id: str) -> JobRow:
-    row = session.scalar(select(JobRow).where(JobRow.tenant == tenant, JobRow.job_id == job_id))
+    row = None
+    if _JOB_ID.fullmatch(job_id):  # PostgreSQL does not take every text
+        row = session.scalar(select(JobRow).where(JobRow.tenant == tenant, JobRow.job_id == job_id))
     if row is None:
         raise NotFoundError(f"There is no job {job_id[:80]!r}; ListJobs tells which there are.", reason="JOB_NOT_FOUND")
     return row

@@ -49,13 +49,18 @@ def ended(state: JobState, now: datetime, failure: JobFailure | None = None) -> 
     """Values of a job that ends."""
     values = {"state": state, "end_time": now, **UNHELD}
     if failure is not None:
-        values |= {"failure_reason": failure.reason[:64], "failure_message": failure.message[:2_000]}
+        values |= {"failure_reason": failure.reason[:64], "failure_message": storable(failure.message, 2_000)}
     return values
 
 
 def interrupted(cause: JobFailure) -> dict[str, Any]:
     """Values of a job whose attempt failed and is to be repeated."""
-    return {"retry_reason": cause.reason[:64], "retry_message": cause.message[:2_000]}
+    return {"retry_reason": cause.reason[:64], "retry_message": storable(cause.message, 2_000)}
+
+
+def storable(text: str, characters: int) -> str:
+    """Text of whatever origin as every database takes it: without NUL, which PostgreSQL refuses, and not too long."""
+    return text[:characters].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def changed(result: Any) -> bool:

@@ -22,6 +22,7 @@ from detex_trainer.service.change_wait import after_changes
 from detex_trainer.service.concept_messages import base_model_message, concept_message, deletion_message
 from detex_trainer.service.decoding_turns import DecodingTurns
 from detex_trainer.service.job_messages import job_message, read_job_request, read_states, watch_message
+from detex_trainer.service.request_text import check_texts
 from detex_trainer.service.training_set_messages import (
     photo_message,
     training_set_message,
@@ -83,6 +84,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.GetUploadRequest, context: Context
     ) -> trainer_pb2.GetUploadResponse:
         """How far an upload has come."""
+        check_texts(request)
         tenant = current_tenant()
         record = await self._parts.intake.find(tenant, request.upload_id)
         return upload_message(record, self._parts.intake.received(tenant, request.upload_id))
@@ -91,6 +93,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.GetTrainingSetRequest, context: Context
     ) -> trainer_pb2.GetTrainingSetResponse:
         """One training set."""
+        check_texts(request)
         record = await asyncio.to_thread(self._parts.curation.record, current_tenant(), request.training_set_id)
         return trainer_pb2.GetTrainingSetResponse(training_set=training_set_message(record))
 
@@ -98,6 +101,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.GetMaskRequest, context: Context
     ) -> trainer_pb2.GetMaskResponse:
         """The mask of a photo."""
+        check_texts(request)
         view = await self._decoding.run(
             self._parts.curation.mask, current_tenant(), request.training_set_id, request.photo_index
         )
@@ -109,6 +113,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.ReplaceMaskRequest, context: Context
     ) -> trainer_pb2.ReplaceMaskResponse:
         """Put another mask in the place of one."""
+        check_texts(request)
         record = await after_changes(
             lambda: self._decoding.run(
                 self._parts.curation.replace_mask,
@@ -125,6 +130,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.DeleteTrainingSetRequest, context: Context
     ) -> trainer_pb2.DeleteTrainingSetResponse:
         """Delete a training set."""
+        check_texts(request)
         deleted = await after_changes(
             lambda: asyncio.to_thread(self._parts.curation.delete, current_tenant(), request.training_set_id)
         )
@@ -134,6 +140,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.SubmitJobRequest, context: Context
     ) -> trainer_pb2.SubmitJobResponse:
         """Queue a job."""
+        check_texts(request)
         wanted, base_model = read_job_request(request), await self._parts.base_models.find(request.base_model)
         job = await after_changes(
             lambda: asyncio.to_thread(
@@ -151,6 +158,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.GetJobRequest, context: Context
     ) -> trainer_pb2.GetJobResponse:
         """One job as it stands."""
+        check_texts(request)
         job = await asyncio.to_thread(self._parts.jobs.get, current_tenant(), request.job_id)
         return trainer_pb2.GetJobResponse(job=job_message(job))
 
@@ -158,6 +166,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.ListJobsRequest, context: Context
     ) -> trainer_pb2.ListJobsResponse:
         """A page of jobs."""
+        check_texts(request)
         page = await asyncio.to_thread(
             self._parts.jobs.list,
             current_tenant(),
@@ -174,6 +183,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.WatchJobRequest, context: Context
     ) -> AsyncIterator[trainer_pb2.WatchJobResponse]:
         """Follow a job until it ends."""
+        check_texts(request)
         async with aclosing(self._parts.watch.watch(current_tenant(), request.job_id)) as news:
             async for each in news:
                 yield watch_message(each)
@@ -182,6 +192,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.CancelJobRequest, context: Context
     ) -> trainer_pb2.CancelJobResponse:
         """Ask a job to stop."""
+        check_texts(request)
         job = await asyncio.to_thread(self._parts.jobs.request_cancel, current_tenant(), request.job_id)
         self._parts.supervisor.cancel_requested(job.job_id)
         return trainer_pb2.CancelJobResponse(job=job_message(job))
@@ -190,6 +201,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.GetConceptRequest, context: Context
     ) -> trainer_pb2.GetConceptResponse:
         """One concept."""
+        check_texts(request)
         reference = request.reference
         stored = await asyncio.to_thread(
             self._parts.concepts.resolve, current_tenant(), reference.name, reference.version
@@ -200,6 +212,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.ListConceptsRequest, context: Context
     ) -> trainer_pb2.ListConceptsResponse:
         """A page of concepts."""
+        check_texts(request)
         page = await asyncio.to_thread(
             self._parts.concepts.list,
             current_tenant(),
@@ -214,6 +227,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.DeleteConceptRequest, context: Context
     ) -> trainer_pb2.DeleteConceptResponse:
         """Delete one version of a concept, or all of them."""
+        check_texts(request)
         reference = request.reference
         deleted = await asyncio.to_thread(
             delete_concept,
@@ -230,6 +244,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.ListTrainableBaseModelsRequest, context: Context
     ) -> trainer_pb2.ListTrainableBaseModelsResponse:
         """The base models to train on."""
+        check_texts(request)
         default = self._parts.settings.base_model().name
         return trainer_pb2.ListTrainableBaseModelsResponse(
             base_models=[

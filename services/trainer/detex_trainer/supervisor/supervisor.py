@@ -20,6 +20,7 @@ from detex_trainer.supervisor.feed import JobFeed
 from detex_trainer.supervisor.job_attendance import Intention, JobCare
 
 _MAX_ENDINGS = 8
+_LAST_WRITES_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)
 
@@ -135,11 +136,14 @@ class Supervisor:
     async def drain(self, grace_seconds: float) -> None:
         """Take no more jobs, let those end that can within the grace time, put the others back into the queue.
 
+        Returns some seconds after the grace time at the latest, also where nothing can be written any more.
+
         Args:
             grace_seconds: Time until all workers have ended.
         """
         self._draining = True
-        deadline = time.monotonic() + grace_seconds - self._policy.stop_grace_seconds
+        grace = self._policy.stop_grace_seconds
+        deadline = time.monotonic() + grace_seconds - grace
         for attendance in self._attendances.values():
             time_left = attendance.time_left_seconds
             if time_left is None or time.monotonic() + time_left > deadline:
@@ -149,7 +153,16 @@ class Supervisor:
         for attendance in self._attendances.values():
             attendance.stop_all(Intention.REQUEUE)
         self.wake()
-        await self._finished.wait()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + grace + _LAST_WRITES_SECONDS):
+                await self._finished.wait()
+        except TimeoutError:
+            # The leases of these jobs expire, and another trainer, or this one's next life, takes them.
+            _log.error("what became of %d jobs is not recorded", self._jobs_at_hand())
+            for task in (*self._attendances, *self._ending):
+                task.cancel()
+            self.wake()
+            await self._finished.wait()
 
     async def _reconcile(self) -> None:
         await self._renew()
@@ -233,6 +246,9 @@ class Supervisor:
         if not task.cancelled() and task.exception() is not None:
             _log.error("%s failed", task.get_name(), exc_info=task.exception())
         self.wake()
+
+    def _jobs_at_hand(self) -> int:
+        return sum(len(attendance.jobs) for attendance in self._attendances.values()) + len(self._ending)
 
     def _checkpoint_age_seconds(self) -> float:
         jobs = [job for attendance in list(self._attendances.values()) for job in attendance.jobs if job.is_at_work]

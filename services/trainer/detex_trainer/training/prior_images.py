@@ -16,7 +16,7 @@ from pydantic import BaseModel as Record
 from pydantic import ConfigDict
 from torch import Tensor
 
-from detex_core.errors import DataLossError
+from detex_core.errors import DataLossError, NotFoundError
 from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import encode_images, to_pixels
@@ -123,10 +123,13 @@ def prior_latents(base_model: BaseModel, pictures: Sequence[Image.Image], side: 
 
 
 def _read(store: ObjectStore, key: str) -> Image.Image | None:
-    """A picture that was kept, or None where it is damaged."""
+    """A picture that was kept, or None where it is damaged or was deleted since it was listed."""
     try:
         with Image.open(io.BytesIO(store.get(key))) as picture:
             return picture.convert("RGB")
+    except NotFoundError:
+        _log.info("%s was deleted meanwhile; it is drawn again", key)
+        return None
     except (UnidentifiedImageError, OSError, DataLossError):
         _log.warning("%s is no picture; it is drawn again", key)
         return None
