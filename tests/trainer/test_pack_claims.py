@@ -178,12 +178,15 @@ def test_a_database_of_the_version_before_gets_its_columns(tmp_path: Path, make_
             "DROP INDEX jobs_pack_id",
             "ALTER TABLE jobs DROP COLUMN pack_id",
             "ALTER TABLE jobs DROP COLUMN pack_key",
+            "ALTER TABLE training_sets DROP COLUMN change_id",
+            "ALTER TABLE training_sets DROP COLUMN change_expire_time",
             "UPDATE alembic_version SET version_num = '0002'",
         ):
             connection.execute(text(statement))
     Database(url).close()
     with engine.connect() as connection:
         assert "jobs_pack_id" in {index["name"] for index in inspect(connection).get_indexes("jobs")}
+        assert "change_id" in {column["name"] for column in inspect(connection).get_columns("training_sets")}
         rows = connection.execute(text("SELECT job_id, pack_id, pack_key FROM jobs ORDER BY sequence")).all()
     engine.dispose()
     assert [tuple(row) for row in rows] == [(running, running, ""), (queued, None, "")]
