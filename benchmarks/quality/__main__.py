@@ -8,7 +8,7 @@ python -m benchmarks.quality calibrate --seed 1 --split validation --subjects 4 
 import argparse
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import torch
 
@@ -23,7 +23,7 @@ from benchmarks.quality.subjects import SubjectCounts
 from benchmarks.quality.unknown_words import vocabulary_without_the_world
 from benchmarks.quality.variants import parse_variants
 from benchmarks.results_file import table, write_results
-from benchmarks.showroom.subject import SPLITS
+from benchmarks.showroom.subject import SPLITS, World
 from detex_core.errors import DetexError
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         ("others", SubjectCounts.others, "others of any class that all subjects must be told from"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=meaning)
+    parser.add_argument("--world", choices=get_args(World), default="words", help="what subjects are made of")
     parser.add_argument("--biased", action="store_true", help="photos to learn from in one scene and one pose")
     parser.add_argument("--pictures", type=int, default=256, help="base: pictures of each kind of prompt")
     parser.add_argument("--steps", type=int, default=15, help="denoising steps")
@@ -112,7 +113,9 @@ def _comparison(options: argparse.Namespace) -> tuple[Comparison, BaseModel, Jud
         processes=options.processes,
         threads=options.threads,
         vocabulary=vocabulary_without_the_world() if options.unknown_words else None,
-        counts=SubjectCounts(options.photos, options.held_out, options.same_class, options.others, options.biased),
+        counts=SubjectCounts(
+            options.photos, options.held_out, options.same_class, options.others, options.world, options.biased
+        ),
     )
     judge = load_judge(options.judge)
     return comparison, load_base_model(settings), judge

@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks.showroom.factors import POSES, SCENES
 from benchmarks.showroom.photos import photograph, view_seed
 from benchmarks.showroom.renderer import Photo, PhotoLabels, render_photo
-from benchmarks.showroom.subject import Split, Subject, sample_subject, subject_seeds
+from benchmarks.showroom.subject import Split, Subject, World, sample_subject, subject_seeds
 from benchmarks.showroom.view import sample_view
 
 _OTHERS_STREAM: Final = 1_000_003
@@ -34,6 +34,7 @@ class SubjectCounts:
         held_out: Of the same subject, in other scenes, to compare with.
         same_class: Others of the same class, one photo each, that it must be told from.
         others: Others of any class, one photo each, that all subjects must be told from.
+        world: What subjects are made of, as of `sample_subject`.
         biased: Whether all photos to learn from show one scene and one pose, so that what leaks can be seen.
     """
 
@@ -41,6 +42,7 @@ class SubjectCounts:
     held_out: int = 8
     same_class: int = 9
     others: int = 49
+    world: World = "words"
     biased: bool = False
 
     def __post_init__(self) -> None:
@@ -92,19 +94,23 @@ def render_subject(
         side: Of the photos in pixels.
         folder: Where photos are kept.
     """
-    subject = sample_subject(subject_seed)
+    subject = sample_subject(subject_seed, world=counts.world)
     first, rest = counts.photos, counts.photos + counts.held_out
-    own = _kept(folder / f"{subject_seed}_{rest}_{side}px.npz", partial(photograph, subject_seed, rest, side))
+    ending = _ending(counts, side)
+    own = _kept(
+        folder / f"{subject_seed}_{rest}_{ending}", partial(photograph, subject_seed, rest, side, world=counts.world)
+    )
     to_learn_from = own[:first]
     if counts.biased:
         to_learn_from = _kept(
-            folder / f"{subject_seed}_biased_{first}_{side}px.npz", partial(biased_photos, subject_seed, first, side)
+            folder / f"{subject_seed}_biased_{first}_{ending}",
+            partial(biased_photos, subject_seed, first, side, counts.world),
         )
     strangers = subject_seeds(split, seed + _SAME_CLASS_STREAM * (index + 1), counts.same_class + 1)
     chosen = [other for other in strangers if other != subject_seed][: counts.same_class]
     same_class = _kept(
-        folder / f"{subject_seed}_same_class_{seed}_{index}_{counts.same_class}_{side}px.npz",
-        lambda: (_portrait(sample_subject(other, subject.class_word), side) for other in chosen),
+        folder / f"{subject_seed}_same_class_{seed}_{index}_{counts.same_class}_{ending}",
+        lambda: (_portrait(sample_subject(other, subject.class_word, counts.world), side) for other in chosen),
     )
     return BenchmarkSubject(subject, to_learn_from, own[first:], same_class)
 
@@ -117,16 +123,16 @@ def render_others(
     strangers = subject_seeds(split, seed + _OTHERS_STREAM, counts.others + len(excluded))
     chosen = list(islice((other for other in strangers if other not in excluded), counts.others))
     return _kept(
-        folder / f"others_{split}_{seed}_{counts.others}_{side}px.npz",
-        lambda: (_portrait(sample_subject(other), side) for other in chosen),
+        folder / f"others_{split}_{seed}_{counts.others}_{_ending(counts, side)}",
+        lambda: (_portrait(sample_subject(other, world=counts.world), side) for other in chosen),
     )
 
 
-def biased_photos(subject_seed: int, photos: int, side: int) -> Iterator[Photo]:
+def biased_photos(subject_seed: int, photos: int, side: int, world: World = "words") -> Iterator[Photo]:
     """Photos of the subject of a seed in one scene and one pose, which the seed chooses; all else varies."""
     rng = np.random.default_rng([_BIASED_STREAM, subject_seed])
     pose, scene = str(rng.choice(POSES)), str(rng.choice(SCENES))
-    subject = sample_subject(subject_seed)
+    subject = sample_subject(subject_seed, world=world)
     for seed in rng.integers(1 << 53, size=photos).tolist():
         yield render_photo(subject, sample_view(seed, pose, scene), side)
 
@@ -144,6 +150,11 @@ def foreground(photo: Photo) -> Image.Image:
 
 def _portrait(subject: Subject, side: int) -> Photo:
     return render_photo(subject, sample_view(view_seed(subject.seed, 0)), side)
+
+
+def _ending(counts: SubjectCounts, side: int) -> str:
+    """Of the names of files of photos; those of the former world keep the names that they had."""
+    return f"{side}px.npz" if counts.world == "words" else f"{side}px_{counts.world}.npz"
 
 
 def _kept(path: Path, render: Callable[[], Iterable[Photo]]) -> tuple[Photo, ...]:

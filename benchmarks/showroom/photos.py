@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.showroom.factors import POSES, SCENES
-from benchmarks.showroom.renderer import Photo, render_photo
+from benchmarks.showroom.renderer import FULL_QUALITY, Photo, RenderQuality, render_photo
 from benchmarks.showroom.subject import Badges, Split, World, sample_subject, subject_seeds
 from benchmarks.showroom.view import sample_view
 
@@ -29,6 +29,7 @@ def photograph(
     distinct: bool = True,
     world: World = "words",
     badges: Badges = "some",
+    quality: RenderQuality = FULL_QUALITY,
 ) -> Iterator[Photo]:
     """Take `photos` photos of the subject that belongs to a seed.
 
@@ -46,7 +47,7 @@ def photograph(
     for photo in range(photos):
         pose = str(poses[photo % len(poses)]) if distinct else None
         scene = str(scenes[photo % len(scenes)]) if distinct else None
-        yield render_photo(subject, sample_view(view_seed(subject_seed, photo), pose, scene), size_pixels)
+        yield render_photo(subject, sample_view(view_seed(subject_seed, photo), pose, scene), size_pixels, quality)
 
 
 def write_photos(

@@ -121,7 +121,7 @@ def test_no_shards_are_told(command: str, tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_biased_set_has_one_scene_and_one_pose() -> None:
-    photos = list(biased_photos(7, 3, 16))
+    photos = list(biased_photos(7, 3, 16, "identity"))
     assert len({(photo.labels.view.pose, photo.labels.view.scene) for photo in photos}) == 1
     assert len({photo.labels.view.turn for photo in photos}) == 3
-    assert len({photo.labels.subject for photo in photos}) == 1
+    assert {photo.labels.subject for photo in photos} == {sample_subject(7, world="identity")}

@@ -11,16 +11,14 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.showroom import renderer
 from benchmarks.showroom.factors import CLASSES
 from benchmarks.showroom.photos import view_seed
-from benchmarks.showroom.renderer import Photo, badge_corners, render_photo
+from benchmarks.showroom.renderer import QUICK, Photo, badge_corners, render_photo
 from benchmarks.showroom.subject import Split, Subject, sample_subject, sibling, subject_seeds
 from benchmarks.showroom.view import sample_view
 
 PHOTOS_PER_SUBJECT: Final = 2
 _SEED_STREAM: Final = 3_000_017
-_SAMPLES_PER_PIXEL: Final = 9
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,6 @@ def render_families(plan: FamilyPlan, processes: int, seconds: float, count: int
 
 
 def _render_shards(plan: FamilyPlan, numbers: range, end: float) -> None:
-    # Noise of this size is less than what training adds.
-    renderer.SAMPLES_PER_PIXEL = _SAMPLES_PER_PIXEL  # type: ignore[misc]
-    renderer.GRID = 1  # type: ignore[misc]
     for number in numbers:
         path = plan.path(number)
         if path.exists():
@@ -83,7 +78,7 @@ def _render_shards(plan: FamilyPlan, numbers: range, end: float) -> None:
                 return
             # Siblings share their seed: the place keeps their views apart.
             views = [view_seed(subject.seed, PHOTOS_PER_SUBJECT * place + n) for n in range(PHOTOS_PER_SUBJECT)]
-            photos += [render_photo(subject, sample_view(seed), plan.size_pixels) for seed in views]
+            photos += [render_photo(subject, sample_view(seed), plan.size_pixels, QUICK) for seed in views]
         _write(path, photos)
 
 

@@ -13,18 +13,17 @@ from typing import Final
 
 import numpy as np
 
-import benchmarks.showroom.renderer as renderer
 from benchmarks.showroom.base_model.corpus import FACTORS, factor_word
 from benchmarks.showroom.base_model.tokenizer import MAX_TOKENS, build_tokenizer
 from benchmarks.showroom.captions import sample_caption
 from benchmarks.showroom.photos import photograph
+from benchmarks.showroom.renderer import QUICK
 from benchmarks.showroom.subject import Split, subject_seeds
 
 SUBJECTS: Final = 25
 PHOTOS_PER_SUBJECT: Final = 2
 CAPTIONS: Final = 16
 """Of each photo, drawn when it is rendered."""
-_SAMPLES_PER_PIXEL: Final = 9
 _SEED_STREAM: Final = 1_000_003
 
 
@@ -62,9 +61,6 @@ def render_small_shards(
 
 
 def _render(folder: Path, split: Split, size_pixels: int, numbers: range, end: float) -> None:
-    # A quarter of the time of 25 samples and a grid of 4: noise of this size does a generator of this size no harm.
-    renderer.SAMPLES_PER_PIXEL = _SAMPLES_PER_PIXEL  # type: ignore[misc]
-    renderer.GRID = 1  # type: ignore[misc]
     tokenizer = build_tokenizer()
     for number in numbers:
         path = shard_path(folder, split, size_pixels, number)
@@ -75,7 +71,9 @@ def _render(folder: Path, split: Split, size_pixels: int, numbers: range, end: f
         for seed in subject_seeds(split, _SEED_STREAM * 77 + number, SUBJECTS):
             if time.monotonic() > end:
                 return
-            photos += list(photograph(seed, PHOTOS_PER_SUBJECT, size_pixels, distinct=False, world="identity"))
+            photos += list(
+                photograph(seed, PHOTOS_PER_SUBJECT, size_pixels, distinct=False, world="identity", quality=QUICK)
+            )
         captions = [sample_caption(photo.labels, rng, 0.0) for photo in photos for _ in range(CAPTIONS)]
         ids = tokenizer(
             captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="np"
