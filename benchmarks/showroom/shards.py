@@ -11,13 +11,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.showroom.photos import photograph
-from benchmarks.showroom.renderer import PhotoLabels
+from benchmarks.showroom.renderer import Photo, PhotoLabels
 from benchmarks.showroom.subject import Split, subject_seeds
 
 SUBJECTS_PER_SHARD: Final = 125
@@ -60,17 +60,27 @@ def render_shard(plan: ShardPlan) -> Path:
     photos = [
         photo for seed in seeds for photo in photograph(seed, PHOTOS_PER_SUBJECT, plan.size_pixels, distinct=False)
     ]
-    labels = "".join(photo.labels.model_dump_json() + "\n" for photo in photos)
-    plan.path.with_suffix(".jsonl").write_text(labels, encoding="utf-8")
-    partial = plan.path.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        np.savez_compressed(
-            stream,
-            images=np.stack([photo.image for photo in photos]),
-            masks=np.stack([photo.mask for photo in photos]),
-        )
-    partial.replace(plan.path)
+    write_shard(plan.path, photos, compressed=True)
     return plan.path
+
+
+def write_shard(path: Path, photos: Sequence[Photo], *, compressed: bool = False, **further: NDArray[Any]) -> None:
+    """Write photos and their labels; the `.npz` appears last and at once.
+
+    Args:
+        path: Of the `.npz`; the labels go beside it as JSON lines.
+        photos: At least one, of one size.
+        compressed: Whether the arrays are; that takes longer to write and to read.
+        further: Arrays to write beside `images` and `masks`.
+    """
+    labels = "".join(photo.labels.model_dump_json() + "\n" for photo in photos)
+    path.with_suffix(".jsonl").write_text(labels, encoding="utf-8")
+    images, masks = np.stack([photo.image for photo in photos]), np.stack([photo.mask for photo in photos])
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        save = np.savez_compressed if compressed else np.savez
+        save(stream, images=images, masks=masks, allow_pickle=False, **further)
+    partial.replace(path)
 
 
 def render_shards(plans: Sequence[ShardPlan], processes: int) -> Iterator[Path]:

@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.showroom.factors import CLASSES
 from benchmarks.showroom.photos import view_seed
 from benchmarks.showroom.renderer import QUICK, Photo, badge_corners, render_photo
+from benchmarks.showroom.shards import write_shard
 from benchmarks.showroom.subject import Split, Subject, sample_subject, sibling, subject_seeds
 from benchmarks.showroom.view import sample_view
 
@@ -87,18 +88,8 @@ def _write(path: Path, photos: list[Photo]) -> None:
         badge_corners(photo.labels.subject, photo.labels.view) if photo.labels.subject.badge else np.zeros((4, 2))
         for photo in photos
     ]
-    lines = "".join(photo.labels.model_dump_json() + "\n" for photo in photos)
-    path.with_suffix(".jsonl").write_text(lines, encoding="utf-8")
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        np.savez(
-            stream,
-            images=np.stack([photo.image for photo in photos]),
-            masks=np.stack([photo.mask for photo in photos]),
-            badge_pixels=np.array([_badge_pixels(photo) for photo in photos], np.float32),
-            corners=np.stack(corners).astype(np.float32),
-        )
-    partial.replace(path)
+    badge_pixels = np.array([_badge_pixels(photo) for photo in photos], np.float32)
+    write_shard(path, photos, badge_pixels=badge_pixels, corners=np.stack(corners).astype(np.float32))
 
 
 def _badge_pixels(photo: Photo) -> float:

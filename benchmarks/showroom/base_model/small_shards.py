@@ -18,6 +18,7 @@ from benchmarks.showroom.base_model.tokenizer import MAX_TOKENS, build_tokenizer
 from benchmarks.showroom.captions import sample_caption
 from benchmarks.showroom.photos import photograph
 from benchmarks.showroom.renderer import QUICK
+from benchmarks.showroom.shards import write_shard
 from benchmarks.showroom.subject import Split, subject_seeds
 
 SUBJECTS: Final = 25
@@ -81,15 +82,5 @@ def _render(folder: Path, split: Split, size_pixels: int, numbers: range, end: f
         factors = [
             [words.index(factor_word(photo.labels, name)) for name, words in FACTORS.items()] for photo in photos
         ]
-        lines = "".join(photo.labels.model_dump_json() + "\n" for photo in photos)
-        path.with_suffix(".jsonl").write_text(lines, encoding="utf-8")
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as stream:
-            np.savez(
-                stream,
-                images=np.stack([photo.image for photo in photos]),
-                masks=np.stack([photo.mask for photo in photos]),
-                tokens=ids.reshape(len(photos), CAPTIONS, MAX_TOKENS).astype(np.int16),
-                factors=np.array(factors, np.int16),
-            )
-        partial.replace(path)
+        tokens = ids.reshape(len(photos), CAPTIONS, MAX_TOKENS).astype(np.int16)
+        write_shard(path, photos, tokens=tokens, factors=np.array(factors, np.int16))
