@@ -4,6 +4,7 @@ import asyncio
 import logging
 import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -165,6 +166,26 @@ def test_a_caller_who_goes_while_messages_stream_ends_the_handler(caplog: pytest
     with caplog.at_level(logging.WARNING):
         asyncio.run(scenario())
     assert [record for record in caplog.records if record.name.startswith("detex")] == []
+
+
+def test_a_message_that_cannot_be_written_counts_as_the_callers_leaving() -> None:
+    """What gRPC raises where a message is on its way when the caller goes, before the context knows of it."""
+
+    class Gone(grpc.aio.ServerInterceptor):
+        async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+            async def write(request: Any, context: Any) -> AsyncIterator[bytes]:
+                yield b""
+                raise grpc.aio.InternalError('Failed "execute_batch"')
+
+            return grpc.unary_stream_rpc_method_handler(write)
+
+    async def scenario() -> None:
+        async with running(interceptors=(Gone(),)) as run:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await server_stream(run, "anything")
+            await counted(run, "CANCELLED")
+
+    asyncio.run(scenario())
 
 
 def test_metrics_over_http() -> None:

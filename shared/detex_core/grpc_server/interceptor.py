@@ -177,7 +177,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             given_up = UnavailableError("The service has given up this call.")
             running.end(given_up.code, given_up.reason)
             await context.abort_with_status(rich_status(given_up))
-        except grpc.aio.BaseError:  # the handler has aborted, or has written to a caller who is gone
+        except grpc.aio.InternalError:
+            # A message could not be written, so the caller is gone: the context learns of it only afterwards.
+            running.end(_why_cancelled(context))
+            raise
+        except grpc.aio.BaseError:  # the handler has aborted
             running.end(_why_cancelled(context) if context.cancelled() else _code(context))
             raise
         except Exception as error:
