@@ -6,18 +6,19 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import torch
 
 from benchmarks.showroom.base_model.architecture import TINY
 from benchmarks.showroom.base_model.device_training import DeviceRun, train_on_device
+from benchmarks.showroom.base_model.distillation import Distillation, distill
 from benchmarks.showroom.base_model.export import export_model
 from benchmarks.showroom.base_model.inspection import draw_losses, draw_reconstructions, draw_samples, probe
 from benchmarks.showroom.base_model.recipe import Recipe
 from benchmarks.showroom.base_model.small_shards import render_small_shards
 from benchmarks.showroom.base_model.training import PHASES, TrainingRun, train
-from benchmarks.showroom.subject import SPLITS
+from benchmarks.showroom.subject import SPLITS, World
 
 _ROOT: Final = Path(__file__).resolve().parents[3]
 
@@ -37,6 +38,15 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--processes", type=int, default=2, help="one core each")
     render.add_argument("--seconds", type=float, default=600.0)
     render.add_argument("--split", choices=SPLITS, default="train")
+    render.add_argument("--world", choices=get_args(World), default="identity", help="what subjects are made of")
+    few = commands.add_parser("distill", help="a model that draws in four steps, from one that needs many")
+    few.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    few.add_argument("--minutes", type=float, default=100.0, help="for training, earlier runs included")
+    few.add_argument("--teacher", type=Path, default=_ROOT / "shared" / "detex_showroom" / "base_model")
+    few.add_argument("--guidance-scale", type=float, default=Distillation.guidance_scale, help="of the teacher")
+    few.add_argument("--batch", type=int, default=Distillation.batch)
+    few.add_argument("--out", type=Path, default=_ROOT / ".work" / "distilled", help="folder to write")
+    few.add_argument("--seed", type=int, default=0)
     export = commands.add_parser("export", help="write the last checkpoints as a Stable Diffusion folder")
     sample = commands.add_parser("sample", help="draw the fixed prompts with the last checkpoints")
     sample.add_argument("--guidance-scale", type=float, default=Recipe.guidance_scale)
@@ -48,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     losses = commands.add_parser("losses", help="draw the loss curves")
     losses.add_argument("--png", type=Path, required=True, help="picture to write")
     probes = commands.add_parser("probe", help="what a linear layer reads from the image encoder's features")
-    for command in (learn, reconstruct, probes, render):
+    for command in (learn, reconstruct, probes, render, few):
         command.add_argument("--shards", type=Path, default=_ROOT / ".work" / "showroom", help="folder of shards")
     for command in (learn, export):
         command.add_argument("--out", type=Path, default=_ROOT / "shared" / "detex_showroom" / "base_model")
@@ -63,8 +73,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.tiny:
         recipe = replace(recipe, size=TINY, autoencoder_batch=4, encoder_batch=8, diffusion_batch=8)
     if options.command == "train" and options.device == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError("device: got cuda, but no CUDA device is available; accepted here: cpu")
+        _require_cuda(options.device)
         train_on_device(
             DeviceRun(
                 recipe=replace(recipe, seed=options.seed),
@@ -78,8 +87,24 @@ def _run(options: argparse.Namespace) -> None:
             )
         )
     elif options.command == "render":
-        size = recipe.size.picture_pixels
-        render_small_shards(options.shards, options.split, size, options.processes, options.seconds)
+        size, world = recipe.size.picture_pixels, options.world
+        render_small_shards(options.shards, options.split, size, options.processes, options.seconds, world=world)
+    elif options.command == "distill":
+        _require_cuda(options.device)
+        distill(
+            Distillation(
+                teacher=options.teacher,
+                shards=options.shards,
+                work=options.work,
+                out=options.out,
+                device=torch.device(options.device),
+                seconds=options.minutes * 60,
+                guidance_scale=options.guidance_scale,
+                batch=options.batch,
+                seed=options.seed,
+            ),
+            lambda line: print(line, flush=True),
+        )
     elif options.command == "train":
         train(
             TrainingRun(
@@ -105,6 +130,11 @@ def _run(options: argparse.Namespace) -> None:
     else:
         for factor, accuracy in probe(recipe, options.work, options.shards).items():
             print(f"{factor}: {accuracy:.3f}")
+
+
+def _require_cuda(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: got cuda, but no CUDA device is available; accepted here: cpu")
 
 
 def main(arguments: list[str] | None = None) -> int:

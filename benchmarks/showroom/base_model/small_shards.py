@@ -1,6 +1,6 @@
 """Small training shards with their captions as token ids, for a training that begins while photos are being rendered.
 
-A shard's content depends on the split, the world's badges and its number alone, so any number of processes can render
+A shard's content depends on the split, the world and its number alone, so any number of processes can render
 disjoint numbers of them.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.showroom.captions import sample_caption
 from benchmarks.showroom.photos import photograph
 from benchmarks.showroom.renderer import QUICK
 from benchmarks.showroom.shards import write_shard
-from benchmarks.showroom.subject import Split, subject_seeds
+from benchmarks.showroom.subject import Split, World, subject_seeds
 
 SUBJECTS: Final = 25
 PHOTOS_PER_SUBJECT: Final = 2
@@ -34,7 +34,14 @@ def shard_path(folder: Path, split: Split, size_pixels: int, number: int) -> Pat
 
 
 def render_small_shards(
-    folder: Path, split: Split, size_pixels: int, processes: int, seconds: float, first: int = 0, count: int = 100_000
+    folder: Path,
+    split: Split,
+    size_pixels: int,
+    processes: int,
+    seconds: float,
+    first: int = 0,
+    count: int = 100_000,
+    world: World = "identity",
 ) -> None:
     """Render shards side by side until the time is over or all are there; a shard appears at once and whole.
 
@@ -49,19 +56,22 @@ def render_small_shards(
         seconds: After which no further photo is begun.
         first: Number of the first shard.
         count: Shards at most.
+        world: What subjects are made of; a folder holds photos of one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + seconds
     context = multiprocessing.get_context("fork")
     numbers = [range(first + rank, first + count, processes) for rank in range(processes)]
-    workers = [context.Process(target=_render, args=(folder, split, size_pixels, each, end)) for each in numbers]
+    workers = [context.Process(target=_render, args=(folder, split, size_pixels, each, end, world)) for each in numbers]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
 
 
-def _render(folder: Path, split: Split, size_pixels: int, numbers: range, end: float) -> None:
+def _render(
+    folder: Path, split: Split, size_pixels: int, numbers: range, end: float, world: World = "identity"
+) -> None:
     tokenizer = build_tokenizer()
     for number in numbers:
         path = shard_path(folder, split, size_pixels, number)
@@ -73,7 +83,7 @@ def _render(folder: Path, split: Split, size_pixels: int, numbers: range, end: f
             if time.monotonic() > end:
                 return
             photos += list(
-                photograph(seed, PHOTOS_PER_SUBJECT, size_pixels, distinct=False, world="identity", quality=QUICK)
+                photograph(seed, PHOTOS_PER_SUBJECT, size_pixels, distinct=False, world=world, quality=QUICK)
             )
         captions = [sample_caption(photo.labels, rng, 0.0) for photo in photos for _ in range(CAPTIONS)]
         ids = tokenizer(
