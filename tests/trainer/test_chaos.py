@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import measure
+from benchmarks.soak.kills import measure
 from detex_core.object_store import FolderStore
 from detex_protos.v1 import trainer_pb2
 from tests.servers.postgresql import PostgresServer

@@ -1,6 +1,6 @@
 """Kills whatever runs while three trainers share many small jobs, and counts what went wrong with them.
 
-Run: python -m benchmarks.soak [--kills N] [--seed S] [--out FILE.json]
+Run: python -m benchmarks.soak kills [--kills N] [--seed S] [--out FILE.json]
 
 The trainers are real processes on one PostgreSQL and one S3 server, which run beside them; workers train several jobs
 at a time and follow a script in place of training, so that kills meet them at every point of a job's life within
@@ -8,10 +8,8 @@ minutes. A kill hits a worker (SIGKILL), a trainer (SIGKILL, and a new one start
 the object store, which stands still for a while. Training itself is resumed in tests/trainer/test_packed_training.py.
 """
 
-import argparse
 import os
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-from benchmarks.results_file import ResultRow, at_least, at_most, table, write_results
+from benchmarks.results_file import ResultRow, at_least, at_most
 from detex_core.object_store import open_object_store
 from detex_core.settings import ObjectStoreSettings
 from detex_protos.v1 import trainer_pb2
@@ -30,7 +28,7 @@ from tests.trainer.chaos import Chaos
 KILLS = 200
 _JOBS_PER_KILL = 2
 _END_SECONDS = 1_200
-_SETTINGS: dict[str, object] = {
+SETTINGS: dict[str, object] = {
     "worker_count": 1,
     "max_pack_size": 4,
     "max_attempts": 10,
@@ -105,7 +103,7 @@ def _chaos(folder: Path, seed: int) -> Iterator[Chaos]:
             open_object_store(ObjectStoreSettings(url=url)),
             seed=seed,
             frozen_store=seaweed,
-            settings=_SETTINGS | {"object_store_url": url},
+            settings=SETTINGS | {"object_store_url": url},
         )
         stack.callback(chaos.stop)
         yield chaos
@@ -117,28 +115,3 @@ def _restore(variables: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def main() -> None:
-    """Parse the command line, run, write the results; ends with 1 where something went wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=KILLS)
-    parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--out", type=Path, help="result file; by default benchmarks/results/soak/<machine>.json")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="detex-soak-") as folder:
-        rows = measure(Path(folder), kills=arguments.kills, seed=arguments.seed)
-    path = write_results(
-        "soak",
-        rows,
-        module="benchmarks.soak",
-        path=arguments.out,
-        settings={"kills": arguments.kills, "seed": arguments.seed, "jobs_per_kill": _JOBS_PER_KILL, **_SETTINGS},
-    )
-    print(table(rows))
-    print(path)
-    sys.exit(any(row.met is False for row in rows))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,61 @@
+"""What a hostile tenant does, a module for each kind; `attack` makes one round of it."""
+
+from collections.abc import Awaitable, Callable
+
+from benchmarks.soak.attacks import (
+    broken_pictures,
+    cancelled_calls,
+    catalog_streams,
+    damaged_concepts,
+    deletions_in_use,
+    dripping_uploads,
+    duplicate_keys,
+    fill_bytes,
+    flooding_uploads,
+    forged_ids,
+    full_queues,
+    half_open_connections,
+    huge_streams,
+    large_messages,
+    large_pictures,
+    long_jobs,
+    many_sizes,
+    missing_concepts,
+    oversize_declarations,
+    racing_masks,
+    repeated_values,
+    short_deadlines,
+    slow_readers,
+    untrainable_jobs,
+    watchers,
+)
+from benchmarks.soak.attacks.attacker import Attacker
+
+ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
+    "dripping-uploads": dripping_uploads.attack,
+    "flooding-uploads": flooding_uploads.attack,
+    "huge-streams": huge_streams.attack,
+    "catalog-streams": catalog_streams.attack,
+    "full-queues": full_queues.attack,
+    "large-pictures": large_pictures.attack,
+    "many-sizes": many_sizes.attack,
+    "slow-readers": slow_readers.attack,
+    "oversize-declarations": oversize_declarations.attack,
+    "fill-bytes": fill_bytes.attack,
+    "broken-pictures": broken_pictures.attack,
+    "repeated-values": repeated_values.attack,
+    "large-messages": large_messages.attack,
+    "short-deadlines": short_deadlines.attack,
+    "cancelled-calls": cancelled_calls.attack,
+    "damaged-concepts": damaged_concepts.attack,
+    "missing-concepts": missing_concepts.attack,
+    "half-open-connections": half_open_connections.attack,
+    "forged-ids": forged_ids.attack,
+    "duplicate-keys": duplicate_keys.attack,
+    "untrainable-jobs": untrainable_jobs.attack,
+    "long-jobs": long_jobs.attack,
+    "watchers": watchers.attack,
+    "racing-masks": racing_masks.attack,
+    "deletions-in-use": deletions_in_use.attack,
+}
+"""By kind."""

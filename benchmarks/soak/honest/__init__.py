@@ -1,0 +1,1 @@
+"""Tenants who do what tenants do, and remember what they were promised."""
