@@ -108,7 +108,7 @@ def _inputs(bench: CompiledBench, images: int) -> StepInputs:
 
 def _clean(steps: Steps, inputs: StepInputs, texts: Sequence[PromptKeyValues]) -> Tensor:
     results: StepResults = steps(inputs, texts)
-    steps.rest()
+    steps.rest(inputs.latents.shape[1:])
     return results.clean.double()
 
 

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Barrier
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from prometheus_client import CollectorRegistry
 
 from detex_core.artifact import ConceptArchive
@@ -68,7 +72,7 @@ MakeCache = Callable[..., tuple[ConceptCache, CollectorRegistry]]
 @pytest.fixture
 def make_cache(own_store: CountingStore) -> MakeCache:
     def make(
-        capacity_bytes: int = 10**9, newest_version_seconds: float = 0.0
+        capacity_bytes: int = 10**9, newest_version_seconds: float = 0.0, device_capacity_bytes: int = 0
     ) -> tuple[ConceptCache, CollectorRegistry]:
         registry = CollectorRegistry()
         cache = ConceptCache(
@@ -76,6 +80,7 @@ def make_cache(own_store: CountingStore) -> MakeCache:
             capacity_bytes=capacity_bytes,
             newest_version_seconds=newest_version_seconds,
             metrics=GeneratorMetrics(registry),
+            device_capacity_bytes=device_capacity_bytes,
             retry_seconds=1e-6,
         )
         return cache, registry
@@ -275,6 +280,23 @@ def test_a_prefetched_concept_is_resident(
     assert own_generator.metric("concept_cache_loads_total", level="host", outcome="loaded") == 1
 
 
+def test_a_prompt_that_is_drawn_again_uses_its_concepts(
+    own_generator: RunningGenerator, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    def resident() -> list[str]:
+        concepts = own_generator.stub.ListResidentConcepts(ListResidentConceptsRequest()).concepts
+        return [concept.reference.name for concept in concepts]
+
+    for seed, name in enumerate(("mug", "cup")):
+        publish(own_store, base_model, name, random_concept(base_model, seed))
+        own_generator.draw(prompt=f"[{name}]", steps=1)
+    assert resident() == ["cup", "mug"]
+    hits = own_generator.metric("prompt_cache_hits_total")
+    own_generator.draw(prompt="[mug]", steps=1)
+    assert (own_generator.metric("prompt_cache_hits_total") or 0) > (hits or 0)
+    assert resident() == ["mug", "cup"]
+
+
 def test_a_deleted_concept_is_served_in_no_outage(
     make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
 ) -> None:
@@ -342,3 +364,126 @@ def test_an_object_that_cannot_be_read_costs_only_those_who_want_it(
             cache.get(cache.resolve("default", "mug"), base_model)
         cache.get(cache.resolve("default", "bowl"), base_model)
     assert registry.get_sample_value("detex_generator_object_store_up") == 1
+
+
+class OnDevice:
+    """A base model that seems to be on a device with memory of its own."""
+
+    def __init__(self, base_model: BaseModel) -> None:
+        self._base_model = base_model
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("meta")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._base_model, name)
+
+
+@pytest.mark.parametrize("served_from", ["the device", "prompts that were computed earlier"])
+def test_what_is_served_from_further_on_stays_in_memory(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel, served_from: str
+) -> None:
+    device: Any = OnDevice(base_model)
+    size = random_concept(base_model, 0).size_bytes
+    stored = [publish(own_store, base_model, f"mug{seed}", random_concept(base_model, seed)) for seed in range(12)]
+    cache, _ = make_cache(capacity_bytes=2 * size, device_capacity_bytes=2 * size)
+    hot = stored[0]
+    for cold in stored[1:]:
+        for each in (hot, cold):
+            if each is hot and cold is not stored[1] and served_from != "the device":
+                cache.touch(hot, device)
+            else:
+                cache.on_device(each, device)
+    assert cache.holds(hot, device)
+    assert cache.holds_words(hot, device)
+    assert sum(hot.manifest.name + "/" in key for key in own_store.tensor_reads) == 1
+
+
+def test_what_is_on_the_device_needs_nothing_from_the_store(
+    make_cache: MakeCache, own_store: CountingStore, base_model: BaseModel
+) -> None:
+    device: Any = OnDevice(base_model)
+    size = random_concept(base_model, 0).size_bytes
+    stored = [publish(own_store, base_model, f"mug{seed}", random_concept(base_model, seed)) for seed in range(2)]
+    cache, _ = make_cache(capacity_bytes=size, device_capacity_bytes=2 * size)
+    for each in stored:
+        cache.on_device(each, device)
+    assert [cache.holds(each, device) for each in stored] == [False, True]
+    assert [cache.holds_words(each, device) for each in stored] == [True, True]
+    own_store.cut_off = True
+    for each in stored:
+        cache.on_device(each, device)
+
+
+class TwoLevels(RuleBasedStateMachine):
+    """Uses, touches and pins of concepts on a host and a device that hold three and two of eight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = TemporaryDirectory()
+        self.store = CountingStore(Path(self.folder.name))
+        base_model = SHARED["base_model"]
+        self.device: Any = OnDevice(base_model)
+        concept = random_concept(base_model, 0)
+        self.stored = [publish(self.store, base_model, f"mug{i}", concept) for i in range(8)]
+        self.size = concept.size_bytes
+        self.registry = CollectorRegistry()
+        self.cache = ConceptCache(
+            ConceptArchive(self.store),
+            capacity_bytes=3 * self.size,
+            newest_version_seconds=0.0,
+            metrics=GeneratorMetrics(self.registry),
+            device_capacity_bytes=2 * self.size,
+            retry_seconds=1e-6,
+        )
+        self.pinned: set[int] = set()
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+    @rule(index=st.integers(0, 7))
+    def use(self, index: int) -> None:
+        stored = self.stored[index]
+        needs = not self.cache.holds_words(stored, self.device)
+        before = len(self.store.tensor_reads)
+        self.cache.on_device(stored, self.device)
+        assert (len(self.store.tensor_reads) > before) == needs
+        assert self.cache.holds_words(stored, self.device)
+
+    @rule(index=st.integers(0, 7))
+    def touch(self, index: int) -> None:
+        before = [self.cache.holds(stored, self.device) for stored in self.stored]
+        self.cache.touch(self.stored[index], self.device)
+        assert [self.cache.holds(stored, self.device) for stored in self.stored] == before
+        if before[index]:
+            assert self.cache.residents("default")[0].key.name == f"mug{index}"
+
+    @rule(index=st.integers(0, 7), pin=st.booleans())
+    def pin(self, index: int, pin: bool) -> None:
+        try:
+            self.cache.prefetch("default", f"mug{index}", "", self.device, pin=pin)
+        except ResourceExhaustedError:
+            assert self.pinned
+            return
+        self.pinned = self.pinned | {index} if pin else self.pinned - {index}
+
+    @rule()
+    def free(self) -> None:
+        self.cache.free_device_memory()
+
+    @invariant()
+    def bounds_hold_and_pins_stay(self) -> None:
+        residents = self.cache.residents("default")
+        assert sum(resident.size_bytes for resident in residents) <= 3 * self.size
+        on_device = self.registry.get_sample_value("concept_cache_bytes", {"level": "device"}) or 0
+        assert on_device <= 2 * self.size
+        assert {f"mug{index}" for index in self.pinned} <= {each.key.name for each in residents if each.pinned}
+
+
+SHARED: dict[str, BaseModel] = {}
+
+
+def test_both_levels_keep_their_bounds_and_what_is_pinned(base_model: BaseModel) -> None:
+    SHARED["base_model"] = base_model
+    run_state_machine_as_test(TwoLevels, settings=settings(max_examples=15, stateful_step_count=25, deadline=None))

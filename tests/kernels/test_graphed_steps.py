@@ -1,5 +1,7 @@
 """Steps on tensors that stay where they are, filled up to few sizes, against steps that are computed anew each time."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +14,9 @@ from detex_diffusion.solver import Solver, guide, scale_input, solver_step, step
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.denoising_step import StepInputs, StepResults
 from detex_generator.engine.graphed_steps import GraphedSteps, rounded_up
+from detex_generator.engine.plain_steps import PlainSteps, Steps
 from detex_generator.kernels.choice import KernelChoice
+from detex_generator.kernels.pooled_key_values import PooledKeyValues
 from tests.kernels.random_prompts import placed_prompts, random_prompt
 
 
@@ -142,3 +146,43 @@ def test_sizes_are_rounded_to_few() -> None:
 def test_inputs_do_not_shrink(base_model: BaseModel) -> None:
     with pytest.raises(ValueError, match="2 images and 3 rows do not fit 2 and 2"):
         inputs_of(base_model, [3.0, None]).filled(2, 2)
+
+
+@pytest.mark.parametrize("kind", ["graphed", "plain"])
+def test_batches_that_take_turns_keep_their_texts(
+    base_model: BaseModel, steps: GraphedSteps, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    of_prompts, stack = PooledKeyValues.of_prompts, KeyValueBatch.stack
+    monkeypatch.setattr(
+        PooledKeyValues, "of_prompts", lambda *given, **options: made.append(1) or of_prompts(*given, **options)
+    )
+    monkeypatch.setattr(KeyValueBatch, "stack", lambda *given: made.append(1) or stack(*given))
+    choice = KernelChoice("torch", torch.device("cpu"), torch.float32)
+    turns: Steps = steps if kind == "graphed" else PlainSteps(KeyValueUNet(base_model.unet), choice)
+    one, other = inputs_of(base_model, [None]), inputs_of(base_model, [None], seed=1)
+    other = StepInputs.of(other.coefficients, torch.randn(1, 4, 8, 16), torch.zeros(1, 4, 8, 16), [None])
+    prompts, others = [random_prompt(base_model, 7, seed=0)], [random_prompt(base_model, 9, seed=1)]
+    with torch.inference_mode():
+        first = turns(one, prompts).latents.clone()
+        for _ in range(10):
+            assert torch.equal(turns(one, prompts).latents, first)
+            turns(other, others)
+        assert len(made) == 2
+        turns.rest(other.latents.shape[1:])
+        assert torch.equal(turns(one, prompts).latents, first)
+        assert len(made) == 2
+        # Other prompts of the same size are read anew, and those that came before again when they come back.
+        assert not torch.equal(turns(one, others).latents, first)
+        assert torch.equal(turns(one, prompts).latents, first)
+        assert len(made) == 4
+
+
+def test_a_graph_keeps_no_prompt_alive(base_model: BaseModel, steps: GraphedSteps) -> None:
+    prompt = random_prompt(base_model, 7, seed=0)
+    gone = weakref.ref(prompt)
+    with torch.inference_mode():
+        steps(inputs_of(base_model, [None]), [prompt])
+    del prompt
+    gc.collect()
+    assert gone() is None

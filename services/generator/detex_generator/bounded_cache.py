@@ -133,6 +133,13 @@ class BoundedCache(Generic[Key, Value]):
         with self._lock:
             return key in self._kept or key in self._elsewhere
 
+    def touch(self, key: Key) -> None:
+        """Count a use of a value that was served from elsewhere; does nothing where it is not kept."""
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None:
+                self._use(key, kept)
+
     def pin(self, key: Key, pinned: bool) -> bool:
         """Keep a value whatever others need, or no longer.
 
@@ -192,16 +199,19 @@ class BoundedCache(Generic[Key, Value]):
     def _find(self, key: Key) -> Value | None:
         kept = self._kept.get(key)
         if kept is not None:
-            kept.last_used = time.monotonic()
-            kept.uses += 1
-            kept.worth = self._age + kept.uses
-            kept.order = next(self._order)
-            self._kept.move_to_end(key)
+            self._use(key, kept)
             return kept.value
         value = self._elsewhere.get(key)
         if value is not None:
             self._keep(key, value, self._size_of(value))
         return value
+
+    def _use(self, key: Key, kept: _Kept[Value]) -> None:
+        kept.last_used = time.monotonic()
+        kept.uses += 1
+        kept.worth = self._age + kept.uses
+        kept.order = next(self._order)
+        self._kept.move_to_end(key)
 
     def _keep(self, key: Key, value: Value, size_bytes: int) -> None:
         self._elsewhere[key] = value

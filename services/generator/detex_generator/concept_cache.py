@@ -167,8 +167,11 @@ class ConceptCache:
         """
         if base_model.device.type == "cpu":
             return self.get(stored, base_model).without_unet_delta()
+        moves = False
 
         def move() -> Concept:
+            nonlocal moves
+            moves = True
             concept = self.get(stored, base_model)
             start = time.monotonic()
             moved = concept.without_unet_delta().to(base_model.device)
@@ -177,11 +180,29 @@ class ConceptCache:
             return moved
 
         check_base_model(stored, base_model)
-        return self._device_cache.get((_key(stored, base_model), str(base_model.device)), move)
+        key = _key(stored, base_model)
+        concept = self._device_cache.get((key, str(base_model.device)), move)
+        if not moves:
+            self._cache.touch(key)
+        return concept
 
     def holds(self, stored: StoredManifest, base_model: BaseModel) -> bool:
         """Whether `get` and `on_device` need nothing from the object store now."""
         return _key(stored, base_model) in self._cache
+
+    def holds_words(self, stored: StoredManifest, base_model: BaseModel) -> bool:
+        """Whether `on_device` needs nothing from the object store now."""
+        key = _key(stored, base_model)
+        return key in self._cache or (key, str(base_model.device)) in self._device_cache
+
+    def touch(self, stored: StoredManifest, base_model: BaseModel) -> None:
+        """Count a use of a concept by what was computed from it earlier, wherever it is kept.
+
+        Otherwise what is asked for most often, and so is served from caches further on, would seem to be used least.
+        """
+        key = _key(stored, base_model)
+        self._cache.touch(key)
+        self._device_cache.touch((key, str(base_model.device)))
 
     def prefetch(
         self, tenant: str, name: str, version: str, base_model: BaseModel, *, pin: bool | None = None

@@ -83,6 +83,10 @@ class UNetCache:
 
         return self._cache.get((stored.sha256, base_model.name), make)
 
+    def holds(self, stored: StoredManifest, base_model: BaseModel) -> bool:
+        """Whether `get` asks for no concept now."""
+        return (stored.sha256, base_model.name) in self._cache
+
     def clear(self) -> None:
         """Forget those that no image is being drawn with."""
         self._cache.clear()

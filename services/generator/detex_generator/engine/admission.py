@@ -130,11 +130,13 @@ class Admission:
 
     def needs_loading(self, checked: CheckedRequest) -> bool:
         """Whether encoding a checked request has to wait for the object store."""
-        if checked.unet_owner is None and all(
-            self._key(checked, prompt) in self._prompts for prompt in checked.prompts
-        ):
+        owner, base_model = checked.unet_owner, checked.base_model
+        if owner is not None and not self._unets.holds(owner, base_model):
+            return not all(self._concepts.holds(stored, base_model) for stored in checked.concepts.values())
+        unet = "" if owner is None else owner.sha256
+        if all(self._key(checked, prompt, unet) in self._prompts for prompt in checked.prompts):
             return False
-        return not all(self._concepts.holds(stored, checked.base_model) for stored in checked.concepts.values())
+        return not all(self._concepts.holds_words(stored, base_model) for stored in checked.concepts.values())
 
     def load(self, checked: CheckedRequest) -> tuple[Concept, ...]:
         """Bring the concepts of a checked request into memory, where they stay as long as the answer is held.
@@ -217,7 +219,18 @@ class Admission:
         stored = [checked.concepts[name] for name in prompt.concepts]
         unet = checked.base_model.unet if own_unet is None else own_unet.unet
         key = self._key(checked, prompt, "" if own_unet is None else own_unet.key)
-        return self._prompts.get(key, lambda: self._encode(checked.base_model, unet, prompt, stored))
+        encodes = False
+
+        def encode() -> PromptKeyValues:
+            nonlocal encodes
+            encodes = True
+            return self._encode(checked.base_model, unet, prompt, stored)
+
+        found = self._prompts.get(key, encode)
+        if not encodes:
+            for each in stored:
+                self._concepts.touch(each, checked.base_model)
+        return found
 
     def _key(self, checked: CheckedRequest, prompt: TokenizedPrompt, unet: str = "") -> PromptKey:
         return PromptKey.of(checked.base_model, prompt, [checked.concepts[name] for name in prompt.concepts], unet)

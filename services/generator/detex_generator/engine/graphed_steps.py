@@ -8,9 +8,10 @@ rows are independent, and keys and values of rows that are not there have no pag
 Legend: N images, R rows of the UNet pass.
 """
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -20,7 +21,6 @@ from detex_generator.engine.capture import Capture, Step
 from detex_generator.engine.compiled_step import CompiledStep
 from detex_generator.engine.denoising_step import StepInputs, StepResults, denoising_step
 from detex_generator.engine.failures import spoils_device
-from detex_generator.engine.plain_steps import same_prompts
 from detex_generator.engine.step_compiler import StepCompiler
 from detex_generator.kernels.choice import KernelChoice
 from detex_generator.kernels.operation import Operation
@@ -46,7 +46,7 @@ class _Graph:
         inputs: Read by the graph.
         text: Read by the graph.
         replay: Runs it.
-        holds: The text that was copied in last.
+        holds: The prompts whose text was copied in last; kept alive by others. None where the text is nobody's.
         captured: Whether it is replayed; otherwise it is launched anew each time.
         compiled: Whether the step is a compiled one.
     """
@@ -54,9 +54,16 @@ class _Graph:
     inputs: StepInputs
     text: PooledKeyValues
     replay: Step
-    holds: PooledKeyValues
-    captured: bool
+    holds: tuple[weakref.ref[PromptKeyValues], ...] | None = None
+    captured: bool = False
     compiled: bool = False
+
+    def reads(self, prompts: Sequence[PromptKeyValues]) -> bool:
+        """Whether its text is that of the very same prompts in the same order."""
+        held = self.holds
+        if held is None or len(held) != len(prompts):
+            return False
+        return all(known() is prompt for known, prompt in zip(held, prompts, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +105,8 @@ class GraphedSteps:
         self._most_graphs = most_graphs
         self._compilation = compilation
         self._graphs: OrderedDict[SizeKey, _Graph] = OrderedDict()
-        self._pooled: tuple[tuple[PromptKeyValues, ...], int, PooledKeyValues] | None = None
+        # By number of images, number of rows and size of the latents, so that batches that take turns share nothing.
+        self._last: dict[tuple[int, int, torch.Size], SizeKey] = {}
 
     @property
     def compiles(self) -> bool:
@@ -128,15 +136,10 @@ class GraphedSteps:
         count = len(inputs.latents)
         images = rounded_up(count)
         rows = rounded_up(max(len(prompts), images))
-        text = self._text(tuple(prompts), rows)
         filled = inputs.filled(images, rows)
-        graph = self._graph(filled, text)
+        graph = self._graph(filled, prompts, rows)
         for held, given in zip(graph.inputs.tensors, filled.tensors, strict=True):
             held.copy_(given)
-        if graph.holds is not text:
-            for held, given in zip(graph.text.tensors, text.tensors, strict=True):
-                held.copy_(given)
-            graph.holds = text
         return graph.replay().first(count)
 
     def expect(self, inputs: StepInputs, prompts: Sequence[PromptKeyValues]) -> None:
@@ -154,32 +157,25 @@ class GraphedSteps:
         own = inputs.filled(images, rows).cloned()  # as those of a graph are
         self._compiled(own, text, uses=self._compilation.compiler.least_uses)
 
-    def rest(self) -> None:
-        """Forget the texts; graphs stay for those to come."""
-        self._pooled = None
+    def rest(self, shape: torch.Size) -> None:
+        """Nothing to forget: graphs stay for those to come, and their texts take the same memory whatever they hold."""
 
     def clear(self) -> None:
         """Forget all graphs and give their memory back."""
         self._graphs.clear()
-        self._pooled = None
+        self._last.clear()
 
-    def _text(self, prompts: tuple[PromptKeyValues, ...], rows: int) -> PooledKeyValues:
-        """Keys and values of the rows; pooled anew only when other prompts are read."""
-        last = self._pooled
-        if last is not None and last[1] == rows and same_prompts(last[0], prompts):
-            return last[2]
-        text = PooledKeyValues.of_prompts(prompts, self._choice, rows=rows, rounded=True)
-        self._pooled = (prompts, rows, text)
-        return text
-
-    def _graph(self, inputs: StepInputs, text: PooledKeyValues) -> _Graph:
-        key = _key(inputs, text)
-        graph = self._graphs.get(key)
-        if graph is None:
-            graph = self._new(inputs.cloned(), _cloned(text), text)
-            while len(self._graphs) >= self._most_graphs:
-                self._graphs.popitem(last=False)
-            self._graphs[key] = graph
+    def _graph(self, inputs: StepInputs, prompts: Sequence[PromptKeyValues], rows: int) -> _Graph:
+        """The graph of a size with the text of these prompts in it, which is pooled only where it is not there yet."""
+        place = (len(inputs.latents), rows, inputs.latents.shape[1:])
+        key = self._last.get(place)
+        graph = None if key is None else self._graphs.get(key)
+        if key is None or graph is None or not graph.reads(prompts):
+            text = PooledKeyValues.of_prompts(prompts, self._choice, rows=rows, rounded=True)
+            key = _key(inputs, text)
+            graph = self._with_text(key, inputs, text)
+            graph.holds = tuple(weakref.ref(prompt) for prompt in prompts)
+            self._last[place] = key
         self._graphs.move_to_end(key)
         if not graph.compiled and (compiled := self._compiled(graph.inputs, graph.text)) is not None:
             self._take_compiled(key, graph, compiled)
@@ -187,13 +183,27 @@ class GraphedSteps:
             self._try_capture(graph, graph.replay)
         return graph
 
-    def _new(self, inputs: StepInputs, text: PooledKeyValues, holds: PooledKeyValues) -> _Graph:
+    def _with_text(self, key: SizeKey, inputs: StepInputs, text: PooledKeyValues) -> _Graph:
+        graph = self._graphs.get(key)
+        if graph is None:
+            graph = self._new(inputs.cloned(), text)
+            while len(self._graphs) >= self._most_graphs:
+                gone, _ = self._graphs.popitem(last=False)
+                self._last = {place: known for place, known in self._last.items() if known != gone}
+            self._graphs[key] = graph
+            return graph
+        graph.holds = None  # until all of it is there
+        for held, given in zip(graph.text.tensors, text.tensors, strict=True):
+            held.copy_(given)
+        return graph
+
+    def _new(self, inputs: StepInputs, text: PooledKeyValues) -> _Graph:
         solver_implementation = self._choice.take(Operation.GUIDED_SOLVER_STEP)
 
         def step() -> StepResults:
             return denoising_step(self._unet, inputs, text, solver_implementation)
 
-        return _Graph(inputs, text, step, holds, captured=False)
+        return _Graph(inputs, text, step)
 
     def _try_capture(self, graph: _Graph, step: Step) -> None:
         """Capture a step, unless something is being compiled: that would disturb it, and this comes again."""
@@ -231,20 +241,3 @@ class GraphedSteps:
 
 def _key(inputs: StepInputs, text: PooledKeyValues) -> SizeKey:
     return len(inputs.latents), inputs.latents.shape[1:], text.size
-
-
-def _cloned(text: PooledKeyValues) -> PooledKeyValues:
-    layout = text.layout
-    return replace(
-        text,
-        layers={name: (key.clone(), value.clone()) for name, (key, value) in text.layers.items()},
-        layout=replace(
-            layout,
-            starts=layout.starts.clone(),
-            lengths=layout.lengths.clone(),
-            segments=layout.segments.clone(),
-            joint=layout.joint.clone(),
-        ),
-        log_weights={positions: weights.clone() for positions, weights in text.log_weights.items()},
-        pooled_text=None if text.pooled_text is None else text.pooled_text.clone(),
-    )

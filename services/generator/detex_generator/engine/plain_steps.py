@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
+
 from detex_diffusion.conditioning import KeyValueBatch, PromptKeyValues
 from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.denoising_step import StepInputs, StepResults, denoising_step, step_by
@@ -22,8 +24,8 @@ class Steps(Protocol):
             prompts: Of R rows, in their order.
         """
 
-    def rest(self) -> None:
-        """Forget texts: no image of them is left."""
+    def rest(self, shape: torch.Size) -> None:
+        """Forget the texts of a size (C, h, w) of latents: no image of it is left."""
 
     def clear(self) -> None:
         """Give back all that is kept for further steps."""
@@ -36,26 +38,29 @@ class PlainSteps:
         """Nothing is stacked yet."""
         self._unet = unet
         self._choice = choice
-        self._stacked: tuple[list[PromptKeyValues], KeyValueBatch] | None = None
+        # By the size of latents: batches of several sizes take turns here, each with texts of its own.
+        self._stacked: dict[torch.Size, tuple[list[PromptKeyValues], KeyValueBatch]] = {}
 
     def __call__(self, inputs: StepInputs, prompts: Sequence[PromptKeyValues]) -> StepResults:
         """One step of N images; as `Steps`."""
-        if self._stacked is None or not same_prompts(self._stacked[0], prompts):
-            self._stacked = (list(prompts), KeyValueBatch.stack(prompts))
+        shape = inputs.latents.shape[1:]
+        last = self._stacked.get(shape)
+        if last is None or not same_prompts(last[0], prompts):
+            last = self._stacked[shape] = (list(prompts), KeyValueBatch.stack(prompts))
         implementation = self._choice.take(Operation.GUIDED_SOLVER_STEP)
-        return denoising_step(self._unet, inputs, self._stacked[1], implementation)
+        return denoising_step(self._unet, inputs, last[1], implementation)
 
-    def rest(self) -> None:
-        """Forget the texts."""
-        self._stacked = None
+    def rest(self, shape: torch.Size) -> None:
+        """Forget the texts of a size."""
+        self._stacked.pop(shape, None)
 
     def clear(self) -> None:
         """Forget the texts, which is all that is kept."""
-        self.rest()
+        self._stacked.clear()
 
 
 class LaneSteps:
-    """Steps on a CPU, whose cores share the rows."""
+    """Steps of one size on a CPU, whose cores share the rows."""
 
     def __init__(self, unet: KeyValueUNet, lanes: RowLanes) -> None:
         """Nothing is stacked yet."""
@@ -76,13 +81,14 @@ class LaneSteps:
             Implementation.TORCH,
         )
 
-    def rest(self) -> None:
+    def rest(self, shape: torch.Size) -> None:
         """Forget the texts."""
-        self._stacked = None
+        del shape
+        self.clear()
 
     def clear(self) -> None:
         """Forget the texts, which is all that is kept."""
-        self.rest()
+        self._stacked = None
 
 
 def same_prompts(one: Sequence[PromptKeyValues], other: Sequence[PromptKeyValues]) -> bool:

@@ -153,7 +153,7 @@ class SlotBatch:
                 slot.task.active.expire()
             else:
                 kept.append(slot)
-        self._slots = kept
+        self._keep(kept)
 
     def advance(self) -> list[StepOutcome]:
         """One denoising step of every image; those that are done or have failed leave their slots.
@@ -174,14 +174,20 @@ class SlotBatch:
             self._finite_checks.forget()
             results = [self._evaluate_alone(slot) for slot in slots]
         outcomes = [self._take(slot, result) for slot, result in zip(slots, results, strict=True)]
-        self._slots = [
-            slot
-            for slot, outcome in zip(slots, outcomes, strict=True)
-            if outcome.error is None and outcome.latents is None
-        ]
-        if not self._slots:
-            self._steps.rest()
+        self._keep(
+            [
+                slot
+                for slot, outcome in zip(slots, outcomes, strict=True)
+                if outcome.error is None and outcome.latents is None
+            ]
+        )
         return outcomes
+
+    def _keep(self, slots: list[_Slot]) -> None:
+        """These are left."""
+        if self._slots and not slots:
+            self._steps.rest(torch.Size(self._shape))
+        self._slots = slots
 
     def _evaluate(self, slots: Sequence[_Slot]) -> list[_Step]:
         """One step of images; changes nothing."""
