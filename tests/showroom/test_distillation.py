@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import LCMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTokenizer
 
 from benchmarks.showroom.base_model import small_shards
 from benchmarks.showroom.base_model.architecture import (
@@ -16,7 +17,8 @@ from benchmarks.showroom.base_model.architecture import (
     build_text_encoder,
     build_unet,
 )
-from benchmarks.showroom.base_model.distillation import Distillation, Schedule, distill
+from benchmarks.showroom.base_model.corpus import token_ids
+from benchmarks.showroom.base_model.distillation import Distillation, Schedule, distill, translation
 from benchmarks.showroom.base_model.tokenizer import build_tokenizer, save_tokenizer
 
 CPU = torch.device("cpu")
@@ -118,3 +120,22 @@ def test_a_teacher_of_another_kind_is_refused(run: Distillation, tmp_path: Path)
         distill(replace(run, teacher=teacher), print)
     with pytest.raises(FileNotFoundError, match="shards"):
         distill(replace(run, shards=tmp_path, work=tmp_path / "work"), print)
+
+
+def test_captions_are_read_by_the_tokenizer_of_the_teacher() -> None:
+    written = build_tokenizer()
+    assert translation(written) is None
+    model = json.loads(written.backend_tokenizer.to_str())["model"]
+    merges = [(first, second) for first, second in model["merges"]][:-40]
+    merged = {first + second for first, second in model["merges"][-40:]}
+    known = [token for token in model["vocab"] if token not in merged]
+    vocabulary = {token: number for number, token in enumerate(reversed(known))}
+    teacher = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=written.model_max_length)
+    translate = translation(teacher)
+    assert translate is not None
+    captions = ["a photo of a red mug on a beach", "a zebra with a badge in front of a brick wall"]
+    tokens = torch.stack([token_ids(written, captions)] * 2).to(torch.int16)
+    translated = translate(tokens)
+    assert translated.dtype == tokens.dtype
+    assert torch.equal(translated[1].long(), token_ids(teacher, captions))
+    assert not torch.equal(translated, tokens)

@@ -25,8 +25,24 @@ _ENCODED_AT_ONCE: Final = 256
 class DeviceCorpus:
     """Photos, masks, captions, factors, and the latents of photos and of their mirror images."""
 
-    def __init__(self, folder: Path, size_pixels: int, device: torch.device, most_photos: int) -> None:
-        """Empty, with room for so many photos: about 110 kB each at 128 pixels."""
+    def __init__(
+        self,
+        folder: Path,
+        size_pixels: int,
+        device: torch.device,
+        most_photos: int,
+        translate: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Empty.
+
+        Args:
+            folder: Of the shards.
+            size_pixels: Side of the photos.
+            device: Where to keep them.
+            most_photos: Room; about 110 kB each at 128 pixels.
+            translate: Token ids (n, 16, 48) of shards as another tokenizer has them; None to leave them as they are.
+        """
+        self._translate = translate
         side = size_pixels // 8
         self._folder, self._pattern = folder, f"train_{size_pixels}px_small_*.npz"
         self._seen: set[Path] = set()
@@ -69,7 +85,8 @@ class DeviceCorpus:
             place = slice(self.photos, self.photos + len(images))
             self.images[place] = images.permute(0, 3, 1, 2)
             self.masks[place, 0] = masks
-            self._tokens[place], self.factors[place] = tokens, factors
+            self._tokens[place] = tokens if self._translate is None else self._translate(tokens)
+            self.factors[place] = factors
             self.photos += len(images)
         if report is not None:
             report(f"{self.photos} photos")

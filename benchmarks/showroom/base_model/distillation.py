@@ -28,6 +28,7 @@ from benchmarks.showroom.base_model.corpus import token_ids
 from benchmarks.showroom.base_model.device_corpus import DeviceCorpus
 from benchmarks.showroom.base_model.export import MAX_SHARD_SIZE
 from benchmarks.showroom.base_model.schedule import PhaseClock, load_checkpoint, rate_factor, save_checkpoint
+from benchmarks.showroom.base_model.tokenizer import build_tokenizer
 
 CHECKPOINT: Final = "distillation.pt"
 STEPS: Final = 4
@@ -156,7 +157,8 @@ class _Training:
         self._text.requires_grad_(False)
         tokenizer = CLIPTokenizer.from_pretrained(run.teacher / "tokenizer")
         self._empty = token_ids(tokenizer, [""]).to(device)[0]
-        self._corpus = DeviceCorpus(run.shards, 8 * int(self._teacher.config.sample_size), device, run.most_photos)
+        size = 8 * int(self._teacher.config.sample_size)
+        self._corpus = DeviceCorpus(run.shards, size, device, run.most_photos, translation(tokenizer))
         self._optimizer = torch.optim.AdamW(self._student.parameters(), run.rate, betas=(0.9, 0.99), weight_decay=0.0)
 
     def run(self) -> None:
@@ -261,6 +263,20 @@ def write_student(teacher: Path, teacher_steps: int, unet: UNet2DConditionModel,
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
+
+
+def translation(tokenizer: CLIPTokenizer) -> Callable[[Tensor], Tensor] | None:
+    """Token ids of shards as a model's tokenizer has them; None where it is the one that shards are written with."""
+    written = build_tokenizer()
+    if tokenizer.get_vocab() == written.get_vocab():
+        return None
+
+    def translate(tokens: Tensor) -> Tensor:
+        captions = written.batch_decode(tokens.flatten(0, -2).tolist(), skip_special_tokens=True)
+        ids = token_ids(tokenizer, captions)
+        return ids.view(tokens.shape).to(tokens)
+
+    return translate
 
 
 def _unet(folder: Path, device: torch.device) -> UNet2DConditionModel:
