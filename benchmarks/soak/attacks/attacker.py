@@ -15,7 +15,7 @@ from benchmarks.soak.attacks import payloads
 from benchmarks.soak.tenant import Addresses, Tenant
 from detex_protos.v1 import generator_pb2, trainer_pb2
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 600.0
 GENERATOR, TRAINER = "/detex.v1.GeneratorService/", "/detex.v1.TrainerService/"
 
 
