@@ -13,10 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from detex_client.background_call import Answer, answer_of
 from detex_client.errors import DetexClientError, refused, translated
+from detex_core.channel import client_options, proxy_variable
 from detex_core.tenancy import TENANT_METADATA_KEY
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
-MAX_RECEIVED_MESSAGE_BYTES = 128 * 1024 * 1024
 HEALTH_POLL_SECONDS = 0.1
 
 Request = TypeVar("Request")
@@ -71,13 +71,14 @@ class Connection:
         if not timeout_seconds > 0:
             raise refused("timeout_seconds", timeout_seconds, "a number above 0")
         self.peer = f"{service} at {address}"
+        proxy = proxy_variable(address)
+        if proxy:
+            self.peer += f" through the proxy of {proxy}"
         self.timeout_seconds = timeout_seconds
         self.metadata = ((TENANT_METADATA_KEY, tenant),)
         options: list[tuple[str, int | str]] = [
-            ("grpc.max_receive_message_length", MAX_RECEIVED_MESSAGE_BYTES),
+            *client_options(address),
             ("grpc.service_config", _service_config(contract, safe_to_repeat)),
-            ("grpc.keepalive_time_ms", 60_000),  # notices a service that has vanished without a word
-            ("grpc.keepalive_timeout_ms", 20_000),
         ]
         if tls is None:
             self.channel = grpc.insecure_channel(address, options)

@@ -6,6 +6,7 @@ The environment variables of its SDK say where they go, which calls are sampled 
 import os
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -24,10 +25,12 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from detex_core import __version__
+from detex_core.channel import direct_options
 from detex_core.errors import FailedPreconditionError
 from detex_core.tracing import Attribute, Span, Tracing
 
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _SHUTDOWN_MILLISECONDS = 3000
 # Statuses that are no fault of the server, by OpenTelemetry's conventions for gRPC.
 _NO_FAULTS = frozenset(
@@ -130,8 +133,13 @@ def exporting_tracing(service: str) -> OpenTelemetryTracing:
     ):
         attributes["service.name"] = service
     provider = TracerProvider(resource=Resource.create(attributes))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(channel_options=_channel_options())))
     return OpenTelemetryTracing(provider)
+
+
+def _channel_options() -> Any:  # the exporter's own type knows one option of texts only
+    endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
+    return tuple(direct_options(endpoint)) or None
 
 
 def _named(attributes: dict[str, Attribute]) -> dict[str, Attribute]:

@@ -228,6 +228,18 @@ def test_nobody_there_is_said_with_the_address() -> None:
     assert raised.value.code is grpc.StatusCode.UNAVAILABLE
 
 
+def test_a_proxy_on_the_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("grpc_proxy", "http://user:secret@127.0.0.1:1")
+    with (
+        TrainerClient("trainer.invalid:50051", timeout_seconds=10) as client,
+        pytest.raises(
+            DetexClientError, match=r"trainer\.invalid:50051 through the proxy of grpc_proxy does not"
+        ) as raised,
+    ):
+        client.job("job-0")
+    assert "secret" not in raised.value.message
+
+
 def test_health_is_awaited(scripted: Scripted) -> None:
     with TrainerClient(scripted.trainer_address) as client:
         client.wait_until_serving(10)

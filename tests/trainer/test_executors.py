@@ -18,6 +18,7 @@ from detex_core.object_store import FolderStore
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
 from detex_trainer.executors import Executor, ProcessExecutor, WorkerExit
 from detex_trainer.executors.kubernetes import KubernetesExecutor
+from detex_trainer.executors.kubernetes_api import KubernetesApi
 from detex_trainer.executors.kubernetes_settings import ClaimMount, KubernetesSettings, SecretReference
 from detex_trainer.executors.worker_manifest import worker_manifest
 from detex_trainer.hyperparameters import default_hyperparameters
@@ -290,6 +291,18 @@ def test_a_job_that_failed_makes_room(
 
     run(work)
     assert len(cluster.manifests) == 2
+
+
+def test_a_cluster_on_this_machine_is_reached_whatever_proxy_is_set(
+    cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    (tmp_path / "kubeconfig").write_text(cluster.kubeconfig)
+    api = KubernetesApi(SETTINGS.model_copy(update={"kubeconfig": str(tmp_path / "kubeconfig")}))
+    assert api.job("nobody") is None
 
 
 def test_a_cluster_that_refuses_or_is_away_is_told(

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from detex_core.deadline import is_over
 from detex_core.errors import UnavailableError, invalid_input
 from detex_core.grpc_server.call_metrics import CallMetrics
 from detex_core.grpc_server.status import as_domain_error, rich_status
@@ -249,8 +250,8 @@ def _code(context: Context) -> grpc.StatusCode:
 
 
 def _why_cancelled(context: Context) -> grpc.StatusCode:
-    left: float | None = context.time_remaining()
-    return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
+    over = is_over(context.time_remaining())
+    return grpc.StatusCode.DEADLINE_EXCEEDED if over else grpc.StatusCode.CANCELLED
 
 
 def _log(method: _Method, code: grpc.StatusCode, reason: str, seconds: float) -> None:

@@ -10,6 +10,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from detex_core.channel import server_options
 from detex_core.errors import FailedPreconditionError
 from detex_core.grpc_server.call_metrics import CallMetrics
 from detex_core.grpc_server.interceptor import CallInterceptor
@@ -61,7 +62,9 @@ class Server:
         self._readiness = Readiness(services, settings.readiness_interval_seconds)
         self._watch: asyncio.Task[None] | None = None
         self._metrics: MetricsServer | None = None
-        self._server = grpc.aio.server(interceptors=(self._calls, *interceptors), options=_options(settings))
+        self._server = grpc.aio.server(
+            interceptors=(self._calls, *interceptors), options=server_options(settings.max_message_bytes)
+        )
         for service in services:
             service.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
@@ -147,14 +150,3 @@ async def run_server(
 ) -> None:
     """Serve until told to end; see Server. The caller opens what the services hold before, and closes it after."""
     await Server(settings, services, registry, interceptors=interceptors).run()
-
-
-def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
-        ("grpc.keepalive_time_ms", 60_000),  # notices callers that have vanished without a word
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from detex_core.deadline import is_over
 from detex_core.errors import DetexError
 from detex_core.tracing import NO_SPAN, Span
 from detex_diffusion.concept import Concept
@@ -80,7 +81,10 @@ class ActiveRequest:
             self.stream.put(event)
 
     def deliver(self, image: FinishedImage) -> None:
-        """Pass a finished image to the caller; the last one ends the request."""
+        """Pass a finished image to the caller; the last one ends the request. Ends it where it comes too late."""
+        if self.over:
+            self.expire()
+            return
         self.tell(image)
         with self._lock:
             self._missing.discard(image.image_index)
@@ -93,8 +97,11 @@ class ActiveRequest:
         self._end(error.code.name, error)
 
     def cancel(self) -> None:
-        """End the request because its caller no longer waits."""
-        self._end("CANCELLED", None)
+        """End the request because its caller no longer waits, which is told apart from a deadline that has passed."""
+        if self.deadline is not None and is_over(self.deadline - time.monotonic()):
+            self.expire()
+        else:
+            self._end("CANCELLED", None)
 
     def expire(self) -> None:
         """End the request because its deadline has passed."""

@@ -65,6 +65,7 @@ class Decoding:
         active = task.active
         try:
             if active.over:
+                active.expire()
                 return
             start = time.monotonic()
             provenance = provenance_of(task)

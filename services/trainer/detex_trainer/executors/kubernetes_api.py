@@ -11,6 +11,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from detex_core.channel import is_on_this_machine
 from detex_core.errors import (
     AlreadyExistsError,
     DetexError,
@@ -50,6 +51,8 @@ class KubernetesApi:
         except (ConfigException, OSError) as error:
             raise FailedPreconditionError(f"The cluster cannot be reached: {error}") from error
         configuration.retries = 2
+        if is_on_this_machine(configuration.host):
+            configuration.proxy = None  # the environment's would be asked for this machine
         api = client.ApiClient(configuration)
         self._jobs = client.BatchV1Api(api)
         self._pods = client.CoreV1Api(api)
