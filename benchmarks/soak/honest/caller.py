@@ -7,19 +7,18 @@ from itertools import count
 
 from benchmarks.soak.honest import pictures
 from benchmarks.soak.honest.ledger import KeptConcept, KeptMask, KeptSet, Ledger
+from benchmarks.soak.honest.wrong_answer import WrongAnswerError
 from benchmarks.soak.tenant import Addresses, Tenant
 from detex_protos.v1 import common_pb2, generator_pb2, trainer_pb2
 
 PHOTOS_PER_SET = 3
 PICTURE_SEED = 1
 STREAM_REQUESTS = 4
+JOB_SECONDS = 600.0
+"""Longest wait for the end of a job."""
 
 _SCENES = ("on a table", "on a beach", "in the snow", "in a forest", "on a street", "in a kitchen")
 _MiB = 1024**2
-
-
-class WrongAnswerError(Exception):
-    """A call ended well, with something else than what was asked for."""
 
 
 class HonestCaller:
@@ -166,7 +165,7 @@ class HonestCaller:
         """A job when it has ended."""
         job = trainer_pb2.Job()
         request = trainer_pb2.WatchJobRequest(job_id=job_id)
-        async for news in self.tenant.trainer.WatchJob(request, **self.tenant.options()):
+        async for news in self.tenant.trainer.WatchJob(request, **self.tenant.options(JOB_SECONDS)):
             if news.HasField("job"):
                 job = news.job
         return job

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import grpc.aio
 
-from benchmarks.soak.honest.caller import HonestCaller, WrongAnswerError
+from benchmarks.soak.honest.caller import HonestCaller
+from benchmarks.soak.honest.wrong_answer import WrongAnswerError
 from benchmarks.soak.tenant import told
 from detex_protos.v1 import generator_pb2
 

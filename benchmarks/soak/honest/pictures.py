@@ -3,7 +3,9 @@
 import io
 import random
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageStat
+
+from benchmarks.soak.honest.wrong_answer import WrongAnswerError
 
 SIDE = 96
 """Width and height of the photos, in pixels."""
@@ -33,13 +35,25 @@ def png(picture: Image.Image) -> bytes:
 
 
 def pixels(data: bytes, mode: str) -> bytes:
-    """What a picture file shows, row by row; raises what Pillow raises where it is none."""
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-        return picture.convert(mode).tobytes()
+    """What a PNG shows, row by row; raises WrongAnswerError where it is none."""
+    return _opened(data).convert(mode).tobytes()
 
 
 def size(data: bytes) -> tuple[int, int]:
-    """Width and height of a picture file that is whole."""
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+    """Width and height of a PNG that is whole; raises WrongAnswerError where it is not."""
+    return _opened(data).size
+
+
+def mean_difference(one: bytes, other: bytes) -> float:
+    """Mean difference of two PNGs, in levels of 0 to 255; raises WrongAnswerError where one is none."""
+    difference = ImageChops.difference(_opened(one).convert("RGB"), _opened(other).convert("RGB"))
+    return max(ImageStat.Stat(difference).mean)
+
+
+def _opened(data: bytes) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(data), formats=["PNG"])
         picture.load()
-        return picture.size
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
+        raise WrongAnswerError(f"a picture of {len(data)} bytes cannot be read: {error}") from error
+    return picture

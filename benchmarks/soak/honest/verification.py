@@ -1,15 +1,15 @@
 """At the end: whether all that was promised is there, by its content."""
 
 import asyncio
-import io
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 import grpc.aio
-from PIL import Image, ImageChops, ImageStat
 
-from benchmarks.soak.honest.caller import HonestCaller, WrongAnswerError
+from benchmarks.soak.honest import pictures
+from benchmarks.soak.honest.caller import HonestCaller
 from benchmarks.soak.honest.ledger import KeptConcept, KeptSet
+from benchmarks.soak.honest.wrong_answer import WrongAnswerError
 from benchmarks.soak.tenant import told
 from detex_core.artifact import ConceptArchive
 from detex_core.errors import DetexError
@@ -118,12 +118,5 @@ async def _check_concept(caller: HonestCaller, name: str, kept: KeptConcept, sto
             archive.read(stored, file_name)  # compares the hash
 
     await asyncio.to_thread(read)
-    if _mean_difference(kept.picture, await caller.picture(name)) > _MOST_MEAN_DIFFERENCE:
+    if pictures.mean_difference(kept.picture, await caller.picture(name)) > _MOST_MEAN_DIFFERENCE:
         raise WrongAnswerError("it is drawn as something else")
-
-
-def _mean_difference(one: bytes, other: bytes) -> float:
-    """Mean difference of two pictures, in levels of 0 to 255."""
-    with Image.open(io.BytesIO(one)) as first, Image.open(io.BytesIO(other)) as second:
-        difference = ImageChops.difference(first.convert("RGB"), second.convert("RGB"))
-    return max(ImageStat.Stat(difference).mean)
