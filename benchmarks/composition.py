@@ -25,14 +25,14 @@ from detex_client.hyperparameters import Hyperparameters
 from detex_client.picture import GeneratedPicture
 from detex_showroom import SampleSubject, sample_subjects
 
-SIDE = 64  # of the embedded base model
+SIDE = 128  # of the embedded base model
 LEFT, RIGHT = Box(0.0, 0.0, 0.5, 1.0), Box(0.5, 0.0, 1.0, 1.0)
 SCENES = ("on a beach", "in the snow", "on a wooden table")
 PICTURES = 3
 _WHOLE_PROMPT = "Left: the prompt alone. Right: one prompt, the words of a subject there in its place alone (joint)"
 _OWN_PROMPTS = "Left: a prompt for each place (blend). Right: the same with places exchanged"
 _PHOTO = "Left: the product's own pixels in a new scene. Right: its photo drawn anew, strength 0.6"
-WIDER = 4  # how many times larger the sheet shows a picture
+WIDER = 2  # how many times larger the sheet shows a picture
 
 
 def main() -> None:

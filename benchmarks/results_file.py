@@ -3,11 +3,12 @@
 Every benchmark writes one file per machine, `benchmarks/results/<benchmark>/<machine>.json`, by `write_results`:
 
     {"benchmark": "serving", "command": "python -m benchmarks.serving", "date": "2026-01-31T12:00:00Z",
-     "machine": {...}, "versions": {...}, "settings": {...},
+     "machine": {...}, "versions": {...}, "embedded_base_model": {"pixels": 128}, "settings": {...},
      "rows": [{"what": ..., "value": ..., "unit": ..., "reach": ">= 0.97", "met": true, "runs": [...], "peer": null,
                "note": ""}]}
 
-A value that was not reached stands there as it was measured.
+A value that was not reached stands there as it was measured. `embedded_base_model` is the one that shipped at the time,
+which most benchmarks run on; where another ships by now it also says `"former": true`.
 """
 
 import json
@@ -26,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
+
+from detex_showroom import base_model_path
 
 RESULTS_FOLDER = Path(__file__).parent / "results"
 _PACKAGES = ("detex", "torch", "diffusers", "transformers", "numpy", "grpcio", "triton")
@@ -225,6 +228,7 @@ def write_results(
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine": this_machine().model_dump(),
         "versions": versions(*further_packages),
+        "embedded_base_model": {"pixels": _embedded_pixels()},
         "settings": dict(settings or {}),
         "rows": [row.as_json() for row in rows],
     }
@@ -242,6 +246,12 @@ def table(rows: Sequence[ResultRow]) -> str:
         peer = "" if row.peer is None else f", peer {row.peer:.4g} {row.unit}".rstrip()
         lines.append(f"{row.what}: {value}{reach}{peer}")
     return "\n".join(lines)
+
+
+def _embedded_pixels() -> int:
+    """Side of the pictures of the base model that ships."""
+    config = json.loads((base_model_path() / "vae" / "config.json").read_text(encoding="utf-8"))
+    return int(config["sample_size"])
 
 
 def _cpu_name() -> str:

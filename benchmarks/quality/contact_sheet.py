@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmarks.quality.picture_plan import PictureRequest, Task
 
 _COLUMNS: Final = {Task.FREE: 2, Task.SCENE: 4, Task.POSE: 3, Task.BOTH: 2, Task.REUSE: 3, Task.OTHER_CLASS: 1}
-_CELL: Final = 96
+_CELL: Final = 128
 _GAP: Final = 4
 _LABEL_WIDTH: Final = 150
 _CAPTION_HEIGHT: Final = 52

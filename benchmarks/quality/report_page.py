@@ -55,9 +55,9 @@ def write_report(
     draw_bars(measured, _LEAKAGE, folder / "leakage.png")
     names = []
     for number, (subject, sheet) in enumerate(sheets.items()):
-        names.append((subject, f"subject_{number:02d}.png"))
-        # A sheet is looked at, not computed with: 256 colours make it a third as large.
-        sheet.quantize(256, method=Image.Quantize.MEDIANCUT).save(folder / names[-1][1], optimize=True)
+        names.append((subject, f"subject_{number:02d}.webp"))
+        # A sheet is looked at, not computed with: a lossy file will do.
+        sheet.save(folder / names[-1][1], quality=85, method=6)
     parts = [
         f"<h1>{escape(title)}</h1>",
         "<p>" + escape("; ".join(f"{name}: {value}" for name, value in settings.items())) + "</p>",

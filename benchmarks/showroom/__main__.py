@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     shards.add_argument("--processes", type=int, default=2, help="processes, one core each")
     samples = commands.add_parser("samples", help="the sample subjects that ship with detex")
     for command in (render, shards, samples):
-        command.add_argument("--size", type=int, default=64, help="side of the pictures in pixels")
+        command.add_argument("--size", type=int, default=128, help="side of the pictures in pixels")
         command.add_argument("--out", type=Path, required=True, help="folder to write to")
     for command in (render, shards):
         command.add_argument("--split", choices=SPLITS, default="test" if command is render else "train")

@@ -25,7 +25,7 @@ def view_seed(subject_seed: int, photo: int) -> int:
 def photograph(
     subject_seed: int,
     photos: int,
-    size_pixels: int = 64,
+    size_pixels: int = 128,
     distinct: bool = True,
     world: World = "words",
     badges: Badges = "some",

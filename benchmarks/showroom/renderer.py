@@ -78,7 +78,7 @@ class Photo:
     badge_mask: NDArray[np.uint8] | None = None
 
 
-def render_photo(subject: Subject, view: View, size_pixels: int = 64, quality: RenderQuality = FULL_QUALITY) -> Photo:
+def render_photo(subject: Subject, view: View, size_pixels: int = 128, quality: RenderQuality = FULL_QUALITY) -> Photo:
     """Take a photo of a subject. The same arguments give the same bytes.
 
     Raises:

@@ -22,7 +22,7 @@ SAMPLE_SUBJECTS: Final[dict[str, int]] = {
 SAMPLE_PHOTOS: Final = 4
 
 
-def write_samples(folder: Path, size_pixels: int = 64) -> Iterator[Path]:
+def write_samples(folder: Path, size_pixels: int = 128) -> Iterator[Path]:
     """Render the sample subjects: in a folder for each, `photo_0.png`, `mask_0.png`, `labels_0.json` and so on."""
     for name, subject_seed in SAMPLE_SUBJECTS.items():
         target = folder / name

@@ -42,7 +42,7 @@ class ShardPlan:
     split: Split
     seed: int
     number: int
-    size_pixels: int = 64
+    size_pixels: int = 128
 
     @property
     def path(self) -> Path:

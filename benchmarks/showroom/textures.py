@@ -19,7 +19,7 @@ def pattern_texture(pattern: str, main: Rgb, accent: Rgb, variant: int) -> Textu
     """Paint one tile of a product pattern, shape (48, 48, 3); it repeats without a seam in both directions.
 
     `variant` (any non-negative integer) chooses direction, count and phase. The motifs are a quarter to a third of the
-    tile so that they survive at 64 pixels, where a tile covers about 35 pixels.
+    tile so that they survive at 64 pixels too, where a tile covers about 35 pixels.
 
     Raises:
         ValueError: if `pattern` is not one of `factors.PATTERNS`.

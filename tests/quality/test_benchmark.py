@@ -35,7 +35,7 @@ def test_one_subject_from_photos_to_report(
     assert set(result["settings"]["not_measured"]) == {"magic"}
     page = (tmp_path / "result" / "index.html").read_text(encoding="utf-8")
     assert "textual_inversion" in page
-    assert Image.open(tmp_path / "result" / "subject_00.png").width > 500
+    assert Image.open(tmp_path / "result" / "subject_00.webp").width > 500
     assert (tmp_path / "result" / "fidelity_against_editability.png").exists()
     # What was done is not done again, and tells the same.
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.npz")}

@@ -140,7 +140,7 @@ def test_the_trained_judge_knows_rendered_photos() -> None:
     from benchmarks.showroom.photos import photograph
     from benchmarks.showroom.subject import subject_seeds
 
-    photos = [photo for seed in subject_seeds("test", 77, 6) for photo in photograph(seed, 3)]
+    photos = [photo for seed in subject_seeds("test", 77, 6) for photo in photograph(seed, 3, 64)]
     judged = load_judge().judge([Image.fromarray(photo.image) for photo in photos])
     right = {
         "class": [photo.labels.subject.class_word for photo in photos],

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
 from safetensors import safe_open
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
@@ -22,8 +23,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmarks.showroom.shards.SUBJECTS_PER_SHARD", 8)
-        render_shard(ShardPlan(folder, "train", seed=1, number=0))
-        render_shard(ShardPlan(folder, "validation", seed=1, number=0))
+        render_shard(ShardPlan(folder, "train", seed=1, number=0, size_pixels=64))
+        render_shard(ShardPlan(folder, "validation", seed=1, number=0, size_pixels=64))
     return folder
 
 
@@ -119,11 +120,15 @@ def test_the_embedded_model_is_a_stable_diffusion_folder() -> None:
     folder = base_model_path()
     weights = list(folder.rglob("*.safetensors"))
     assert all(path.stat().st_size < 16_000_000 for path in weights)
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 30_000_000
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 34_000_000
     for path in weights:
         with safe_open(path, framework="pt") as tensors:
             assert all(tensors.get_tensor(name).isfinite().all() for name in tensors.keys())  # noqa: SIM118
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    size = ModelSize()
+    assert pipeline.unet.config.sample_size * 8 == pipeline.vae.config.sample_size == size.picture_pixels == 128
+    assert tuple(pipeline.unet.config.block_out_channels) == size.unet_channels
+    assert tuple(pipeline.vae.config.block_out_channels) == size.autoencoder_channels
     assert isinstance(pipeline.scheduler, DDIMScheduler)
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
     assert pipeline.scheduler.config.clip_sample is False
@@ -136,19 +141,20 @@ def test_the_embedded_model_is_a_stable_diffusion_folder() -> None:
         output_type="np",
     ).images
     # The sky over the beach is blue, the forest is dark.
-    assert beach[:16, :, 2].mean() > beach[:16, :, 0].mean() + 0.1
-    assert forest[:16].mean() < beach[:16].mean() - 0.1
+    assert beach[:32, :, 2].mean() > beach[:32, :, 0].mean() + 0.1
+    assert forest[:32].mean() < beach[:32].mean() - 0.1
 
 
 def test_sample_subjects_come_with_masks_and_are_not_of_the_training_split() -> None:
     subjects = sample_subjects()
     assert 4 <= len(subjects) <= 6
     processor = CLIPImageProcessor.from_pretrained(base_model_path() / "feature_extractor")
-    assert processor.size["shortest_edge"] == 64
+    assert processor.size["shortest_edge"] == 128
     for subject in subjects:
         assert len(subject.photos) == 4
         for photo in subject.photos:
             assert photo.labels["split"] == "test"
+            assert Image.open(photo.image_path).size == Image.open(photo.mask_path).size == (128, 128)
             assert photo.image_path.is_file()
             assert photo.mask_path.is_file()
         assert len({photo.pose for photo in subject.photos}) == 4

@@ -15,12 +15,14 @@ from detex_diffusion.base_model import BaseModel
 from detex_trainer.attributes import Attribute, Region
 from detex_trainer.methods.concept_words import AttributeStart, plain_embedding
 from detex_trainer.methods.plain_words.errors import PlainWordErrors, leads
+from detex_trainer.methods.plain_words.noise_levels import NoiseLevels, is_made_of_patches
 
-_FIRST_LEVELS = (0.55, 0.8)
-"""Noise levels, as shares of the schedule, at which all candidates are tried; most of a picture's content is decided
-between them."""
-_SECOND_LEVELS = (0.4, 0.65, 0.75, 0.9)
-"""At which the best are tried."""
+_LEVELS = NoiseLevels(first=(0.55, 0.8), second=(0.4, 0.65, 0.75, 0.9))
+"""Most of a picture's content is decided between the first ones."""
+_PLACES_IN_PATCHES = NoiseLevels(first=(0.83,), second=(0.85, 0.9))
+"""A place says itself under much noise; under less of it, words for its colour do as well."""
+_OTHERS_IN_PATCHES = NoiseLevels(first=(0.55, 0.65, 0.8), second=(0.6, 0.7, 0.75, 0.85))
+"""A pose may show at any level, and one noise hardly tells two poses from each other."""
 _FINALISTS = 4
 _SMALLEST_LEAD = 4.0
 """How far a word must stand out from all others to be begun at: the best of a hundred that say nothing leads by two to
@@ -41,14 +43,17 @@ def attribute_start(
         attribute: One of the job's.
         candidates: To choose from.
     """
+    levels = _LEVELS
+    if is_made_of_patches(base_model):
+        levels = _PLACES_IN_PATCHES if attribute.region is Region.BACKGROUND else _OTHERS_IN_PATCHES
     noun = attribute.name.replace("_", " ").replace("-", " ")
     words = ["", *candidates]
     embeddings = torch.stack([plain_embedding(base_model, word or noun) for word in words])  # (K, E)
-    first = errors.of_attribute(attribute, embeddings, _FIRST_LEVELS)  # (N, K)
+    first = errors.of_attribute(attribute, embeddings, levels.first)  # (N, K)
     best = _ranking(attribute, first).topk(min(_FINALISTS, len(words)), largest=False).indices
     finalists = torch.tensor(sorted({0, *best.flatten().tolist()}))
-    second = errors.of_attribute(attribute, embeddings[finalists.to(embeddings.device)], _SECOND_LEVELS)
-    total = len(_FIRST_LEVELS) * first[:, finalists] + len(_SECOND_LEVELS) * second
+    second = errors.of_attribute(attribute, embeddings[finalists.to(embeddings.device)], levels.second)
+    total = len(levels.first) * first[:, finalists] + len(levels.second) * second
     places = finalists[_ranking(attribute, total).argmin(dim=1)]  # (N,)
     places = torch.where(leads(_ranking(attribute, first), places) < _SMALLEST_LEAD, 0, places)
     return AttributeStart(tuple(words[place] for place in places.tolist()), embeddings[places.to(embeddings.device)])

@@ -20,6 +20,7 @@ from detex_trainer.attributes import Attribute, Region
 from detex_trainer.dataset import PhotoSet
 from detex_trainer.methods.concept_words import AttributeStart, SubjectStart
 from detex_trainer.methods.learner import FirstWords
+from detex_trainer.methods.plain_words.noise_levels import timestep_of
 from detex_trainer.prompts import surroundings_prompt, training_prompt
 
 _NAME = "subject"
@@ -174,7 +175,8 @@ class PlainWordErrors:
         photos = torch.tensor([photo for photo, _ in views], device=self._latents.device)
         latents = self._latents[photos]  # (V, C, h, h)
         noise = torch.stack([self._noise(photo, level) for photo, level in views]).to(latents)
-        timesteps = torch.tensor([int(level * schedule.training_timesteps) for _, level in views]).to(latents.device)
+        timesteps = torch.tensor([timestep_of(self._base_model, level, latents) for _, level in views])
+        timesteps = timesteps.to(latents.device)
         noisy = schedule.add_noise(latents, noise, timesteps).to(self._base_model.dtype)
         target = schedule.target(latents, noise, timesteps)
         prediction = self._unet(

@@ -14,12 +14,12 @@ from torch import Tensor
 from detex_diffusion.base_model import BaseModel
 from detex_trainer.methods.concept_words import SubjectStart, class_token_embeddings, plain_embedding
 from detex_trainer.methods.plain_words.errors import PlainWordErrors, leads
+from detex_trainer.methods.plain_words.noise_levels import NoiseLevels, is_made_of_patches
 
 MOST_TOKENS = 8
-_FIRST_LEVELS = (0.6,)
-_SECOND_LEVELS = (0.45, 0.55, 0.7, 0.85)
-"""Noise levels, as shares of the schedule, at which all descriptions are tried, and then the best. They are lower than
-those of attribute words: a detail is decided after the whole."""
+_LEVELS = NoiseLevels(first=(0.6,), second=(0.45, 0.55, 0.7, 0.85))
+"""Lower than those of attribute words: a detail is decided after the whole."""
+_LEVELS_OF_PATCHES = NoiseLevels(first=(0.7,), second=(0.5, 0.6, 0.8))
 _FINALISTS = 8
 _MOST_TRAITS = 3
 _SMALLEST_LEAD = 5.0
@@ -92,14 +92,15 @@ def subject_start(
         A description of at most 8 tokens, possibly empty.
     """
 
-    def mean_errors(descriptions: Sequence[Description], levels: Sequence[float]) -> Tensor:
+    def mean_errors(descriptions: Sequence[Description], at: Sequence[float]) -> Tensor:
         rows = [each.embeddings(base_model, class_word) for each in descriptions]
         found = torch.zeros(len(rows))
         for length in {len(row) for row in rows}:
             places = [place for place, row in enumerate(rows) if len(row) == length]
-            found[places] = errors.of_subject([rows[place] for place in places], levels).mean(dim=0)
+            found[places] = errors.of_subject([rows[place] for place in places], at).mean(dim=0)
         return found
 
+    levels = _LEVELS_OF_PATCHES if is_made_of_patches(base_model) else _LEVELS
     chosen = Description()
     while len(chosen.traits) < _MOST_TRAITS:
         tried = [
@@ -109,10 +110,10 @@ def subject_start(
         ]
         if not tried:
             break
-        first = mean_errors([each for _, each in tried], _FIRST_LEVELS)
+        first = mean_errors([each for _, each in tried], levels.first)
         finalists = first.topk(min(_FINALISTS, len(tried)), largest=False).indices
-        second = mean_errors([tried[place][1] for place in finalists.tolist()], _SECOND_LEVELS)
-        total = len(_FIRST_LEVELS) * first[finalists] + len(_SECOND_LEVELS) * second
+        second = mean_errors([tried[place][1] for place in finalists.tolist()], levels.second)
+        total = len(levels.first) * first[finalists] + len(levels.second) * second
         best = int(finalists[total.argmin()])
         alike = [place for place, (way, _) in enumerate(tried) if way == tried[best][0]]
         if float(leads(first[None, alike], torch.tensor([alike.index(best)]))) < _SMALLEST_LEAD:
