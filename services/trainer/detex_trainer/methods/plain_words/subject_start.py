@@ -19,7 +19,7 @@ from detex_trainer.methods.plain_words.noise_levels import NoiseLevels, is_made_
 MOST_TOKENS = 8
 _LEVELS = NoiseLevels(first=(0.6,), second=(0.45, 0.55, 0.7, 0.85))
 """Lower than those of attribute words: a detail is decided after the whole."""
-_LEVELS_OF_PATCHES = NoiseLevels(first=(0.7,), second=(0.5, 0.6, 0.8))
+_LEVELS_OF_PATCHES = NoiseLevels(first=(0.8,), second=(0.6, 0.7, 0.85))
 _FINALISTS = 8
 _MOST_TRAITS = 3
 _SMALLEST_LEAD = 5.0
