@@ -15,6 +15,8 @@ PING_TIMEOUT_SECONDS: Final = 20.0
 SHORTEST_PING_SECONDS: Final = 5.0
 MAX_RECEIVED_MESSAGE_BYTES: Final = 128 * 1024 * 1024
 """Of the client; servers have a setting."""
+MAX_REQUEST_BYTES: Final = 34 * 1024 * 1024
+"""Of a message that a server takes: the largest files of a request, 32 MiB together, and the rest of it."""
 
 Option = tuple[str, int | str]
 
@@ -44,7 +46,7 @@ def server_options(
 ) -> list[Option]:
     """Options of a server that callers with `client_options` stay connected to."""
     return [
-        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", min(max_message_bytes, MAX_REQUEST_BYTES)),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
         *_pings(ping_seconds),

@@ -8,18 +8,24 @@ import io
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.Image import Transpose
 
 from detex_core.errors import InvalidInputError, invalid_input
-from detex_core.image_structure import check_structure, png_rows_are_complete
+from detex_core.image_structure import JPEG_PADDING, check_structure, png_rows_are_complete, read_jpeg_scans
+from detex_core.webp_header import read_webp_header
 
 MAX_IMAGE_BYTES = 64 * 1024**2
 MAX_IMAGE_PIXELS = 50_000_000
 MAX_IMAGE_SIDE = 16_384
 MIN_IMAGE_SIDE = 32
+
+BYTES_PER_PIXEL = 24
+"""Memory that decoding takes at most: what Pillow keeps of a pixel (4 bytes) times the pictures that are there at once
+(decoded, in 8 bits, in sRGB, upright), and what readers need beside (8 bytes for WebP, 6 for progressive JPEG)."""
 
 ACCEPTED_FILES = "a still PNG, JPEG or WebP picture"
 _ACCEPTED_SIZES = (
@@ -76,10 +82,20 @@ def read_size(data: bytes, *, field: str) -> tuple[int, int]:
     Raises:
         InvalidInputError: As for `decode_photo`, but for damage that only shows when pixels are decoded.
     """
-    image = _opened(data, field)
+    header = _header(data, field)
     # Orientations from 5 on lie on their side.
-    turned = _orientation(image) in (5, 6, 7, 8)
-    return (image.height, image.width) if turned else (image.width, image.height)
+    turned = header.orientation in (5, 6, 7, 8)
+    return (header.height, header.width) if turned else (header.width, header.height)
+
+
+def decoding_bytes(data: bytes, *, field: str) -> int:
+    """Most memory that `decode_photo` or `decode_mask` takes for a file, its result included; decodes no pixel.
+
+    Raises:
+        InvalidInputError: As `read_size`.
+    """
+    header = _header(data, field)
+    return len(data) + header.width * header.height * BYTES_PER_PIXEL
 
 
 def decode_mask(data: bytes, *, field: str, size: tuple[int, int] | None) -> Image.Image:
@@ -99,9 +115,9 @@ def decode_mask(data: bytes, *, field: str, size: tuple[int, int] | None) -> Ima
     Raises:
         InvalidInputError: As for `decode_photo`; or the size differs, or no pixel is nearer to white than to black.
     """
+    if size is not None and (given := read_size(data, field=field)) != size:
+        raise invalid_input(field, _written(given), f"the size of its photo, {_written(size)}")
     image = _upright(_opened(data, field), field)
-    if size is not None and image.size != size:
-        raise invalid_input(field, _written(image.size), f"the size of its photo, {_written(size)}")
     if "A" in image.getbands():
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
@@ -111,8 +127,56 @@ def decode_mask(data: bytes, *, field: str, size: tuple[int, int] | None) -> Ima
     return mask
 
 
+@dataclass(frozen=True)
+class _Header:
+    """Sides in pixels as they are stored, and the EXIF orientation."""
+
+    width: int
+    height: int
+    orientation: object
+
+
+def _header(data: bytes, field: str) -> _Header:
+    """What a file's header says, checked; takes no memory for pixels."""
+    reader = _checked_reader(data, field)
+    if reader is WebPImagePlugin.WebPImageFile:
+        return _webp_header(data, field)
+    image = _read_header(reader, data, field)
+    return _Header(image.width, image.height, _orientation(image.getexif))
+
+
+def _webp_header(data: bytes, field: str) -> _Header:
+    try:
+        header = read_webp_header(data)
+    except ValueError as error:
+        raise _damaged(field, error) from error
+    _check_size(header.width, header.height, field)
+    if header.frames:
+        raise invalid_input(field, f"an animation of {header.frames} pictures", ACCEPTED_FILES)
+    exif = Image.Exif()
+
+    def read_exif() -> Image.Exif:
+        exif.load(header.exif)
+        return exif
+
+    return _Header(header.width, header.height, _orientation(read_exif))
+
+
 def _opened(data: bytes, field: str) -> ImageFile.ImageFile:
     """The file with its header read and checked, its pixels not decoded yet."""
+    reader = _checked_reader(data, field)
+    if reader is WebPImagePlugin.WebPImageFile:
+        _webp_header(data, field)
+        return _read_header(reader, data, field)
+    if reader is JpegImagePlugin.JpegImageFile:
+        data = _whole_jpeg(data, field)
+    image = _read_header(reader, data, field)
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        _verify_pixels(data, field)
+    return image
+
+
+def _checked_reader(data: bytes, field: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     if not data:
         raise invalid_input(field, "an empty file", ACCEPTED_FILES)
     if len(data) > MAX_IMAGE_BYTES:
@@ -121,20 +185,37 @@ def _opened(data: bytes, field: str) -> ImageFile.ImageFile:
     if reader is None:
         raise invalid_input(field, f"a file that begins with {data[:8]!r}", ACCEPTED_FILES)
     check_structure(data, field=field)
+    return reader
+
+
+def _read_header(reader: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, field: str) -> ImageFile.ImageFile:
     try:
         image = reader(io.BytesIO(data))
     except Exception as error:  # the readers raise whatever a damaged header makes them stumble over
         raise _damaged(field, error) from error
-    if min(image.size) < MIN_IMAGE_SIDE or max(image.size) > MAX_IMAGE_SIDE:
-        raise invalid_input(field, _written(image.size), _ACCEPTED_SIZES)
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise invalid_input(field, _written(image.size), _ACCEPTED_SIZES)
+    _check_size(image.width, image.height, field)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise invalid_input(field, f"an animation of {frames} pictures", ACCEPTED_FILES)
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        _verify_pixels(data, field)
     return image
+
+
+def _check_size(width: int, height: int, field: str) -> None:
+    if min(width, height) < MIN_IMAGE_SIDE or max(width, height) > MAX_IMAGE_SIDE:
+        raise invalid_input(field, _written((width, height)), _ACCEPTED_SIZES)
+    if width * height > MAX_IMAGE_PIXELS:
+        raise invalid_input(field, _written((width, height)), _ACCEPTED_SIZES)
+
+
+def _whole_jpeg(data: bytes, field: str) -> bytes:
+    """The file as a reader refuses it where rows are missing: readers fill up what lies behind an early end marker."""
+    scans = read_jpeg_scans(data)
+    if scans.end is None:
+        return data
+    if not scans.are_complete:
+        raise invalid_input(field, "a JPEG whose last scans are missing", ACCEPTED_FILES)
+    # A progressive file needs its end marker: only there does a reader know that no further scan follows.
+    return data if scans.is_progressive else data[: scans.end] + JPEG_PADDING
 
 
 def _verify_pixels(data: bytes, field: str) -> None:
@@ -161,7 +242,7 @@ def _reader(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
 
 def _upright(image: ImageFile.ImageFile, field: str) -> Image.Image:
     """The decoded picture as RGB or RGBA, upright, without metadata."""
-    orientation = _orientation(image)
+    orientation = _orientation(image.getexif)
     try:
         image.load()
         decoded = _in_8_bits(image)
@@ -175,10 +256,10 @@ def _upright(image: ImageFile.ImageFile, field: str) -> Image.Image:
     return decoded
 
 
-def _orientation(image: ImageFile.ImageFile) -> object:
+def _orientation(read_exif: Callable[[], Image.Exif]) -> object:
     """EXIF orientation; 1 where the EXIF data is damaged, as many cameras and editors write it so."""
     try:
-        return image.getexif().get(_ORIENTATION_TAG, 1)
+        return read_exif().get(_ORIENTATION_TAG, 1)
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error):
         return 1
 

@@ -49,16 +49,24 @@ class MetricsServer:
     Args:
         address: `host:port`; port 0 takes a free one.
         registry: What /metrics shows.
-        is_ready: Whether /readyz answers 200 rather than 503; /healthz answers 200 as long as the process lives.
+        is_ready: Whether /readyz answers 200 rather than 503.
+        is_alive: Whether /healthz does.
 
     Raises:
         FailedPreconditionError: The address cannot be listened on.
     """
 
-    def __init__(self, address: str, registry: CollectorRegistry, is_ready: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        address: str,
+        registry: CollectorRegistry,
+        is_ready: Callable[[], bool] = lambda: True,
+        is_alive: Callable[[], bool] = lambda: True,
+    ) -> None:
         host, _, port = address.rpartition(":")
         self._metrics = make_wsgi_app(registry)
         self._is_ready = is_ready
+        self._is_alive = is_alive
         try:
             self._server = make_server(host.strip("[]"), int(port), self._answer, _server_class(host), _SilentHandler)
         except (OSError, OverflowError) as error:
@@ -86,11 +94,10 @@ class MetricsServer:
         if path == "/metrics":
             answer: Iterable[bytes] = self._metrics(environ, start_response)
             return answer
-        ready = path == "/healthz" or (path == "/readyz" and self._is_ready())
-        if ready:
-            status, text = "200 OK", "ok\n"
-        elif path == "/readyz":
-            status, text = "503 Service Unavailable", "not ready\n"
+        checks = {"/healthz": (self._is_alive, "stuck"), "/readyz": (self._is_ready, "not ready")}
+        if path in checks:
+            holds, otherwise = checks[path]
+            status, text = ("200 OK", "ok\n") if holds() else ("503 Service Unavailable", f"{otherwise}\n")
         else:
             status, text = "404 Not Found", "/metrics, /healthz, /readyz\n"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])

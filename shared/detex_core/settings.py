@@ -147,6 +147,13 @@ class ServiceSettings(BaseSettings):
         drain_delay_seconds: Wait between reporting NOT_SERVING and refusing calls, for load balancers to notice.
         drain_grace_seconds: Longest wait for running calls when the service is told to end.
         max_message_bytes: Largest gRPC message in either direction.
+        picture_memory_bytes: Memory that pictures of callers may take together while they are decoded; who finds none
+            free waits, and is refused after `picture_wait_seconds`. 0 is an eighth of the machine's or container's
+            memory, 64 MiB at least and 2 GiB at most.
+        picture_wait_seconds: Longest wait for that memory.
+        message_memory_bytes: Memory that large messages (above 1 MiB) of callers may take together while their calls
+            run; one tenant may hold half of it. What does not fit is refused at once. 0 is as above.
+        liveness_seconds: /healthz says no once the event loop has not turned for so long.
         readiness_interval_seconds: Time between two looks at whether the service can serve.
         log_format: `auto` writes text on terminals and JSON lines elsewhere.
         log_level: Least level that is logged.
@@ -168,6 +175,10 @@ class ServiceSettings(BaseSettings):
     drain_delay_seconds: float = Field(default=0.0, ge=0, le=600)
     drain_grace_seconds: float = Field(default=30.0, ge=0, le=86_400)
     max_message_bytes: int = Field(default=64 * 1024**2, ge=64 * 1024, le=2**31 - 1)
+    picture_memory_bytes: int = Field(default=0, ge=0)
+    picture_wait_seconds: float = Field(default=60.0, gt=0, le=3600)
+    message_memory_bytes: int = Field(default=0, ge=0)
+    liveness_seconds: float = Field(default=30.0, gt=0, le=3600)
     readiness_interval_seconds: float = Field(default=5.0, gt=0, le=600)
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

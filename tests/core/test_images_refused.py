@@ -1,16 +1,20 @@
 """Files that are no photos: of other formats, damaged, bombs, random bytes."""
 
+import contextlib
+import io
 import struct
 import tracemalloc
 import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from detex_core import images
 from detex_core.errors import InvalidInputError
-from detex_core.images import MAX_IMAGE_BYTES, decode_photo
+from detex_core.images import MAX_IMAGE_BYTES, decode_mask, decode_photo, decoding_bytes, read_size
 from tests.core.pictures import HEIGHT, WIDTH, chunk, encoded, gradient, png, refusal
 
 
@@ -119,3 +123,66 @@ def test_damaged_files_decode_or_are_refused(sample: bytes, changes: list[tuple[
     except InvalidInputError:
         return
     assert image.mode in ("RGB", "RGBA")
+
+
+JPEGS = [
+    encoded(gradient(), "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
+    for quality in (30, 95)
+    for subsampling in (0, 2)
+    for progressive in (False, True)
+]
+
+
+@settings(deadline=None)
+@given(st.sampled_from(JPEGS), st.floats(0.0, 1.0))
+def test_a_jpeg_that_ends_early_is_refused_whatever_marker_it_ends_with(data: bytes, share: float) -> None:
+    """Readers fill up what lies behind an early end marker. Of the last scan of a progressive file, see below."""
+    pixels = data.rindex(b"\xff\xda") + 2
+    whole = data.index(b"\xff\xd9", pixels)
+    is_progressive = b"\xff\xc2" in data
+    last = pixels if is_progressive else whole - 40  # a few bytes may be all that one block lacks
+    cut = int(data.index(b"\xff\xda") + share * (last - data.index(b"\xff\xda")))
+    with pytest.raises(InvalidInputError):
+        decode_photo(data[:cut] + b"\xff\xd9", field="photo")
+
+
+@pytest.mark.parametrize("data", JPEGS)
+@pytest.mark.parametrize("after", [b"", b"\0" * 100, b"\xff\xd8 another picture"])
+def test_whole_jpegs_are_read_as_pillow_reads_them(data: bytes, after: bytes) -> None:
+    with Image.open(io.BytesIO(data)) as expected:
+        assert decode_photo(data + after, field="photo").tobytes() == expected.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_size_of_a_webp_takes_no_memory_for_its_pixels(
+    options: dict[str, Any], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(gradient(mode), "WEBP", **options)
+    assert decode_photo(data, field="photo").size == (WIDTH, HEIGHT)
+    monkeypatch.setattr(images, "_read_header", None)  # what opens a reader
+    assert read_size(data, field="photo") == (WIDTH, HEIGHT)
+    assert decoding_bytes(data, field="photo") >= 4 * WIDTH * HEIGHT
+
+
+def test_a_few_bytes_that_declare_a_large_webp_are_known_by_their_header() -> None:
+    sides = struct.pack("<I", (16_382) | (3_050 << 14))
+    tiny = b"VP8L" + struct.pack("<I", 5) + b"\x2f" + sides + b"\0"
+    data = b"RIFF" + struct.pack("<I", 4 + len(tiny)) + b"WEBP" + tiny
+    tracemalloc.start()
+    try:
+        assert read_size(data, field="photo") == (16_383, 3_051)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+    with pytest.raises(InvalidInputError, match="the size of its photo, 100 x 100 pixels"):
+        decode_mask(data, field="mask", size=(100, 100))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=120))
+def test_no_webp_header_is_too_odd_to_read(content: bytes) -> None:
+    data = b"RIFF" + struct.pack("<I", 4 + len(content)) + b"WEBP" + content
+    with contextlib.suppress(InvalidInputError):
+        read_size(data, field="photo")

@@ -1,10 +1,21 @@
 """The port of metrics and probes: few threads whoever connects, and probes that get through."""
 
+import asyncio
 import socket
 import threading
+import time
+import urllib.error
 import urllib.request
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
 
 from detex_core.metrics import MOST_CONNECTIONS, MetricsServer, new_registry
+from detex_protos.v1 import generator_pb2
+from tests.core.running_server import details, running
 
 
 def answer(address: str, path: str) -> int:
@@ -56,3 +67,76 @@ def test_scrapes_side_by_side_are_all_answered() -> None:
         for thread in threads:
             thread.join()
         assert found == [200] * (MOST_CONNECTIONS // 2)
+
+
+def test_liveness_is_that_of_the_event_loop() -> None:
+    may_go_on, blocked = threading.Event(), threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        assert may_go_on.wait(60)
+
+    def code(address: str, path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def until(address: str, path: str, wanted: int) -> None:
+        end = time.monotonic() + 60
+        while code(address, path) != wanted:
+            assert time.monotonic() < end, f"{path} never answered {wanted}"
+
+    async def scenario() -> None:
+        async with running(liveness_seconds=1.0) as run:
+            address = run.server.metrics_address
+            await asyncio.to_thread(until, address, "/readyz", 200)
+            assert await asyncio.to_thread(code, address, "/healthz") == 200
+
+            def watch() -> None:
+                assert blocked.wait(60)
+                try:
+                    until(address, "/healthz", 503)
+                    until(address, "/readyz", 503)
+                finally:
+                    may_go_on.set()
+
+            watching = asyncio.create_task(asyncio.to_thread(watch))
+            await asyncio.sleep(0)
+            block()
+            await watching
+            await asyncio.to_thread(until, address, "/healthz", 200)
+            await asyncio.to_thread(until, address, "/readyz", 200)
+
+    asyncio.run(scenario())
+
+
+async def answers(call: Any) -> bool:
+    """Whether a call begins to answer; it is given up then."""
+    try:
+        await call.read()
+    except grpc.aio.AioRpcError:
+        return False
+    call.cancel()
+    return True
+
+
+def test_large_messages_share_their_memory() -> None:
+    async def scenario() -> None:
+        async with running(message_memory_bytes=1) as run:
+            large = generator_pb2.GenerateRequest(prompt="wait", negative_prompt="x" * 2_000_000, count=1)
+            holding = run.generator.Generate(large, timeout=60)
+            await holding.read()
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await run.generator.Generate(large, timeout=60).read()
+            assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert details(raised.value)[ErrorInfo].reason == "MESSAGE_MEMORY"
+            await run.prefetch("plain")  # small ones need none
+            holding.cancel()
+            async with asyncio.timeout(60):
+                await run.handlers.ended.wait()
+                while not await answers(run.generator.Generate(large, timeout=60)):
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 import torch
 
+from detex_core.memory_budget import MemoryBudget
 from detex_core.prompt import Prompt, parse_prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.regions import Box, RegionMode
 from detex_diffusion.solver import Solver
 from detex_diffusion.text import TokenizedPrompt, tokenize
+from detex_generator.engine.picture_memory import PictureMemory
 from detex_generator.engine.placement import check_composition
 from detex_generator.generation_request import GenerationRequest
 from detex_generator.picture_content import Composition, Region
@@ -45,7 +47,9 @@ def segments_of(base_model: BaseModel, text: str, class_words: dict[str, str], n
         composition=composition,
     )
     tokenized = read(parsed, "prompt")
-    checked = check_composition(request, composition, base_model, tokenized, read)
+    budget = MemoryBudget(1, what="the test", reason="TEST", longest_wait_seconds=60)
+    memory = PictureMemory(budget, "default")
+    checked = check_composition(request, composition, base_model, tokenized, read, memory)
     assert checked.segments is not None
     assert checked.segments.shape == tokenized.ids.shape
     assert set(checked.segments[tokenized.length - 1 :].tolist()) == {0}

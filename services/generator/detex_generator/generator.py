@@ -10,6 +10,7 @@ from detex_core.artifact import ConceptArchive
 from detex_core.errors import DetexError, UnavailableError
 from detex_core.grpc_server.server import Server
 from detex_core.grpc_server.service import Service
+from detex_core.memory_budget import message_budget, picture_budget
 from detex_core.metrics import new_registry
 from detex_core.object_store import open_object_store
 from detex_core.tracing import Tracing
@@ -83,7 +84,7 @@ class Generator:
         self.base_models = BaseModels(settings, object_store)
         prompts = PromptCache(settings.prompt_cache_bytes, metrics)
         unets = UNetCache(settings.unet_cache_bytes, metrics)
-        admission = Admission(self.base_models, self.concepts, prompts, unets)
+        admission = Admission(self.base_models, self.concepts, prompts, unets, picture_budget(settings))
         self._acceleration = self._chosen_acceleration(metrics)
         self.engine = Engine(
             settings,
@@ -93,11 +94,14 @@ class Generator:
             on_failure=partial(self._fail_from_thread, asyncio.get_running_loop()),
         )
         draining = asyncio.Event()
-        servicer = GeneratorServicer(settings, self.base_models, self.concepts, self.engine, metrics, draining)
+        messages = message_budget(settings)
+        servicer = GeneratorServicer(
+            settings, self.base_models, self.concepts, self.engine, metrics, draining, messages
+        )
         service = Service(
             SERVICE_NAME, partial(add_GeneratorServiceServicer_to_server, servicer), self._check_readiness
         )
-        self.server = Server(settings, [service], registry, tracing=self._tracing)
+        self.server = Server(settings, [service], registry, tracing=self._tracing, messages=messages)
         self._draining = draining
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
 import grpc.aio
 
 from detex_core.errors import DetexError
+from detex_core.memory_budget import LARGE_MESSAGE_BYTES, MESSAGE_SHARE, MemoryBudget
 from detex_core.tenancy import current_tenant
 from detex_diffusion.solver import usual_solver
 from detex_generator.base_models import BaseModels
@@ -37,20 +38,25 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         engine: Engine,
         metrics: GeneratorMetrics,
         draining: asyncio.Event,
+        messages: MemoryBudget,
     ) -> None:
-        """Serve with these parts; once `draining` is set, streams of many requests end when what they began is done."""
+        """Serve with these parts; once `draining` is set, streams of many requests end when what they began is done.
+
+        Large requests of streams take their memory from `messages`.
+        """
         self._settings = settings
         self._base_models = base_models
         self._concepts = concepts
         self._engine = engine
         self._metrics = metrics
         self._draining = draining
+        self._messages = messages
 
     async def Generate(  # noqa: N802
         self, request: GenerateRequest, context: Context
     ) -> AsyncGenerator[GenerateResponse]:
         """Draw the images of one request."""
-        active = self._begin(request, _deadline(context))
+        active = await self._begin(request, _deadline(context))
         async with aclosing(_events(active)) as responses:
             async for response in responses:
                 yield response
@@ -64,7 +70,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         deadline = _deadline(context)
 
         async def draw(request: GenerateRequest) -> AsyncGenerator[GenerateResponse]:
-            async with aclosing(_events(self._begin(request, deadline))) as responses:
+            async with self._room_for(request), aclosing(_events(await self._begin(request, deadline))) as responses:
                 async for response in responses:
                     yield response
 
@@ -113,11 +119,22 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         resident = await asyncio.to_thread(prefetch)
         return generator_pb2.PrefetchConceptResponse(concept=resident_message(resident))
 
-    def _begin(self, message: GenerateRequest, deadline: float | None) -> ActiveRequest:
+    @asynccontextmanager
+    async def _room_for(self, message: GenerateRequest) -> AsyncIterator[None]:
+        """Hold memory for a large request of a stream, whose next requests wait until there is some."""
+        size = message.ByteSize()
+        if size < LARGE_MESSAGE_BYTES:
+            yield
+            return
+        async with self._messages.hold_when_free(size, current_tenant(), share=MESSAGE_SHARE):
+            yield
+
+    async def _begin(self, message: GenerateRequest, deadline: float | None) -> ActiveRequest:
         """Check a request and hand it to the engine; refusals are counted here, all else by the engine."""
         try:
             served = self._base_models.get(message.base_model)
-            request = checked_request(
+            check = partial(
+                checked_request,
                 message,
                 served.settings,
                 width=served.model.width,
@@ -125,6 +142,9 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
                 settings=self._settings,
                 usual_solver=usual_solver(served.model.noise_schedule),
             )
+            # The headers of files are read, which is not for the event loop.
+            has_files = message.HasField("edit") or any(region.mask for region in message.regions)
+            request = await asyncio.to_thread(check) if has_files else check()
             return self._engine.submit(request, current_tenant(), deadline=deadline)
         except DetexError as error:
             self._metrics.requests.labels(error.code.name).inc()

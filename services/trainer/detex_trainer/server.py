@@ -16,6 +16,7 @@ from detex_core.bounded_end import LAST_WORDS_SECONDS, end_within
 from detex_core.errors import DetexError, FailedPreconditionError
 from detex_core.grpc_server import Server, Service
 from detex_core.logging import configure_logging
+from detex_core.memory_budget import MemoryBudget, picture_budget
 from detex_core.metrics import new_registry
 from detex_core.object_store import ObjectStore, open_object_store
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
@@ -99,14 +100,16 @@ class Trainer:
             ),
             self._cleanup.wake,
         )
+        pictures = picture_budget(settings)
         parts = TrainerParts(
             settings=settings,
-            intake=_intake(settings, training_sets, ledger, spool),
+            intake=_intake(settings, training_sets, ledger, spool, pictures),
             curation=TrainingSetCuration(
                 training_sets,
                 ledger,
                 TrainingSetChanges(self._database),
                 max_file_bytes=settings.max_file_bytes,
+                pictures=pictures,
             ),
             training_sets=training_sets,
             store=self._store,
@@ -181,7 +184,11 @@ def _executor(settings: TrainerSettings, worker_command: Sequence[str]) -> Execu
 
 
 def _intake(
-    settings: TrainerSettings, training_sets: TrainingSetArchive, ledger: TrainingSetLedger, spool: UploadSpool
+    settings: TrainerSettings,
+    training_sets: TrainingSetArchive,
+    ledger: TrainingSetLedger,
+    spool: UploadSpool,
+    pictures: MemoryBudget,
 ) -> TrainingSetIntake:
     policy = IntakePolicy(
         UploadLimits(settings.max_photos, settings.max_file_bytes, settings.max_training_set_bytes),
@@ -190,7 +197,7 @@ def _intake(
         max_tenant_bytes=settings.max_training_set_bytes_per_tenant,
         segmenter=settings.segmenter,
     )
-    return TrainingSetIntake(training_sets, ledger, spool, policy)
+    return TrainingSetIntake(training_sets, ledger, spool, policy, pictures)
 
 
 async def serve(settings: TrainerSettings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:

@@ -4,8 +4,8 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,11 @@ import grpc.aio
 from detex_core.deadline import is_over
 from detex_core.errors import UnavailableError, invalid_input
 from detex_core.grpc_server.call_metrics import CallMetrics
+from detex_core.grpc_server.message_outline import check_outline
 from detex_core.grpc_server.status import as_domain_error, rich_status
 from detex_core.logging import add_log_fields
-from detex_core.tenancy import DEFAULT_TENANT, TENANT_METADATA_KEY, checked_tenant, set_tenant
+from detex_core.memory_budget import LARGE_MESSAGE_BYTES, MESSAGE_SHARE, MemoryBudget
+from detex_core.tenancy import DEFAULT_TENANT, TENANT_METADATA_KEY, checked_tenant, current_tenant, set_tenant
 from detex_core.tracing import NO_SPAN, Span, Tracing, set_span
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -35,6 +37,8 @@ _ORDINARY = frozenset(
         grpc.StatusCode.FAILED_PRECONDITION,
     }
 )
+# The message as it came, as it is parsed, and what handlers make of it.
+_COPIES = 3
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 logger = logging.getLogger(__name__)
@@ -85,7 +89,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     responses are closed at once, so that their `finally` blocks run.
     """
 
-    def __init__(self, metrics: CallMetrics, tracing: Tracing) -> None:
+    def __init__(self, metrics: CallMetrics, tracing: Tracing, messages: MemoryBudget) -> None:
+        self._messages = messages
         self._metrics = metrics
         self._tracing = tracing
         self._ours = 0
@@ -127,7 +132,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             case _:
                 method = _Method("BIDI_STREAM", service, name)
                 wrapped, make = handler.stream_stream, grpc.stream_stream_rpc_method_handler
-        parse = _stream_parser if handler.request_streaming else _parser
+        parse = self._stream_parser if handler.request_streaming else _parser
         parsed = parse(handler.request_deserializer)
         behaviour = (self._streaming if handler.response_streaming else self._single)(wrapped, parsed, method)
         # Requests come as bytes and are parsed within the call, so that malformed ones are answered as other bad input.
@@ -136,21 +141,50 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _single(self, wrapped: Behaviour, parsed: Callable[[Any], Any], method: _Method) -> Behaviour:
         async def behaviour(request: Any, context: Context) -> Any:
             async with self._call(method, context):
-                return await wrapped(parsed(request), context)
+                with self._room_for(request):
+                    return await wrapped(parsed(request), context)
 
         return behaviour
 
     def _streaming(self, wrapped: Behaviour, parsed: Callable[[Any], Any], method: _Method) -> Behaviour:
         async def behaviour(request: Any, context: Context) -> None:
             async with self._call(method, context):
-                if not inspect.isasyncgenfunction(wrapped):
-                    await wrapped(parsed(request), context)
-                    return
-                async with aclosing(wrapped(parsed(request), context)) as responses:
-                    async for response in responses:
-                        await context.write(response)
+                with self._room_for(request):
+                    if not inspect.isasyncgenfunction(wrapped):
+                        await wrapped(parsed(request), context)
+                        return
+                    async with aclosing(wrapped(parsed(request), context)) as responses:
+                        async for response in responses:
+                            await context.write(response)
 
         return behaviour
+
+    def _stream_parser(
+        self, deserialize: Callable[[bytes], Any] | None
+    ) -> Callable[[AsyncIterator[bytes]], AsyncIterator[Any]]:
+        """As `_parser` for a stream of requests; the error comes out of the stream in the place of the request."""
+        parse = _parser(deserialize)
+
+        async def parse_all(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+            async for data in stream:
+                if len(data) < LARGE_MESSAGE_BYTES:
+                    yield parse(data)
+                    continue
+                # A stream waits for memory, so that its caller is held up rather than refused.
+                size = _COPIES * len(data)
+                async with self._messages.hold_when_free(size, current_tenant(), share=MESSAGE_SHARE):
+                    yield parse(data)
+
+        return parse_all
+
+    @contextmanager
+    def _room_for(self, request: object) -> Iterator[None]:
+        """Hold memory for a large message while its call runs."""
+        if not isinstance(request, bytes) or len(request) < LARGE_MESSAGE_BYTES:
+            yield
+            return
+        with self._messages.hold_at_once(_COPIES * len(request), current_tenant(), share=MESSAGE_SHARE):
+            yield
 
     @asynccontextmanager
     async def _call(self, method: _Method, context: Context) -> AsyncIterator[None]:
@@ -213,8 +247,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def _parser(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
     """Bytes of a request to its message; raises InvalidInputError where they are none."""
+    message = getattr(getattr(deserialize, "__self__", None), "DESCRIPTOR", None)
 
     def parse(data: bytes) -> Any:
+        if message is not None:
+            check_outline(data, message)
         try:
             return data if deserialize is None else deserialize(data)
         except Exception as error:
@@ -222,17 +259,6 @@ def _parser(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any
             raise invalid_input("request", given, "a message of the type that the method takes") from error
 
     return parse
-
-
-def _stream_parser(deserialize: Callable[[bytes], Any] | None) -> Callable[[AsyncIterator[bytes]], AsyncIterator[Any]]:
-    """The same for a stream of requests; the error comes out of the stream in the place of the request."""
-    parse = _parser(deserialize)
-
-    async def parse_all(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        async for data in stream:
-            yield parse(data)
-
-    return parse_all
 
 
 def _tenant(context: Context) -> str:

@@ -13,9 +13,11 @@ from prometheus_client import CollectorRegistry
 from detex_core.channel import server_options
 from detex_core.errors import FailedPreconditionError
 from detex_core.grpc_server.call_metrics import CallMetrics
+from detex_core.grpc_server.heartbeat import Heartbeat
 from detex_core.grpc_server.interceptor import CallInterceptor
 from detex_core.grpc_server.readiness import Readiness
 from detex_core.grpc_server.service import Service
+from detex_core.memory_budget import MemoryBudget, message_budget
 from detex_core.metrics import MetricsServer
 from detex_core.settings import ServiceSettings
 from detex_core.tracing import Tracing
@@ -35,6 +37,7 @@ class Server:
         interceptors: Run inside the server's own, so that what they raise is mapped and counted; the place for
             authentication.
         tracing: Where the spans of calls go; nowhere by default.
+        messages: Memory for large messages; of its own by default.
 
     Attributes:
         address: Host and port that the server listens on, once started.
@@ -51,6 +54,7 @@ class Server:
         *,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         tracing: Tracing | None = None,
+        messages: MemoryBudget | None = None,
     ) -> None:
         self.address = ""
         self.metrics_address = ""
@@ -58,7 +62,9 @@ class Server:
         self._settings = settings
         self._registry = registry
         self._hurry = asyncio.Event()
-        self._calls = CallInterceptor(CallMetrics(registry), tracing or Tracing())
+        self._calls = CallInterceptor(CallMetrics(registry), tracing or Tracing(), messages or message_budget(settings))
+        self._heartbeat = Heartbeat(settings.liveness_seconds)
+        self._beat: asyncio.Task[None] | None = None
         self._readiness = Readiness(services, settings.readiness_interval_seconds)
         self._watch: asyncio.Task[None] | None = None
         self._metrics: MetricsServer | None = None
@@ -84,10 +90,14 @@ class Server:
             raise FailedPreconditionError(
                 f"listen_address: given {listen_address}, which cannot be listened on.", reason="ADDRESS_UNUSABLE"
             ) from error
+        self._beat = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
         await self._readiness.open()
         if self._settings.metrics_address:
             self._metrics = MetricsServer(
-                self._settings.metrics_address, self._registry, lambda: self._readiness.is_ready
+                self._settings.metrics_address,
+                self._registry,
+                is_ready=lambda: self._readiness.is_ready and self._heartbeat.is_alive,
+                is_alive=lambda: self._heartbeat.is_alive,
             )
             self.metrics_address = self._metrics.address
         await self._server.start()
@@ -138,6 +148,8 @@ class Server:
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
             self._metrics = None
+        if self._beat is not None:
+            self._beat.cancel()
         logger.info("ended")
 
 

@@ -15,6 +15,7 @@ from diffusers import UNet2DConditionModel
 
 from detex_core.artifact import Manifest, StoredManifest
 from detex_core.errors import NotFoundError, invalid_input
+from detex_core.memory_budget import MemoryBudget
 from detex_core.prompt import Prompt
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
@@ -24,6 +25,7 @@ from detex_diffusion.text import TokenizedPrompt, encode_text, tokenize, tokeniz
 from detex_generator.base_models import BaseModels
 from detex_generator.concept_cache import ConceptCache, check_base_model
 from detex_generator.engine.photo_editing import PhotoEditing
+from detex_generator.engine.picture_memory import PictureMemory
 from detex_generator.engine.placement import CheckedComposition, check_composition, with_places
 from detex_generator.generation_request import GenerationRequest
 from detex_generator.prompt_cache import PromptCache, PromptKey
@@ -82,8 +84,16 @@ class Conditioning:
 class Admission:
     """Checks and encodes requests; all calls block and are safe from several threads."""
 
-    def __init__(self, base_models: BaseModels, concepts: ConceptCache, prompts: PromptCache, unets: UNetCache) -> None:
-        """Use these base models and caches."""
+    def __init__(
+        self,
+        base_models: BaseModels,
+        concepts: ConceptCache,
+        prompts: PromptCache,
+        unets: UNetCache,
+        pictures: MemoryBudget,
+    ) -> None:
+        """Use these base models and caches, and this memory for pictures while they are decoded."""
+        self._pictures = pictures
         self._base_models = base_models
         self._concepts = concepts
         self._prompts = prompts
@@ -99,6 +109,7 @@ class Admission:
             NotFoundError: A concept or version does not exist.
             FailedPreconditionError: A concept was trained on another base model, the solver does not fit the base
                 model's schedule, or several concepts have a UNet of their own.
+            ResourceExhaustedError: There was no memory for its pictures within the longest wait.
             UnavailableError: The object store does not answer.
         """
         base_model = self._base_models.get(request.base_model).model
@@ -113,6 +124,7 @@ class Admission:
         if request.guided:
             negative_prompt = self._tokenize_negative(request.parsed_negative_prompt, stored, base_model)
         composition = editing = None
+        memory = PictureMemory(self._pictures, tenant)
         if request.composition is not None:
             composition = check_composition(
                 request,
@@ -120,9 +132,10 @@ class Admission:
                 base_model,
                 prompt,
                 lambda text, field: self._tokenize(text, stored, base_model, field),
+                memory,
             )
         if request.edit is not None:
-            editing = PhotoEditing(request.edit, base_model, request.width, request.height)
+            editing = PhotoEditing(request.edit, base_model, request.width, request.height, memory)
             table = table.from_step(request.edit.first_step(request.steps))
         return CheckedRequest(
             base_model, table, stored, prompt, negative_prompt, unet_owner(stored), composition, editing

@@ -3,6 +3,8 @@
 Legend: C latent channels, h and w latent height and width.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +17,7 @@ from detex_core.images import decode_mask, decode_photo
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.editing import Keeping, flattened, held_latents, keeping, photo_latents, put_together
 from detex_diffusion.solver import StepTable
+from detex_generator.engine.picture_memory import PictureMemory
 from detex_generator.picture_content import Edit, EditKind
 
 
@@ -55,7 +58,7 @@ class PhotoHold:
 class PhotoEditing:
     """The edit of one request. Files are decoded where they are needed and not kept, latents once and kept."""
 
-    def __init__(self, edit: Edit, base_model: BaseModel, width: int, height: int) -> None:
+    def __init__(self, edit: Edit, base_model: BaseModel, width: int, height: int, memory: PictureMemory) -> None:
         """Draw for this edit in so many pixels.
 
         Raises:
@@ -64,7 +67,12 @@ class PhotoEditing:
         self.edit = edit
         self._base_model = base_model
         self._size = (width, height)
-        photo, kept = self._decoded()
+        self._memory = memory
+        with self._decoded() as (photo, kept):
+            self._check(photo, kept)
+
+    def _check(self, photo: Image.Image, kept: Keeping) -> None:
+        edit = self.edit
         if edit.kind is EditKind.KEEP_PRODUCT and not edit.mask and photo.mode != "RGBA":
             raise invalid_input(
                 "edit.mask", "no mask, and a photo without transparent pixels", "a mask, white where the product is"
@@ -76,12 +84,12 @@ class PhotoEditing:
     @torch.inference_mode()
     def latents(self) -> PhotoLatents:
         """The photo in latents; the same for all images of the request."""
-        photo, kept = self._decoded()
-        clean = photo_latents(self._base_model.vae, flattened(photo), self._size, cut=not self.edit.keeps)
-        held = None
-        if self.edit.keeps:
-            held = held_latents(kept, *clean.shape[-2:]).to(clean.device)
-        return PhotoLatents(clean, held)
+        with self._decoded() as (photo, kept):
+            clean = photo_latents(self._base_model.vae, flattened(photo), self._size, cut=not self.edit.keeps)
+            held = None
+            if self.edit.keeps:
+                held = held_latents(kept, *clean.shape[-2:]).to(clean.device)
+            return PhotoLatents(clean, held)
 
     def prepare(self) -> None:
         """Compute what a slot needs, so that the step loop need not wait for the VAE."""
@@ -106,10 +114,13 @@ class PhotoEditing:
         """The finished picture: what was drawn, with the photo where it is kept."""
         if not self.edit.keeps:
             return drawn
-        photo, kept = self._decoded()
-        return put_together(photo.convert("RGB"), drawn, kept, shadow=self.edit.shadow)
+        with self._decoded() as (photo, kept):
+            return put_together(photo.convert("RGB"), drawn, kept, shadow=self.edit.shadow)
 
-    def _decoded(self) -> tuple[Image.Image, Keeping]:
-        photo = decode_photo(self.edit.image, field="edit.image")
-        mask = decode_mask(self.edit.mask, field="edit.mask", size=photo.size) if self.edit.mask else None
-        return photo, keeping(photo, mask, repaint=self.edit.kind is EditKind.INPAINT)
+    @contextmanager
+    def _decoded(self) -> Iterator[tuple[Image.Image, Keeping]]:
+        """Photo and what is kept of it, for the time of a block."""
+        with self._memory.decoding({"edit.image": self.edit.image, "edit.mask": self.edit.mask}):
+            photo = decode_photo(self.edit.image, field="edit.image")
+            mask = decode_mask(self.edit.mask, field="edit.mask", size=photo.size) if self.edit.mask else None
+            yield photo, keeping(photo, mask, repaint=self.edit.kind is EditKind.INPAINT)

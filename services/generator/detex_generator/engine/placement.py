@@ -26,6 +26,7 @@ from detex_diffusion.regions import (
     mask_coverage,
 )
 from detex_diffusion.text import TokenizedPrompt
+from detex_generator.engine.picture_memory import PictureMemory
 from detex_generator.generation_request import GenerationRequest
 from detex_generator.picture_content import Composition
 
@@ -53,6 +54,7 @@ def check_composition(
     base_model: BaseModel,
     prompt: TokenizedPrompt,
     tokenize: Callable[[Prompt, str], TokenizedPrompt],
+    memory: PictureMemory,
 ) -> CheckedComposition:
     """Draw the maps and count the tokens.
 
@@ -62,8 +64,10 @@ def check_composition(
         base_model: The base model it is drawn with.
         prompt: Tokens of its prompt.
         tokenize: Tokens of a prompt that comes from a field of the request.
+        memory: For masks while they are decoded.
 
     Raises:
+        ResourceExhaustedError: There was no memory for a mask within the longest wait.
         InvalidInputError: A mask does not decode, or a region's prompt has too many tokens or unknown words.
     """
     coverages = []
@@ -71,8 +75,10 @@ def check_composition(
         if isinstance(region.place, Box):
             coverages.append(box_coverage(region.place, request.height, request.width))
         else:
-            mask = decode_mask(region.place, field=f"regions[{index}].mask", size=None)
-            coverages.append(mask_coverage(mask, request.height, request.width))
+            field = f"regions[{index}].mask"
+            with memory.decoding({field: region.place}):
+                mask = decode_mask(region.place, field=field, size=None)
+                coverages.append(mask_coverage(mask, request.height, request.width))
     _, *latent_size = base_model.latent_shape(request.height, request.width)
     sizes = cross_attention_sizes(base_model.unet, *latent_size).values()
     weights = [region.weight for region in composition.regions]

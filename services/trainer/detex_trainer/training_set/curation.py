@@ -4,6 +4,7 @@ import hashlib
 import io
 import secrets
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,7 +17,8 @@ from detex_core.errors import (
     NotFoundError,
     ResourceExhaustedError,
 )
-from detex_core.images import decode_mask
+from detex_core.images import BYTES_PER_PIXEL, decode_mask
+from detex_core.memory_budget import MemoryBudget
 from detex_trainer.jobs import TrainingSetChanges, TrainingSetKey, TrainingSetLedger
 from detex_trainer.training_set.archive import TrainingSetArchive, training_set_prefix
 from detex_trainer.training_set.look import PhotoLook, look_at
@@ -70,6 +72,7 @@ class TrainingSetCuration:
         ledger: Where they are listed.
         changes: Gives a set to one change at a time.
         max_file_bytes: Size of a mask.
+        pictures: Memory for pictures while they are decoded.
     """
 
     def __init__(
@@ -79,11 +82,13 @@ class TrainingSetCuration:
         changes: TrainingSetChanges,
         *,
         max_file_bytes: int,
+        pictures: MemoryBudget,
     ) -> None:
         self._archive = archive
         self._ledger = ledger
         self._changes = changes
         self._max_file_bytes = max_file_bytes
+        self._pictures = pictures
 
     def record(self, tenant: str, training_set_id: str) -> TrainingSetRecord:
         """The record of a training set; NotFoundError where the tenant has none, or one that is being deleted."""
@@ -99,14 +104,21 @@ class TrainingSetCuration:
             NotFoundError: The tenant has no such training set.
             InvalidInputError: The set has no such photo.
         """
-        photo = self._as_it_stands(
-            tenant, training_set_id, lambda record: self._archive.load_photo(record, photo_index)
-        )
-        return MaskView(
-            photo.record,
-            _png(photo.mask) if photo.mask is not None else b"",
-            _png(_preview(photo.picture, photo.mask)),
-        )
+        return self._as_it_stands(tenant, training_set_id, lambda record: self._view(record, photo_index))
+
+    def _view(self, record: TrainingSetRecord, photo_index: int) -> MaskView:
+        with self._holding(record):
+            photo = self._archive.load_photo(record, photo_index)
+            return MaskView(
+                photo.record,
+                _png(photo.mask) if photo.mask is not None else b"",
+                _png(_preview(photo.picture, photo.mask)),
+            )
+
+    def _holding(self, record: TrainingSetRecord) -> AbstractContextManager[None]:
+        """Memory for one photo of a set at a time."""
+        largest = max((photo.width * photo.height for photo in record.photos), default=0)
+        return self._pictures.hold(largest * BYTES_PER_PIXEL, record.tenant)
 
     def replace_mask(
         self, tenant: str, training_set_id: str, photo_index: int, mask: bytes, base_model_side: int | None
@@ -129,7 +141,7 @@ class TrainingSetCuration:
             )
         for attempt in range(1, _ATTEMPTS + 1):
             replacement = self._as_it_stands(
-                tenant, training_set_id, lambda record: self._with_mask(record, photo_index, mask, base_model_side)
+                tenant, training_set_id, lambda record: self._changed(record, photo_index, mask, base_model_side)
             )
             try:
                 self._replace(replacement)
@@ -139,6 +151,12 @@ class TrainingSetCuration:
             else:
                 return replacement.after
         raise AssertionError("not reached")
+
+    def _changed(
+        self, record: TrainingSetRecord, photo_index: int, mask: bytes, base_model_side: int | None
+    ) -> "_Replacement":
+        with self._holding(record):
+            return self._with_mask(record, photo_index, mask, base_model_side)
 
     def _with_mask(
         self, record: TrainingSetRecord, photo_index: int, mask: bytes, base_model_side: int | None

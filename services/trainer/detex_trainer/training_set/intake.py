@@ -5,21 +5,25 @@ import logging
 import secrets
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageStat
 from sqlalchemy.exc import IntegrityError
 
 from detex_core.errors import AbortedError, DetexError, NotFoundError, ResourceExhaustedError, invalid_input
+from detex_core.memory_budget import MemoryBudget
 from detex_core.object_store.disk import disk_errors
 from detex_trainer.jobs import NewTrainingSet, TrainingSetLedger
 from detex_trainer.segmenters.segmentation import SegmentationRequest, SegmentationTask, segment_apart
 from detex_trainer.text_limits import TextReader, check_upload_texts
 from detex_trainer.training_set.archive import TrainingSetArchive, mask_key, photo_key
 from detex_trainer.training_set.look import PhotoLook, look_at
-from detex_trainer.training_set.pictures import decode_pictures
+from detex_trainer.training_set.pictures import decode_pictures, decoding_bytes_of
 from detex_trainer.training_set.record import MaskSource, PhotoRecord, TrainingSetRecord, training_set_digest
 from detex_trainer.training_set.spool import UploadSpool
 from detex_trainer.training_set.upload import Upload, UploadLimits, out_of_order, receive_upload
@@ -36,6 +40,7 @@ from detex_trainer.training_set.warnings import training_set_warnings
 
 _BUSY_RETRY_SECONDS = 5.0
 _SEGMENTATION_SECONDS_PER_PHOTO = 20.0
+_SEGMENTER_WAIT_SECONDS = 600.0
 NO_SEGMENTER = "none"
 _FIRST_PARTS = {
     FileHeader: "a file before the header",
@@ -73,18 +78,28 @@ class TrainingSetIntake:
         ledger: Where they are listed.
         spool: Where files lie while they are received.
         policy: What is taken.
+        pictures: Memory for pictures while they are decoded.
     """
 
     def __init__(
-        self, archive: TrainingSetArchive, ledger: TrainingSetLedger, spool: UploadSpool, policy: IntakePolicy
+        self,
+        archive: TrainingSetArchive,
+        ledger: TrainingSetLedger,
+        spool: UploadSpool,
+        policy: IntakePolicy,
+        pictures: MemoryBudget,
     ) -> None:
         self._archive = archive
         self._ledger = ledger
         self._spool = spool
         self._policy = policy
         self._free = policy.max_uploads
-        # A decoded photo can take hundreds of megabytes, so they are decoded one after another.
-        self._decoding = asyncio.Semaphore(1)
+        self._pictures = pictures
+        # Threads of its own: who waits for memory must not keep others from theirs.
+        self._keeping = ThreadPoolExecutor(policy.max_uploads, "keeping")
+        self._segmenting = MemoryBudget(
+            1, what="finding subjects", reason="SEGMENTER_BUSY", longest_wait_seconds=_SEGMENTER_WAIT_SECONDS
+        )
 
     async def take(
         self, tenant: str, parts: AsyncIterator[UploadPart], base_model_side: int | None, text_reader: TextReader | None
@@ -127,8 +142,7 @@ class TrainingSetIntake:
                 upload = await receive_upload(header, timely, folder, self._policy.limits)
                 if text_reader is not None:
                     await asyncio.to_thread(check_upload_texts, text_reader, upload)
-                async with self._decoding:
-                    return await self._keep(tenant, upload, folder, base_model_side)
+                return await self._keep(tenant, upload, folder, base_model_side)
         finally:
             self._free += 1
 
@@ -163,9 +177,9 @@ class TrainingSetIntake:
 
     async def _keep(self, tenant: str, upload: Upload, folder: Path, base_model_side: int | None) -> TrainingSetRecord:
         caller_is_gone = threading.Event()
-        keeping = asyncio.create_task(
-            asyncio.to_thread(self._keep_pictures, tenant, upload, folder, base_model_side, caller_is_gone)
-        )
+        work = partial(self._keep_pictures, tenant, upload, folder, base_model_side, caller_is_gone)
+        context = copy_context()
+        keeping = asyncio.get_running_loop().run_in_executor(self._keeping, lambda: context.run(work))
         try:
             return await asyncio.shield(keeping)
         except asyncio.CancelledError:
@@ -236,7 +250,15 @@ class TrainingSetIntake:
         self, tenant: str, training_set_id: str, file: UploadedFile, masks: dict[int, UploadedFile], folder: Path
     ) -> tuple[PhotoRecord, PhotoLook]:
         index = file.header.photo_index
-        decoded = decode_pictures(file, masks.get(index))
+        mask = masks.get(index)
+        with self._pictures.hold(decoding_bytes_of(file, mask), tenant):
+            return self._keep_decoded(tenant, training_set_id, file, mask, folder)
+
+    def _keep_decoded(
+        self, tenant: str, training_set_id: str, file: UploadedFile, mask: UploadedFile | None, folder: Path
+    ) -> tuple[PhotoRecord, PhotoLook]:
+        index = file.header.photo_index
+        decoded = decode_pictures(file, mask)
         mask_sha256 = None
         if decoded.mask is not None:
             mask_sha256 = self._archive.put_picture(mask_key(tenant, training_set_id, index), decoded.mask)
@@ -270,7 +292,8 @@ class TrainingSetIntake:
             for index in unmasked
         )
         request = SegmentationRequest(segmenter=self._policy.segmenter, tasks=tasks)
-        answer = segment_apart(request, timeout_seconds=_SEGMENTATION_SECONDS_PER_PHOTO * len(tasks) + 30)
+        with self._segmenting.hold(1, tenant):
+            answer = segment_apart(request, timeout_seconds=_SEGMENTATION_SECONDS_PER_PHOTO * len(tasks) + 30)
         found = dict(zip(unmasked, answer.found, strict=True))
         return [
             self._with_found_mask(tenant, training_set_id, photo, folder) if found.get(photo.photo_index) else photo

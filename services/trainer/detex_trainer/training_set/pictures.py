@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageStat
 
-from detex_core.images import decode_mask, decode_photo
+from detex_core.images import decode_mask, decode_photo, decoding_bytes
 from detex_trainer.training_set.record import MaskSource
 from detex_trainer.training_set.upload_parts import UploadedFile, naming_file
 
@@ -30,6 +30,15 @@ class DecodedPhoto:
     def mask_share(self) -> float:
         """Share of the picture that the mask covers, 0 to 1; 0 where there is no mask."""
         return 0.0 if self.mask is None else float(ImageStat.Stat(self.mask).mean[0] / 255)
+
+
+def decoding_bytes_of(photo: UploadedFile, mask: UploadedFile | None) -> int:
+    """Memory that `decode_pictures` takes, by the headers of the files. Raises InvalidInputError as it does."""
+    total = 0
+    for file in (photo,) if mask is None else (photo, mask):
+        with naming_file(file.header):
+            total += decoding_bytes(file.path.read_bytes(), field=file.field)
+    return total
 
 
 def decode_pictures(photo: UploadedFile, mask: UploadedFile | None) -> DecodedPhoto:
