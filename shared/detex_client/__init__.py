@@ -12,6 +12,7 @@ from detex_client.errors import DetexClientError, Violation
 from detex_client.generator_client import GeneratorClient, RequestDone, RequestEvent, RequestFailed, ResidentConcept
 from detex_client.hyperparameters import Hyperparameters
 from detex_client.job import Job, JobEndedError, JobEvent, JobFailure, JobPage, JobPreview, JobProgress
+from detex_client.method_defaults import MethodDefaults, MethodDescription
 from detex_client.picture import (
     DenoisingProgress,
     GeneratedPicture,
@@ -68,6 +69,8 @@ __all__ = [
     "MaskSource",
     "MaskView",
     "Method",
+    "MethodDefaults",
+    "MethodDescription",
     "PicturePreview",
     "PictureRequest",
     "PriorPreservation",

@@ -107,6 +107,7 @@ class BaseModel:
     height: int
     prediction_type: str
     is_default: bool
+    family: str = ""
 
     @classmethod
     def from_wire(cls, base_model: common_pb2.BaseModel) -> Self:
@@ -118,6 +119,7 @@ class BaseModel:
             height=base_model.height,
             prediction_type=base_model.prediction_type,
             is_default=base_model.is_default,
+            family=base_model.family,
         )
 
 

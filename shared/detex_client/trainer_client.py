@@ -12,6 +12,7 @@ from detex_client.concept import BaseModel, Concept, ConceptReference, DeletedCo
 from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Tls
 from detex_client.job import Job, JobEvent, JobPage, JobPreview, JobProgress
 from detex_client.job_watch import JobWatch
+from detex_client.method_defaults import MethodDefaults
 from detex_client.training_photo import find_training_photos
 from detex_client.training_set import TrainingSet
 from detex_client.training_set_calls import TrainingSetCalls
@@ -62,6 +63,7 @@ class TrainerClient(TrainingSetCalls):
                 "GetConcept",
                 "ListConcepts",
                 "ListTrainableBaseModels",
+                "ListMethods",
             ),
             address=address,
             tenant=tenant,
@@ -258,3 +260,12 @@ class TrainerClient(TrainingSetCalls):
         request = trainer_pb2.ListTrainableBaseModelsRequest()
         answer = self.unary(self._stub.ListTrainableBaseModels, request)
         return tuple(map(BaseModel.from_wire, answer.base_models))
+
+    def methods(self, base_model: str = "") -> MethodDefaults:
+        """The methods to train by, with the defaults that they have on a base model.
+
+        Args:
+            base_model: By name; empty for the trainer's default.
+        """
+        answer = self.unary(self._stub.ListMethods, trainer_pb2.ListMethodsRequest(base_model=base_model))
+        return MethodDefaults.from_wire(answer)

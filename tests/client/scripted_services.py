@@ -202,6 +202,14 @@ class ScriptedTrainer(TrainerServiceServicer):
         self._enter()
         await asyncio.Event().wait()  # never answers, for tests of deadlines
 
+    async def ListMethods(self, request: Any, context: Any) -> Any:
+        self._enter()
+        defaults = trainer_pb2.Hyperparameters(steps=500, subject_learning_rate=2e-3, mapper_fixed_norm=False)
+        return trainer_pb2.ListMethodsResponse(
+            base_model=common_pb2.BaseModel(name=request.base_model or "showroom", family="stable_diffusion"),
+            methods=[trainer_pb2.MethodDescription(method=common_pb2.METHOD_DETEX, defaults=defaults)],
+        )
+
     def add_concept(self, name: str) -> None:
         """Have a concept of this name."""
         concept = trainer_pb2.Concept(

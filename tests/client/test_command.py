@@ -239,6 +239,21 @@ def test_concepts(detex: Detex, scripted: Scripted) -> None:
     assert detex("concepts", "delete", "my-mug", "--yes").exit_code == 3
 
 
+def test_methods_show_their_defaults_on_a_base_model(detex: Detex, scripted: Scripted) -> None:
+    outcome = detex("methods", "--base-model", "sd15")
+    assert outcome.exit_code == 0
+    assert "Defaults on sd15 (family stable_diffusion)" in outcome.stderr
+    rows = [line.split() for line in outcome.stdout.splitlines()]
+    assert ["knob", "detex"] in rows
+    assert ["steps", "500"] in rows
+    assert ["subject_learning_rate", "0.002"] in rows
+    assert ["mapper_fixed_norm", "false"] in rows
+    document = json.loads(detex("methods", "--json").stdout)
+    assert document["base_model"]["name"] == "showroom"
+    assert document["methods"][0]["method"] == "detex"
+    assert document["methods"][0]["defaults"]["steps"] == 500
+
+
 def test_tenant_travels(detex: Detex, scripted: Scripted) -> None:
     detex("jobs", "list", "--tenant", "acme")
     assert scripted.trainer.tenants == ["acme"]

@@ -407,6 +407,33 @@ def write_model_folder(folder: Path) -> Path:
     return folder
 
 
+def test_defaults_follow_the_base_model(start_trainer: StartTrainer, tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    models = [{"name": "showroom", "source": "embedded"}, {"name": "large", "source": str(folder)}]
+    trainer = start_trainer(base_models=json.dumps(models))
+
+    def methods(base_model: str) -> trainer_pb2.ListMethodsResponse:
+        return trainer.stub.ListMethods(trainer_pb2.ListMethodsRequest(base_model=base_model), timeout=120)
+
+    small, large = methods(""), methods("large")
+    assert (small.base_model.name, small.base_model.family) == ("showroom", "embedded")
+    assert small.base_model.is_default
+    assert (large.base_model.name, large.base_model.family) == ("large", "stable_diffusion")
+    for answer in (small, large):
+        assert answer.methods[0].method == common_pb2.METHOD_DETEX
+        assert len(answer.methods) == len(common_pb2.Method.values()) - 1
+    custom = common_pb2.METHOD_CUSTOM_DIFFUSION
+    steps = [next(each.defaults.steps for each in of.methods if each.method == custom) for of in (small, large)]
+    assert steps == [400, 250]
+    training_set_id = trainer.stub.UploadTrainingSet(three_photos()).training_set.training_set_id
+    request = trainer_pb2.SubmitJobRequest(
+        training_set_id=training_set_id, concept_name="mug", base_model="large", method=custom
+    )
+    used = trainer.stub.SubmitJob(request, timeout=60).job.hyperparameters
+    assert used == next(each.defaults for each in large.methods if each.method == custom)
+    assert refusal(lambda: methods("absent")).fields == ("base_model",)
+
+
 def test_base_models(start_trainer: StartTrainer, tmp_path: Path) -> None:
     folder = write_model_folder(tmp_path / "model")
     models = [{"name": "large", "source": str(folder)}, {"name": "absent", "source": "/absent"}]
@@ -420,6 +447,7 @@ def test_base_models(start_trainer: StartTrainer, tmp_path: Path) -> None:
     assert (large.name, large.height, large.width) == ("large", 96 * 8, 64 * 8)
     assert (large.prediction_type, large.is_default, len(large.fingerprint)) == ("v_prediction", True, 64)
     assert listed() == [large]
+    assert large.family == "stable_diffusion"
     small = stream(header(), file(encoded(photo(size=(40, 48)))))
     warnings = trainer.stub.UploadTrainingSet(small).training_set.warnings
     assert any("Photo 0 has 40 x 48 pixels, fewer than the 512" in warning for warning in warnings)

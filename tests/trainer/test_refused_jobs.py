@@ -70,7 +70,7 @@ def test_files_are_named_as_their_caller_names_them(trainer: RunningTrainer) -> 
     [
         (("", "red " * 35), {"method": DETEX}, "photos[1].caption", "photo 1 (cup_1.png): photos[1].caption: given 35"),
         ((), {"method": DETEX, "attributes": [c * 32 for c in "abcdefgh"]}, "attributes", "given 8 words"),
-        ((), {"hyperparameters": Knobs(resolution=40)}, "hyperparameters.resolution", "a multiple of 16"),
+        ((), {"hyperparameters": Knobs(resolution=40)}, "hyperparameters.resolution", "a multiple of 32"),
         (
             (),
             {"hyperparameters": Knobs(resolution=512, batch_size=64, steps=1)},

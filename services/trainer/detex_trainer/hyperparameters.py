@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from detex_core.errors import InvalidInputError, Violation, invalid_input
+from detex_trainer.base_model_family import BaseModelFamily
 
 
 class Method(StrEnum):
@@ -139,7 +140,7 @@ class Hyperparameters(BaseModel):
         return resolution
 
 
-_DETEX = Hyperparameters(
+_EMBEDDED_DETEX = Hyperparameters(
     steps=400,
     batch_size=4,
     subject_learning_rate=5e-3,
@@ -162,9 +163,9 @@ _DETEX = Hyperparameters(
 _PEER = {"attention_loss_weight": 0.0, "mask_floor": 1.0, "subject_start": SubjectStart.RARE_WORD}
 _WITH_PRIOR_IMAGES = _PEER | {"prior_preservation": PriorPreservation.IMAGES, "prior_loss_weight": 1.0}
 
-_DEFAULTS: dict[Method, Hyperparameters] = {
-    Method.DETEX: _DETEX,
-    Method.TEXTUAL_INVERSION: _DETEX.model_copy(
+_EMBEDDED: dict[Method, Hyperparameters] = {
+    Method.DETEX: _EMBEDDED_DETEX,
+    Method.TEXTUAL_INVERSION: _EMBEDDED_DETEX.model_copy(
         update=_PEER
         | {
             "prior_preservation": PriorPreservation.NONE,
@@ -174,15 +175,74 @@ _DEFAULTS: dict[Method, Hyperparameters] = {
             "steps": 800,
         }
     ),
-    Method.DREAMBOOTH: _DETEX.model_copy(
+    Method.DREAMBOOTH: _EMBEDDED_DETEX.model_copy(
         update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 3e-4, "prior_loss_weight": 0.3}
     ),
-    Method.DREAMBOOTH_LORA: _DETEX.model_copy(
+    Method.DREAMBOOTH_LORA: _EMBEDDED_DETEX.model_copy(
         update=_WITH_PRIOR_IMAGES | {"unet_learning_rate": 1e-3, "prior_preservation": PriorPreservation.PROMPT}
     ),
-    Method.CUSTOM_DIFFUSION: _DETEX.model_copy(
+    Method.CUSTOM_DIFFUSION: _EMBEDDED_DETEX.model_copy(
         update=_WITH_PRIOR_IMAGES | {"key_value_learning_rate": 1e-4, "subject_learning_rate": 2e-2}
     ),
+}
+
+"""As tuned on the rendered world (docs/method.md)."""
+
+_STABLE_DIFFUSION_DETEX = _EMBEDDED_DETEX.model_copy(
+    update={
+        "steps": 500,
+        "subject_learning_rate": 2e-3,
+        "mapper_learning_rate": 1e-3,
+        "key_value_learning_rate": 4e-5,
+        "subject_key_value_learning_rate": 0.0,
+    }
+)
+_STABLE_DIFFUSION: dict[Method, Hyperparameters] = {
+    Method.DETEX: _STABLE_DIFFUSION_DETEX,
+    Method.TEXTUAL_INVERSION: _EMBEDDED[Method.TEXTUAL_INVERSION].model_copy(
+        update={"steps": 3000, "batch_size": 4, "subject_learning_rate": 2e-3, "subject_tokens": 1}
+    ),
+    Method.DREAMBOOTH: _EMBEDDED[Method.DREAMBOOTH].model_copy(
+        update={
+            "steps": 800,
+            "batch_size": 1,
+            "unet_learning_rate": 5e-6,
+            "prior_loss_weight": 1.0,
+            "prior_images": 200,
+        }
+    ),
+    Method.DREAMBOOTH_LORA: _EMBEDDED[Method.DREAMBOOTH_LORA].model_copy(
+        update={
+            "steps": 500,
+            "batch_size": 1,
+            "unet_learning_rate": 1e-4,
+            "lora_rank": 4,
+            "prior_preservation": PriorPreservation.NONE,
+            "prior_loss_weight": 0.0,
+        }
+    ),
+    Method.CUSTOM_DIFFUSION: _EMBEDDED[Method.CUSTOM_DIFFUSION].model_copy(
+        update={
+            "steps": 250,
+            "batch_size": 2,
+            "subject_learning_rate": 4e-5,
+            "key_value_learning_rate": 4e-5,
+            "prior_loss_weight": 1.0,
+            "prior_images": 200,
+        }
+    ),
+}
+"""From published recipes, each cited in docs/method.md."""
+
+_STABLE_DIFFUSION_XL = _STABLE_DIFFUSION | {
+    Method.TEXTUAL_INVERSION: _STABLE_DIFFUSION[Method.TEXTUAL_INVERSION].model_copy(update={"steps": 500}),
+    Method.DREAMBOOTH_LORA: _STABLE_DIFFUSION[Method.DREAMBOOTH_LORA].model_copy(update={"batch_size": 4}),
+}
+
+_DEFAULTS: dict[BaseModelFamily, dict[Method, Hyperparameters]] = {
+    BaseModelFamily.EMBEDDED: _EMBEDDED,
+    BaseModelFamily.STABLE_DIFFUSION: _STABLE_DIFFUSION,
+    BaseModelFamily.STABLE_DIFFUSION_XL: _STABLE_DIFFUSION_XL,
 }
 
 _PRIORS_OF_THE_UNET = (PriorPreservation.NONE, PriorPreservation.IMAGES, PriorPreservation.PROMPT)
@@ -198,7 +258,7 @@ _ACCEPTED: dict[Method, dict[str, tuple[StrEnum, ...]]] = {
 
 def trainable_methods() -> tuple[Method, ...]:
     """The methods that this trainer trains."""
-    return tuple(_DEFAULTS)
+    return tuple(_EMBEDDED)
 
 
 def trainable_method(name: str) -> Method:
@@ -207,33 +267,36 @@ def trainable_method(name: str) -> Method:
     Raises:
         InvalidInputError: There is no such method, or this trainer does not train it; field `method`.
     """
-    for method in _DEFAULTS:
+    for method in _EMBEDDED:
         if method == name:
             return method
-    raise invalid_input("method", name, ", ".join(_DEFAULTS))
+    raise invalid_input("method", name, ", ".join(_EMBEDDED))
 
 
-def default_hyperparameters(method: str) -> Hyperparameters:
-    """The defaults of a method, tuned on the embedded base model (docs/method.md).
+def default_hyperparameters(method: str, family: BaseModelFamily = BaseModelFamily.EMBEDDED) -> Hyperparameters:
+    """The defaults of a method on a family of base models (docs/method.md).
 
     Raises:
         InvalidInputError: This trainer does not train that method; field `method`.
     """
-    return _DEFAULTS[trainable_method(method)]
+    return _DEFAULTS[family][trainable_method(method)]
 
 
-def resolve_hyperparameters(method: str, overrides: Mapping[str, object]) -> Hyperparameters:
+def resolve_hyperparameters(
+    method: str, overrides: Mapping[str, object], family: BaseModelFamily = BaseModelFamily.EMBEDDED
+) -> Hyperparameters:
     """The defaults of a method with some knobs set.
 
     Args:
         method: A method that this trainer trains.
         overrides: Knobs by name; whole numbers serve as floats too.
+        family: Of the base model that is trained on.
 
     Raises:
         InvalidInputError: The method is none (field `method`), or a knob is unknown or out of its range (one violation
             each, field `hyperparameters.<name>`).
     """
-    values: dict[str, Any] = default_hyperparameters(method).model_dump()
+    values: dict[str, Any] = default_hyperparameters(method, family).model_dump()
     try:
         resolved = Hyperparameters.model_validate(values | dict(overrides))
     except ValidationError as error:

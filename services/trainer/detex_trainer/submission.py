@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 from detex_core.errors import FailedPreconditionError, invalid_input
 from detex_core.prompt import CONCEPT_NAME
+from detex_core.settings import BaseModelSettings
 from detex_trainer.attributes import DEFAULT_ATTRIBUTES, parse_attributes
+from detex_trainer.base_model_family import BaseModelFamily
 from detex_trainer.base_models import BaseModelDescription
 from detex_trainer.hyperparameters import Hyperparameters, Method, resolve_hyperparameters
 from detex_trainer.job_size import SizeLimits, check_job_size
@@ -114,9 +116,10 @@ class JobSubmission:
                 repr(request.concept_name),
                 "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter, for example my-mug",
             )
-        hyperparameters = resolve_hyperparameters(request.method, request.hyperparameters)
-        method = Method(request.method)
         base_model = self._settings.base_model(request.base_model)
+        family = assumed_family(base_model) if description is None else description.family
+        hyperparameters = resolve_hyperparameters(request.method, request.hyperparameters, family)
+        method = Method(request.method)
         attributes = _attributes(method, request.attributes)
         training_set = self._training_sets.record(tenant, request.training_set_id)
         if method is Method.DETEX and len(training_set.photos) < 2:
@@ -169,6 +172,11 @@ class JobSubmission:
         reader = description.text_reader()
         captions = captions_of(training_set)
         check_job_texts(reader, training_set.class_word, captions, method, hyperparameters, attributes)
+
+
+def assumed_family(base_model: BaseModelSettings) -> BaseModelFamily:
+    """What a base model is taken for while it cannot be looked at."""
+    return BaseModelFamily.EMBEDDED if base_model.source == "embedded" else BaseModelFamily.STABLE_DIFFUSION
 
 
 def job_spec(job: Job, settings: TrainerSettings) -> JobSpec:

@@ -7,6 +7,7 @@ from detex_client.cli.demo import demo
 from detex_client.cli.failure import EXIT_CODES
 from detex_client.cli.generate import generate
 from detex_client.cli.jobs import jobs
+from detex_client.cli.methods import methods
 from detex_client.cli.photos import photos
 from detex_client.cli.serve import serve
 from detex_client.cli.train import train
@@ -24,6 +25,7 @@ application.command()(generate)
 application.add_typer(jobs, name="jobs")
 application.add_typer(concepts, name="concepts")
 application.add_typer(photos, name="photos")
+application.command()(methods)
 application.command()(serve)
 application.command()(demo)
 application.command()(version)

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64\x65tex/v1/common.proto\x12\x08\x64\x65tex.v1\"1\n\x10\x43onceptReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"z\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x17\n\x0fprediction_type\x18\x05 \x01(\t\x12\x12\n\nis_default\x18\x06 \x01(\x08*\xa0\x01\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x10\n\x0cMETHOD_DETEX\x10\x01\x12\x1c\n\x18METHOD_TEXTUAL_INVERSION\x10\x02\x12\x15\n\x11METHOD_DREAMBOOTH\x10\x03\x12\x1a\n\x16METHOD_DREAMBOOTH_LORA\x10\x04\x12\x1b\n\x17METHOD_CUSTOM_DIFFUSION\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64\x65tex/v1/common.proto\x12\x08\x64\x65tex.v1\"1\n\x10\x43onceptReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x8a\x01\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x17\n\x0fprediction_type\x18\x05 \x01(\t\x12\x12\n\nis_default\x18\x06 \x01(\x08\x12\x0e\n\x06\x66\x61mily\x18\x07 \x01(\t*\xa0\x01\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x10\n\x0cMETHOD_DETEX\x10\x01\x12\x1c\n\x18METHOD_TEXTUAL_INVERSION\x10\x02\x12\x15\n\x11METHOD_DREAMBOOTH\x10\x03\x12\x1a\n\x16METHOD_DREAMBOOTH_LORA\x10\x04\x12\x1b\n\x17METHOD_CUSTOM_DIFFUSION\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'detex_protos.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METHOD']._serialized_start=211
-  _globals['_METHOD']._serialized_end=371
+  _globals['_METHOD']._serialized_start=228
+  _globals['_METHOD']._serialized_end=388
   _globals['_CONCEPTREFERENCE']._serialized_start=35
   _globals['_CONCEPTREFERENCE']._serialized_end=84
-  _globals['_BASEMODEL']._serialized_start=86
-  _globals['_BASEMODEL']._serialized_end=208
+  _globals['_BASEMODEL']._serialized_start=87
+  _globals['_BASEMODEL']._serialized_end=225
 # @@protoc_insertion_point(module_scope)

@@ -98,6 +98,7 @@ class BaseModel(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     PREDICTION_TYPE_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name as configured in the service, for example `showroom`."""
     fingerprint: _builtins.str
@@ -110,6 +111,10 @@ class BaseModel(_message.Message):
     """What its UNet predicts: `epsilon` or `v_prediction`."""
     is_default: _builtins.bool
     """True where it is the default of the service."""
+    family: _builtins.str
+    """Told by the trainer: what it is as far as methods care, by which their defaults are chosen: `embedded` (small ones of
+    the embedded one's kind), `stable_diffusion` (1.x and 2.x) or `stable_diffusion_xl`.
+    """
     def __init__(
         self,
         *,
@@ -119,10 +124,11 @@ class BaseModel(_message.Message):
         height: _builtins.int = ...,
         prediction_type: _builtins.str = ...,
         is_default: _builtins.bool = ...,
+        family: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "height", b"height", "is_default", b"is_default", "name", b"name", "prediction_type", b"prediction_type", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "fingerprint", b"fingerprint", "height", b"height", "is_default", b"is_default", "name", b"name", "prediction_type", b"prediction_type", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

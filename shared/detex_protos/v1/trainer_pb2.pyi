@@ -1823,3 +1823,83 @@ class ListTrainableBaseModelsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTrainableBaseModelsResponse: _TypeAlias = ListTrainableBaseModelsResponse  # noqa: Y015
+
+@_typing.final
+class ListMethodsRequest(_message.Message):
+    """Asks for methods and their defaults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    base_model: _builtins.str
+    """Base model by name; empty for the default one."""
+    def __init__(
+        self,
+        *,
+        base_model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMethodsRequest: _TypeAlias = ListMethodsRequest  # noqa: Y015
+
+@_typing.final
+class ListMethodsResponse(_message.Message):
+    """Methods with their defaults on one base model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def base_model(self) -> _common_pb2.BaseModel:
+        """The base model, with its family."""
+
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodDescription]:
+        """The method that a job has which names none comes first."""
+
+    def __init__(
+        self,
+        *,
+        base_model: _common_pb2.BaseModel | None = ...,
+        methods: _abc.Iterable[Global___MethodDescription] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "methods", b"methods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMethodsResponse: _TypeAlias = ListMethodsResponse  # noqa: Y015
+
+@_typing.final
+class MethodDescription(_message.Message):
+    """A method and its defaults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    method: _common_pb2.Method.ValueType
+    """The method."""
+    @_builtins.property
+    def defaults(self) -> Global___Hyperparameters:
+        """All knobs of a job that sets none."""
+
+    def __init__(
+        self,
+        *,
+        method: _common_pb2.Method.ValueType = ...,
+        defaults: Global___Hyperparameters | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MethodDescription: _TypeAlias = MethodDescription  # noqa: Y015

@@ -110,6 +110,11 @@ class TrainerServiceStub:
                 request_serializer=detex_dot_v1_dot_trainer__pb2.ListTrainableBaseModelsRequest.SerializeToString,
                 response_deserializer=detex_dot_v1_dot_trainer__pb2.ListTrainableBaseModelsResponse.FromString,
                 _registered_method=True)
+        self.ListMethods = channel.unary_unary(
+                '/detex.v1.TrainerService/ListMethods',
+                request_serializer=detex_dot_v1_dot_trainer__pb2.ListMethodsRequest.SerializeToString,
+                response_deserializer=detex_dot_v1_dot_trainer__pb2.ListMethodsResponse.FromString,
+                _registered_method=True)
 
 
 class TrainerServiceServicer:
@@ -226,6 +231,14 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMethods(self, request, context):
+        """The methods that this trainer trains, with the defaults that they have on a base model. INVALID_ARGUMENT where there
+        is none of that name, FAILED_PRECONDITION where it cannot be had.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -303,6 +316,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.ListTrainableBaseModels,
                     request_deserializer=detex_dot_v1_dot_trainer__pb2.ListTrainableBaseModelsRequest.FromString,
                     response_serializer=detex_dot_v1_dot_trainer__pb2.ListTrainableBaseModelsResponse.SerializeToString,
+            ),
+            'ListMethods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMethods,
+                    request_deserializer=detex_dot_v1_dot_trainer__pb2.ListMethodsRequest.FromString,
+                    response_serializer=detex_dot_v1_dot_trainer__pb2.ListMethodsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -711,6 +729,33 @@ class TrainerService:
             '/detex.v1.TrainerService/ListTrainableBaseModels',
             detex_dot_v1_dot_trainer__pb2.ListTrainableBaseModelsRequest.SerializeToString,
             detex_dot_v1_dot_trainer__pb2.ListTrainableBaseModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMethods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detex.v1.TrainerService/ListMethods',
+            detex_dot_v1_dot_trainer__pb2.ListMethodsRequest.SerializeToString,
+            detex_dot_v1_dot_trainer__pb2.ListMethodsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,10 @@ class TrainerServiceStub:
     """
     ListTrainableBaseModels: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListTrainableBaseModelsRequest, _trainer_pb2.ListTrainableBaseModelsResponse]
     """The base models that this trainer trains on."""
+    ListMethods: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListMethodsRequest, _trainer_pb2.ListMethodsResponse]
+    """The methods that this trainer trains, with the defaults that they have on a base model. INVALID_ARGUMENT where there
+    is none of that name, FAILED_PRECONDITION where it cannot be had.
+    """
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -117,6 +121,10 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """
     ListTrainableBaseModels: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListTrainableBaseModelsRequest, _trainer_pb2.ListTrainableBaseModelsResponse]  # type: ignore[assignment]
     """The base models that this trainer trains on."""
+    ListMethods: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListMethodsRequest, _trainer_pb2.ListMethodsResponse]  # type: ignore[assignment]
+    """The methods that this trainer trains, with the defaults that they have on a base model. INVALID_ARGUMENT where there
+    is none of that name, FAILED_PRECONDITION where it cannot be had.
+    """
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Learns concepts from photos, and keeps them."""
@@ -249,5 +257,15 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListTrainableBaseModelsResponse, _abc.Awaitable[_trainer_pb2.ListTrainableBaseModelsResponse]]:
         """The base models that this trainer trains on."""
+
+    @_abc_1.abstractmethod
+    def ListMethods(
+        self,
+        request: _trainer_pb2.ListMethodsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ListMethodsResponse, _abc.Awaitable[_trainer_pb2.ListMethodsResponse]]:
+        """The methods that this trainer trains, with the defaults that they have on a base model. INVALID_ARGUMENT where there
+        is none of that name, FAILED_PRECONDITION where it cannot be had.
+        """
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

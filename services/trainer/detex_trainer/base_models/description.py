@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from detex_core.artifact.manifest import Sha256
 from detex_core.object_store import open_object_store
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
+from detex_trainer.base_model_family import BaseModelFamily, family_of
 from detex_trainer.job_size import UNetShape, unet_shape
 from detex_trainer.text_limits import TextReader
 
@@ -27,6 +28,7 @@ class BaseModelDescription(BaseModel):
         tokenizer: Its (first) tokenizer, as JSON of the library tokenizers.
         text_tokens: Tokens of a prompt that it reads, without start and end.
         unet: What its UNet takes of memory.
+        family: By which defaults are chosen.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +43,7 @@ class BaseModelDescription(BaseModel):
     tokenizer: str
     text_tokens: int
     unet: UNetShape
+    family: BaseModelFamily
 
     def text_reader(self) -> TextReader:
         """How it reads text."""
@@ -108,7 +111,8 @@ def describe(request: DescriptionRequest) -> BaseModelDescription:
     sample_size = read_json(folder / "unet" / "config.json").get("sample_size", 64)
     rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
     factor = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
-    shape = unet_shape(read_json(folder / "unet" / "config.json"), pixels_per_latent=factor)
+    unet_config = read_json(folder / "unet" / "config.json")
+    shape = unet_shape(unet_config, pixels_per_latent=factor)
     tokenizer = load_tokenizer(*(folder / part for part in index.text_parts[0]))
     return BaseModelDescription(
         name=request.base_model.name,
@@ -121,4 +125,5 @@ def describe(request: DescriptionRequest) -> BaseModelDescription:
         tokenizer=tokenizer.backend_tokenizer.to_str(),
         text_tokens=int(tokenizer.model_max_length) - 2,
         unet=shape,
+        family=family_of(unet_config),
     )

@@ -43,6 +43,7 @@ def base_model_message(description: BaseModelDescription, *, is_default: bool) -
         height=description.height,
         prediction_type=description.prediction_type,
         is_default=is_default,
+        family=description.family,
     )
 
 

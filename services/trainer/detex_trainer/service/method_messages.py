@@ -1,10 +1,12 @@
 """Methods and hyperparameters: messages to the domain and back."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
 from detex_core.errors import invalid_input
 from detex_protos.v1 import common_pb2, trainer_pb2
+from detex_trainer.base_model_family import BaseModelFamily
 from detex_trainer.hyperparameters import (
     AttributeStart,
     DeltaForm,
@@ -12,6 +14,8 @@ from detex_trainer.hyperparameters import (
     Method,
     PriorPreservation,
     SubjectStart,
+    default_hyperparameters,
+    trainable_methods,
 )
 
 _METHODS = {
@@ -70,6 +74,17 @@ def read_method(method: int) -> Method:
 def method_message(method: str) -> common_pb2.Method.ValueType:
     """The method as callers see it."""
     return _METHOD_MESSAGES[Method(method)]
+
+
+def method_descriptions(family: BaseModelFamily) -> Sequence[trainer_pb2.MethodDescription]:
+    """All methods with their defaults on a family of base models, the default method first."""
+    return [
+        trainer_pb2.MethodDescription(
+            method=method_message(method),
+            defaults=hyperparameters_message(default_hyperparameters(method, family)),
+        )
+        for method in trainable_methods()
+    ]
 
 
 def read_hyperparameters(message: trainer_pb2.Hyperparameters) -> dict[str, int | float | bool | str]:

@@ -22,6 +22,7 @@ from detex_trainer.service.change_wait import after_changes
 from detex_trainer.service.concept_messages import base_model_message, concept_message, deletion_message
 from detex_trainer.service.decoding_turns import DecodingTurns
 from detex_trainer.service.job_messages import job_message, read_job_request, read_states, watch_message
+from detex_trainer.service.method_messages import method_descriptions
 from detex_trainer.service.request_text import check_texts
 from detex_trainer.service.training_set_messages import (
     photo_message,
@@ -251,6 +252,18 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
                 base_model_message(description, is_default=description.name == default)
                 for description in await self._parts.base_models.list()
             ]
+        )
+
+    async def ListMethods(  # noqa: N802
+        self, request: trainer_pb2.ListMethodsRequest, context: Context
+    ) -> trainer_pb2.ListMethodsResponse:
+        """The methods with their defaults on a base model."""
+        check_texts(request)
+        description = await self._parts.base_models.describe(request.base_model)
+        default = self._parts.settings.base_model().name
+        return trainer_pb2.ListMethodsResponse(
+            base_model=base_model_message(description, is_default=description.name == default),
+            methods=method_descriptions(description.family),
         )
 
     def _base_model_side(self) -> int | None:

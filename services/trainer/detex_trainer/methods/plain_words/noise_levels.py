@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.base_models.family import BaseModelFamily, family_of
+from detex_trainer.base_model_family import BaseModelFamily, family_of
 
 _SIDE = 8
 """Cells of latents that levels of latents made of patches are given for."""

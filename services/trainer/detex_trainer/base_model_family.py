@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+_USUAL_TEXT_WIDTH = 1280  # where a config names none
 _SMALLEST_TEXT_WIDTH = 512
 """Of text states that a model of Stable Diffusion's kind reads: 768 in 1.x, 1,024 in 2.x, 2,048 in XL. The embedded one
 reads 192."""
@@ -26,7 +27,7 @@ def family_of(unet_config: Mapping[str, Any]) -> BaseModelFamily:
     Args:
         unet_config: `unet/config.json` of its folder.
     """
-    width = unet_config.get("cross_attention_dim", 0)
+    width = unet_config.get("cross_attention_dim", _USUAL_TEXT_WIDTH)
     widest = max(width, default=0) if isinstance(width, (list, tuple)) else int(width or 0)
     if widest < _SMALLEST_TEXT_WIDTH:
         return BaseModelFamily.EMBEDDED

@@ -1,0 +1,38 @@
+"""`detex methods`: how a concept can be learned, and with which defaults."""
+
+from typing import Annotated
+
+from rich.table import Table
+from typer import Option
+
+from detex_client.cli import options
+from detex_client.cli.failure import reported
+from detex_client.cli.terminal import Terminal
+
+
+@reported
+def methods(
+    base_model: Annotated[
+        str, Option("--base-model", metavar="NAME", help="Base model.", show_default="the trainer's default")
+    ] = "",
+    trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
+    tenant: options.Tenant = options.TENANT,
+    tls: options.UseTls = False,
+    root_certificates: options.RootCertificates = None,
+    timeout: options.Timeout = options.TIMEOUT_SECONDS,
+    json_output: options.Json = False,
+) -> None:
+    """Show the methods and the defaults of their knobs, which depend on what the base model is."""
+    terminal = Terminal(json_output=json_output)
+    with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
+        found = client.methods(base_model)
+    terminal.document(found)
+    terminal.say(f"Defaults on {found.base_model.name} (family {found.base_model.family or 'unknown'}):")
+    table = Table("knob", *(each.method for each in found.methods), box=None, pad_edge=False)
+    for knob in dict.fromkeys(name for each in found.methods for name in each.defaults):
+        table.add_row(knob, *(_shown(dict(each.defaults).get(knob)) for each in found.methods))
+    terminal.result(table)
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
