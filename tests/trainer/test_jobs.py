@@ -241,6 +241,27 @@ def test_a_tenant_with_running_jobs_waits_for_others(claims: JobClaims, submit: 
     assert tenants == ["busy", "quiet", "busy", "quiet"]
 
 
+def test_who_has_no_job_running_is_waited_for_alone(
+    jobs: JobRepository, claims: JobClaims, clock: Clock, submit: Callable[..., str]
+) -> None:
+    assert not claims.is_waited_for()
+    submit("busy")
+    submit("busy")
+    assert claims.is_waited_for()
+    assert claims.claim("server")
+    assert not claims.is_waited_for(), "what waits is of a tenant that has a job running"
+    waiting = submit("quiet")
+    assert claims.is_waited_for()
+    assert (claim := claims.claim("server"))
+    assert not claims.is_waited_for()
+    assert claims.requeue(claim, is_outage=True, pause_seconds=10)
+    assert not claims.is_waited_for(), "it pauses"
+    clock.advance(11)
+    assert claims.is_waited_for()
+    jobs.request_cancel("quiet", waiting)
+    assert not claims.is_waited_for()
+
+
 def test_an_expired_lease_frees_the_job(
     jobs: JobRepository, claims: JobClaims, clock: Clock, submit: Callable[..., str]
 ) -> None:

@@ -97,6 +97,7 @@ class Trainer:
                 lease_seconds=settings.lease_seconds,
                 reconcile_interval_seconds=settings.reconcile_interval_seconds,
                 stop_grace_seconds=settings.worker_stop_grace_seconds,
+                turn_seconds=settings.worker_turn_seconds,
             ),
             self._cleanup.wake,
         )

@@ -37,6 +37,9 @@ class TrainerSettings(ServiceSettings):
         worker_threads: CPU threads of each worker; 0 gives each its share of the CPUs.
         worker_niceness: Nice value of the workers, so that calls are answered while they train.
         worker_stop_grace_seconds: Wait between asking a worker to stop and killing it.
+        worker_turn_seconds: How long a worker trains before it makes room for a tenant that waits and has no job at
+            work: its jobs go back into the queue with a checkpoint, and no attempt is counted. 0 lets every job end
+            first.
         checkpoint_interval_seconds: Time between two checkpoints of a job; 0 keeps none but those of ordered stops.
         gradient_checkpointing: Whether activations of the UNet are computed a second time in place of being kept: a
             third more time for a fraction of the memory.
@@ -78,6 +81,7 @@ class TrainerSettings(ServiceSettings):
     worker_threads: int = Field(default=0, ge=0, le=256)
     worker_niceness: int = Field(default=5, ge=0, le=19)
     worker_stop_grace_seconds: float = Field(default=10.0, gt=0, le=600)
+    worker_turn_seconds: float = Field(default=300.0, ge=0, le=604_800)
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     gradient_checkpointing: bool = False
     compile_unet: bool = False

@@ -15,7 +15,12 @@ from sqlalchemy.orm import Session
 from detex_trainer.jobs.claim import HeldJob, JobClaim, PackLimits
 from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
-from detex_trainer.jobs.queue_order import next_companions, next_queued, waiting_of_pack_key
+from detex_trainer.jobs.queue_order import (
+    next_companions,
+    next_queued,
+    waiting_of_pack_key,
+    waiting_without_worker,
+)
 from detex_trainer.jobs.record import Job, JobFailure, PreviewRecord
 from detex_trainer.jobs.state import JobState
 from detex_trainer.jobs.tables import PROGRESS, JobRow, PreviewRow
@@ -119,6 +124,11 @@ class JobClaims:
             if self._take(session, row, JobRow.state == JobState.QUEUED, owner, now, _begun(now, name)):
                 return JobClaim(row.to_job(), owner, row.claims, name)
         return None
+
+    def is_waited_for(self) -> bool:
+        """Whether a tenant that has no job running has one that could."""
+        with self._database.reading() as session:
+            return session.scalar(waiting_without_worker(self._now())) is not None
 
     def claim_to_end(self, owner: str, *, max_attempts: int) -> JobClaim | None:
         """Take a job that no server works on and that is not to be run (again).

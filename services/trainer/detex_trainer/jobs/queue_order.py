@@ -63,6 +63,13 @@ def waiting_of_pack_key(now: datetime, pack_key: str) -> Select[int]:
     return select(func.count()).select_from(JobRow).where(_can_run(now), JobRow.pack_key == pack_key)
 
 
+def waiting_without_worker(now: datetime) -> Select[int]:
+    """A job that could be taken now, of a tenant that has none running; no row where there is none."""
+    other = aliased(JobRow)
+    runs = select(other.sequence).where(other.tenant == JobRow.tenant, other.state == JobState.RUNNING).exists()
+    return select(JobRow.sequence).where(_can_run(now), ~runs).limit(1)
+
+
 def _can_run(now: datetime) -> ColumnElement[bool]:
     return (
         (JobRow.state == JobState.QUEUED)

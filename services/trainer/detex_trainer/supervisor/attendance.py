@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 
 from detex_core.errors import DetexError
@@ -9,6 +10,7 @@ from detex_core.grpc_server import as_domain_error
 from detex_trainer.executors import Executor, WorkerExit, WorkerRun
 from detex_trainer.job_spec import JobSpec, PackSpec
 from detex_trainer.jobs import Job, JobClaim
+from detex_trainer.progress import JobPhase
 from detex_trainer.supervisor.job_attendance import Intention, JobAttendance, JobCare
 from detex_trainer.worker.events import ExitCode, ProgressEvent
 
@@ -39,6 +41,7 @@ class Attendance:
         self._care = care
         self._run: WorkerRun | None = None
         self._conclusions: set[asyncio.Task[None]] = set()
+        self._training_began: float | None = None
         self._memory_bytes = 0
         self._gpu_memory_bytes = 0
 
@@ -47,6 +50,16 @@ class Attendance:
         """Estimate of the time until all jobs have ended; None while unknown."""
         left = [job.time_left_seconds for job in self.jobs if job.is_at_work]
         return None if None in left else max((each for each in left if each is not None), default=0.0)
+
+    @property
+    def training_seconds(self) -> float:
+        """How long it has trained; 0 while it prepares, for that is done again by the next worker."""
+        return 0.0 if self._training_began is None else time.monotonic() - self._training_began
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether all that it still trains is to stop."""
+        return all(job.intention is not None for job in self._at_work())
 
     async def see_through(self, write_spec: Callable[[Job], JobSpec]) -> None:
         """Run the jobs to their ends; raises nothing that they could bring about.
@@ -137,6 +150,8 @@ class Attendance:
         async for event in run.events():
             job = jobs.get(event.job_id, None if event.job_id else only)
             if isinstance(event, ProgressEvent):
+                if event.progress.phase is JobPhase.TRAINING and self._training_began is None:
+                    self._training_began = time.monotonic()
                 self._memory_bytes = max(self._memory_bytes, event.memory_bytes)
                 self._gpu_memory_bytes = max(self._gpu_memory_bytes, event.gpu_memory_bytes)
             if job is None or not job.is_at_work:

@@ -38,6 +38,7 @@ class Intention(Enum):
     CANCEL = "its caller asked for it"
     DEADLINE = "its deadline has passed"
     REQUEUE = "this trainer stops"
+    MAKE_ROOM = "its turn is over, and a tenant without a worker waits"
     ABANDON = "the job is no longer held by this trainer"
 
 
@@ -154,6 +155,8 @@ class JobAttendance:
                 await self._conclude_failed(failed)
             case _, Intention.REQUEUE:
                 await endings.requeue(self.claim, "trainer_stops", None)
+            case _, Intention.MAKE_ROOM:
+                await endings.requeue(self.claim, "turn_over", None)
             case _, Intention.ABANDON:
                 return
             case ReturnedEvent(), _:

@@ -21,6 +21,8 @@ from detex_trainer.supervisor.job_attendance import Intention, JobCare
 
 _MAX_ENDINGS = 8
 _LAST_WRITES_SECONDS = 3.0
+_PATIENCE_SHARE = 0.1
+"""A turn may be longer by this share of it where its jobs say that they end within that."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class SupervisorPolicy:
         lease_seconds: How long other trainers leave a job to this one without hearing from it.
         reconcile_interval_seconds: Longest time between two looks.
         stop_grace_seconds: How long a worker may take to stop.
+        turn_seconds: How long a worker trains before it makes room for a tenant that has none; 0 for ever.
     """
 
     worker_count: int
@@ -46,6 +49,7 @@ class SupervisorPolicy:
     lease_seconds: float
     reconcile_interval_seconds: float
     stop_grace_seconds: float
+    turn_seconds: float
 
 
 class Supervisor:
@@ -179,6 +183,22 @@ class Supervisor:
             if not claims:
                 return
             self._attend(claims)
+        if not self._draining and self._policy.turn_seconds:
+            await self._end_turn()
+
+    async def _end_turn(self) -> None:
+        """Have the worker that has trained longest make room, where its turn is over and a tenant without one waits."""
+        attendances = list(self._attendances.values())
+        if any(attendance.is_stopping for attendance in attendances):
+            return  # there will be room
+        longest = max(attendances, key=lambda attendance: attendance.training_seconds)
+        beyond = longest.training_seconds - self._policy.turn_seconds
+        left, patience = longest.time_left_seconds, self._policy.turn_seconds * _PATIENCE_SHARE
+        ends_soon = left is not None and left < patience
+        if beyond < (patience if ends_soon else 0):
+            return
+        if await self._threads.run(self._claims.is_waited_for):
+            longest.stop_all(Intention.MAKE_ROOM)
 
     async def _end_unwanted(self) -> None:
         # They take no worker, so they need not wait for one; few at a time, for each waits for the object store.
