@@ -136,7 +136,8 @@ def test_a_gpu_that_answers_no_more_ends_the_process(
         refusal = refusal_of(own.start(prompt="a vase", steps=7))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_STOPPED")
         wait_until(lambda: own.health() == health_pb2.HealthCheckResponse.NOT_SERVING)
-        assert isinstance(own.generator.failure, torch.AcceleratorError)
+        wait_until(lambda: own.generator.failure is not None)
+    assert isinstance(own.generator.failure, torch.AcceleratorError)
 
 
 def test_a_failed_check_is_no_stack_trace(own: RunningGenerator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc.aio
 
-from detex_core.errors import DetexError
+from detex_core.errors import DetexError, ResourceExhaustedError
 from detex_core.memory_budget import LARGE_MESSAGE_BYTES, MESSAGE_SHARE, MemoryBudget
 from detex_core.tenancy import current_tenant
 from detex_diffusion.solver import usual_solver
@@ -23,6 +23,8 @@ from detex_generator.settings import GeneratorSettings
 from detex_generator.validation import checked_request
 from detex_protos.v1 import generator_pb2, generator_pb2_grpc
 from detex_protos.v1.generator_pb2 import GenerateRequest, GenerateResponse
+
+_QUEUE_LOOK_SECONDS = 0.05
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -70,9 +72,11 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         deadline = _deadline(context)
 
         async def draw(request: GenerateRequest) -> AsyncGenerator[GenerateResponse]:
-            async with self._room_for(request), aclosing(_events(await self._begin(request, deadline))) as responses:
-                async for response in responses:
-                    yield response
+            async with self._room_for(request):
+                begun = await self._begin(request, deadline, waits=True)
+                async with aclosing(_events(begun)) as responses:
+                    async for response in responses:
+                        yield response
 
         stream = RequestStream(
             draw,
@@ -129,8 +133,14 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         async with self._messages.hold_when_free(size, current_tenant(), share=MESSAGE_SHARE):
             yield
 
-    async def _begin(self, message: GenerateRequest, deadline: float | None) -> ActiveRequest:
-        """Check a request and hand it to the engine; refusals are counted here, all else by the engine."""
+    async def _begin(self, message: GenerateRequest, deadline: float | None, *, waits: bool = False) -> ActiveRequest:
+        """Check a request and hand it to the engine; refusals are counted here, all else by the engine.
+
+        Args:
+            message: As it came.
+            deadline: Time of `time.monotonic` at which its caller stops waiting.
+            waits: Whether it waits where the queue is full, which holds its stream up, instead of being refused.
+        """
         try:
             served = self._base_models.get(message.base_model)
             check = partial(
@@ -145,7 +155,14 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             # The headers of files are read, which is not for the event loop.
             has_files = message.HasField("edit") or any(region.mask for region in message.regions)
             request = await asyncio.to_thread(check) if has_files else check()
-            return self._engine.submit(request, current_tenant(), deadline=deadline)
+            while True:
+                try:
+                    return self._engine.submit(request, current_tenant(), deadline=deadline)
+                except ResourceExhaustedError:
+                    if not waits:
+                        raise
+                # Not for as long as the error says: places are given to whoever asks first.
+                await asyncio.sleep(_QUEUE_LOOK_SECONDS)
         except DetexError as error:
             self._metrics.requests.labels(error.code.name).inc()
             self._metrics.refusals.labels(error.reason).inc()

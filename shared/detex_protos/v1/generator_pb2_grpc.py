@@ -81,7 +81,8 @@ class GeneratorServiceServicer:
 
     def GenerateMany(self, request_iterator, context):
         """Draws many requests over one stream; answers come in the order in which they are ready. A request that fails gets an
-        error of its own and the others go on.
+        error of its own and the others go on. Where the queue is full (QUEUE_FULL and TENANT_QUEUE_FULL of Generate), the
+        stream is read no further until there is room: its requests are held up and not refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,8 @@ class GeneratorServiceStub:
     """Draws the pictures of one request: place in the queue, steps, previews, then each picture."""
     GenerateMany: _grpc.StreamStreamMultiCallable[_generator_pb2.GenerateManyRequest, _generator_pb2.GenerateManyResponse]
     """Draws many requests over one stream; answers come in the order in which they are ready. A request that fails gets an
-    error of its own and the others go on.
+    error of its own and the others go on. Where the queue is full (QUEUE_FULL and TENANT_QUEUE_FULL of Generate), the
+    stream is read no further until there is room: its requests are held up and not refused.
     """
     ListBaseModels: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListBaseModelsRequest, _generator_pb2.ListBaseModelsResponse]
     """The base models that this generator serves."""
@@ -63,7 +64,8 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     """Draws the pictures of one request: place in the queue, steps, previews, then each picture."""
     GenerateMany: _aio.StreamStreamMultiCallable[_generator_pb2.GenerateManyRequest, _generator_pb2.GenerateManyResponse]  # type: ignore[assignment]
     """Draws many requests over one stream; answers come in the order in which they are ready. A request that fails gets an
-    error of its own and the others go on.
+    error of its own and the others go on. Where the queue is full (QUEUE_FULL and TENANT_QUEUE_FULL of Generate), the
+    stream is read no further until there is room: its requests are held up and not refused.
     """
     ListBaseModels: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListBaseModelsRequest, _generator_pb2.ListBaseModelsResponse]  # type: ignore[assignment]
     """The base models that this generator serves."""
@@ -94,7 +96,8 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateManyResponse], _abc.AsyncIterator[_generator_pb2.GenerateManyResponse]]:
         """Draws many requests over one stream; answers come in the order in which they are ready. A request that fails gets an
-        error of its own and the others go on.
+        error of its own and the others go on. Where the queue is full (QUEUE_FULL and TENANT_QUEUE_FULL of Generate), the
+        stream is read no further until there is room: its requests are held up and not refused.
         """
 
     @_abc_1.abstractmethod

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from PIL import Image
@@ -17,6 +17,7 @@ from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.events import FinishedImage, Preview
 from detex_generator.engine.failures import drawing_error, is_out_of_memory
 from detex_generator.engine.row_lanes import use_cores
+from detex_generator.engine.small_first import SmallFirst
 from detex_generator.generation_request import ALL_STEPS
 from detex_generator.metrics import GeneratorMetrics
 from detex_generator.provenance import (
@@ -26,6 +27,8 @@ from detex_generator.provenance import (
     edit_provenance,
     write_png,
 )
+
+_PATIENCE_SECONDS_PER_PIXEL = 1e-5  # about what decoding takes on two cores
 
 _logger = logging.getLogger(__name__)
 
@@ -42,24 +45,24 @@ class Decoding:
             metrics: Hears of images, previews and seconds.
             on_done: Called after each finished image, successful or not.
         """
-        self._pool = ThreadPoolExecutor(threads, "decoding", initializer=use_cores, initargs=(cores,))
+        self._threads = SmallFirst(threads, "decoding", use_cores, (cores,))
         self._metrics = metrics
         self._on_done = on_done
         self._previewing: set[ImageTask] = set()
 
     def finish(self, task: ImageTask, latents: Tensor) -> None:
         """Decode the final latents (C, h, w) of an image and deliver it."""
-        self._pool.submit(self._finish, task, latents)
+        self._threads.submit(_patience_seconds(task), partial(self._finish, task, latents))
 
     def preview(self, task: ImageTask, step: int, clean: Tensor) -> None:
         """Decode predicted clean latents (C, h, w); left out where an earlier preview of the image is not yet done."""
         if task not in self._previewing:
             self._previewing.add(task)
-            self._pool.submit(self._preview, task, step, clean)
+            self._threads.submit(_patience_seconds(task), partial(self._preview, task, step, clean))
 
     def close(self) -> None:
         """Drop what has not begun; what runs ends by itself."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def _finish(self, task: ImageTask, latents: Tensor) -> None:
         active = task.active
@@ -99,6 +102,12 @@ class Decoding:
         told = drawing_error(error, task.index)
         self._metrics.failed_images.labels(told.reason).inc()
         task.active.fail(told)
+
+
+def _patience_seconds(task: ImageTask) -> float:
+    """By how much smaller images may overtake one that waits to be decoded."""
+    request = task.active.request
+    return _PATIENCE_SECONDS_PER_PIXEL * request.width * request.height
 
 
 def provenance_of(task: ImageTask) -> Provenance:

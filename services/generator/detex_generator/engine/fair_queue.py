@@ -55,14 +55,19 @@ class FairQueue(Generic[Item]):
         heapq.heappush(queue, _Waiting(math.inf if deadline is None else deadline, next(self._numbers), item, cost))
         self._length += 1
 
-    def take(self) -> Item | None:
-        """Remove and return the next item of the tenant that is furthest behind; None where nothing waits."""
-        if not self._queues:
+    def take(self, may: Callable[[str], bool] = lambda tenant: True) -> Item | None:
+        """Remove and return the next item of the tenant that is furthest behind; None where nothing waits.
+
+        Args:
+            may: Which tenants count.
+        """
+        allowed = [name for name in self._queues if may(name)]
+        if not allowed:
             return None
-        tenant = min(self._queues, key=lambda name: (self._times[name], self._turns[name]))
+        tenant = min(allowed, key=lambda name: (self._times[name], self._turns[name]))
         waiting = heapq.heappop(self._queues[tenant])
         self._length -= 1
-        self._now = self._times[tenant]
+        self._now = max(self._now, self._times[tenant])
         self._times[tenant] += waiting.cost
         self._turns[tenant] = next(self._numbers)
         if not self._queues[tenant]:

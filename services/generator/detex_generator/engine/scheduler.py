@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 
 from detex_core.errors import ResourceExhaustedError, UnavailableError
 from detex_generator.engine.active_request import ActiveRequest, ImageTask
@@ -12,6 +13,7 @@ from detex_generator.engine.fair_queue import FairQueue
 from detex_generator.engine.pace import Pace
 from detex_generator.generation_request import Priority
 
+_SMALL_QUEUE = 32
 _DECODING_SLOTS = 2  # images that may wait for decoding, for each slot
 _SHORTEST_RETRY_SECONDS = 0.1
 _LONGEST_RETRY_SECONDS = 600.0
@@ -22,7 +24,13 @@ class Scheduler:
 
     Slots go to priority classes by `ClassTurns`, within a class to tenants by equal shares of the work, and within a
     tenant to the earliest deadline. Only the next few images of each class are encoded ahead of a free slot
-    (`lookahead`), so that the memory of keys and values is bounded by slots and not by the length of the queue.
+    (`lookahead`, and once more as many for tenants that have none ahead), so that the memory of keys and values is
+    bounded by slots and not by the length of the queue.
+
+    Nobody can take all there is. A quarter of the queue is kept for tenants that have less than a quarter of it
+    waiting, an eighth of it is closed to the lowest class and a sixteenth to all but the highest. And some slots beyond
+    those of all are for images of tenants that have none in a slot, and of the highest class: they need not wait until
+    an image of another is done.
 
     Attributes:
         pace: How fast the engine is.
@@ -56,6 +64,8 @@ class Scheduler:
         self._loading: Counter[Priority] = Counter()
         self._encoding: Counter[Priority] = Counter()
         self._ready: dict[Priority, deque[ImageTask]] = {each: deque() for each in Priority}
+        self._ahead: Counter[tuple[Priority, str]] = Counter()  # encoding or ready, by tenant
+        self._extra_slots = max(1, slots // 4)
         self._turns = ClassTurns()
         self._live = 0
         self._decoding = 0
@@ -92,7 +102,7 @@ class Scheduler:
         with self._condition:
             if self._draining:
                 raise UnavailableError("The generator is shutting down and takes no new requests.", reason="DRAINING")
-            self._check_room(active.tenant, count)
+            self._check_room(active.tenant, request.priority, count)
             self.check_deadline(active, images=count)
             ahead = sum(images for each, images in self._class_images.items() if each >= request.priority)
             position = max(0, self._live + ahead - self._slots + 1)
@@ -128,13 +138,18 @@ class Scheduler:
         with self._condition:
             for priority in sorted(Priority, reverse=True):
                 ahead = self._encoding[priority] + len(self._ready[priority])
-                if ahead >= self._lookahead or self._loading[priority] >= self._loading_limit:
+                if ahead >= 2 * self._lookahead or self._loading[priority] >= self._loading_limit:
                     continue
-                task = self._queues[priority].take()
+                task = self._queues[priority].take(self._newcomers(priority, ahead))
                 if task is not None:
                     self._encoding[priority] += 1
+                    self._ahead[priority, task.active.tenant] += 1
                     return task
         return None
+
+    def _newcomers(self, priority: Priority, ahead: int) -> Callable[[str], bool]:
+        """Who may have another image encoded: all, or where enough are ahead those who have none among them."""
+        return lambda tenant: ahead < self._lookahead or not self._ahead[priority, tenant]
 
     def begin_loading(self, task: ImageTask) -> None:
         """An image to encode waits for the object store first, so that others may be encoded before it."""
@@ -156,11 +171,14 @@ class Scheduler:
                 task.ready_time = time.monotonic()
                 self._ready[task.priority].append(task)
                 self._condition.notify_all()
+            else:
+                self._no_longer_ahead(task)
 
     def drop_encoding(self, task: ImageTask) -> None:
         """An image could not be encoded."""
         with self._condition:
             self._encoding[task.priority] -= 1
+            self._no_longer_ahead(task)
 
     def forget(self, active: ActiveRequest) -> None:
         """Take all waiting images of a request out; its images in slots leave at the next step boundary."""
@@ -171,35 +189,57 @@ class Scheduler:
             priority = active.request.priority
             self._count(active, -waiting)
             self._queues[priority].remove(lambda task: task.active is active)
+            for task in self._ready[priority]:
+                if task.active is active:
+                    self._no_longer_ahead(task)
             self._ready[priority] = deque(task for task in self._ready[priority] if task.active is not active)
             self._condition.notify_all()
 
-    def take_ready(self, live: int) -> list[ImageTask] | None:
+    def take_ready(self, tenants: Mapping[str, int]) -> list[ImageTask] | None:
         """Images that join at this step boundary; blocks while there is nothing to do at all.
 
         Args:
-            live: Images that are in slots now.
+            tenants: Images that are in slots now, by tenant.
 
         Returns:
             At most as many images as there are free slots; None once the engine is stopped.
         """
         with self._condition:
+            live, in_slots = sum(tenants.values()), Counter(tenants)
             self._live = live
             while not (live or self._stopped or (any(self._ready.values()) and self._room(live) > 0)):
                 self._condition.wait()
             if self._stopped:
                 return None
             joining: list[ImageTask] = []
-            room = self._room(live)
-            while len(joining) < room and (waiting := [each for each in Priority if self._ready[each]]):
-                task = self._ready[self._turns.choose(waiting)].popleft()
+            while (task := self._next_ready(live + len(joining), in_slots)) is not None:
                 joining.append(task)
+                in_slots[task.active.tenant] += 1
+                self._no_longer_ahead(task)
                 self._count(task.active, -1)
                 self._waiting[task.active] -= 1
                 if not self._waiting[task.active]:
                     del self._waiting[task.active]
             self._live = live + len(joining)
             return joining
+
+    def _next_ready(self, live: int, in_slots: Counter[str]) -> ImageTask | None:
+        """The next image for a slot, taken out; called with the lock held."""
+        room = self._room(live)
+        if room <= -self._extra_slots:
+            return None
+
+        def may(task: ImageTask) -> bool:
+            return room > 0 or task.priority is Priority.HIGH or not in_slots[task.active.tenant]
+
+        waiting = [each for each in Priority if any(map(may, self._ready[each]))]
+        if not waiting:
+            return None
+        # Of a class, the tenant that has the fewest images in slots; of one tenant, who was ready first.
+        chosen = self._ready[self._turns.choose(waiting)]
+        task = min(filter(may, chosen), key=lambda each: in_slots[each.active.tenant])
+        chosen.remove(task)
+        return task
 
     def begin_decoding(self) -> None:
         """An image has left its slot and is to be decoded."""
@@ -232,9 +272,37 @@ class Scheduler:
         if not self._tenant_images[active.tenant]:
             del self._tenant_images[active.tenant]
 
-    def _check_room(self, tenant: str, count: int) -> None:
+    def _no_longer_ahead(self, task: ImageTask) -> None:
+        key = task.priority, task.active.tenant
+        self._ahead[key] -= 1
+        if not self._ahead[key]:
+            del self._ahead[key]
+
+    def _open_places(self, tenant: str, priority: Priority, count: int) -> int:
+        """Images that may wait in all, as far as a tenant and a class are concerned.
+
+        Small queues have no places to keep; and what would fit into an empty queue is never refused for good.
+        """
+        of_tenant = self._tenant_images.get(tenant, 0)
+        kept = {Priority.LOW: self._capacity // 8, Priority.NORMAL: self._capacity // 16, Priority.HIGH: 0}[priority]
+        if self._capacity < _SMALL_QUEUE or not self._waiting_images:
+            return self._capacity
+        if of_tenant and of_tenant + count > self._capacity // 4:
+            kept = max(kept, self._capacity // 4)
+        return self._capacity - kept
+
+    def _check_room(self, tenant: str, priority: Priority, count: int) -> None:
         """Raise ResourceExhaustedError where the queue has no room; called with the lock held."""
         of_tenant = self._tenant_images.get(tenant, 0)
+        places = self._open_places(tenant, priority, count)
+        if places < self._waiting_images + count <= self._capacity:
+            raise ResourceExhaustedError(
+                f"{self._waiting_images} images wait for a slot, {of_tenant} of them of this tenant; {count} more "
+                f"would take places of the queue of {self._capacity} that are kept for other tenants or higher "
+                "priorities.",
+                reason="TENANT_QUEUE_FULL" if of_tenant else "QUEUE_FULL",
+                retry_delay_seconds=self._seconds_until(self._waiting_images + count - places),
+            )
         if self._waiting_images + count > self._capacity:
             raise ResourceExhaustedError(
                 f"{self._waiting_images} images wait for a slot and {count} more would exceed the queue of "

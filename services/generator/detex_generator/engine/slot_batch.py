@@ -26,6 +26,7 @@ from detex_generator.engine.pace import Size
 from detex_generator.engine.photo_editing import PhotoHold
 from detex_generator.engine.plain_steps import LaneSteps, Steps
 from detex_generator.engine.row_lanes import RowLanes
+from detex_generator.generation_request import Priority
 from detex_generator.unet_cache import ConceptUNet
 
 _logger = logging.getLogger(__name__)
@@ -130,6 +131,11 @@ class SlotBatch:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    @property
+    def members(self) -> list[tuple[str, Priority]]:
+        """Tenant and class of each image."""
+        return [(slot.task.active.tenant, slot.task.priority) for slot in self._slots]
 
     @property
     def rows(self) -> int:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,7 @@ from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.decoding import Decoding
 from detex_generator.engine.events import Progress
 from detex_generator.engine.failures import HopelessDeadlineError, OutOfMemoryError
+from detex_generator.engine.pass_turns import PassTurns
 from detex_generator.engine.row_lanes import RowLanes
 from detex_generator.engine.scheduler import Scheduler
 from detex_generator.engine.slot_batch import SlotBatch, StepOutcome, failed_image
@@ -24,8 +26,8 @@ UNet, empty for the base model's."""
 class StepLoop:
     """A thread that owns the slots.
 
-    Images of one UNet and size share a pass; where several buckets are live they take turns, pass by pass. Slots
-    are counted over all buckets.
+    Images of one UNet and size share a pass; where several buckets are live, passes go to them by `PassTurns`, so that
+    large images yield to small ones between their steps. Slots are counted over all buckets.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class StepLoop:
         self._on_room = on_room
         self._on_failure = on_failure
         self._batches: dict[Bucket, SlotBatch] = {}
+        self._turns: PassTurns[Bucket] = PassTurns()
         self._thread = threading.Thread(target=self._run, name="step-loop", daemon=True)
 
     def start(self) -> None:
@@ -82,21 +85,20 @@ class StepLoop:
         while True:
             for batch in self._batches.values():
                 batch.drop_finished_requests()
-            joining = self._scheduler.take_ready(self._live())
+            joining = self._scheduler.take_ready(self._tenants())
             if joining is None:
                 return
             for task in joining:
                 self._join(task)
             if joining:
                 self._on_room()
-            for bucket, batch in list(self._batches.items()):
-                if len(batch):
-                    self._pass(batch)
-                else:
-                    del self._batches[bucket]
+            self._batches = {bucket: batch for bucket, batch in self._batches.items() if len(batch)}
+            if self._batches:
+                self._pass(self._turns.choose(self._batches))
 
-    def _live(self) -> int:
-        return sum(len(batch) for batch in self._batches.values())
+    def _tenants(self) -> Counter[str]:
+        """Images in slots by tenant."""
+        return Counter(tenant for batch in self._batches.values() for tenant, _ in batch.members)
 
     def _join(self, task: ImageTask) -> None:
         request = task.active.request
@@ -121,11 +123,14 @@ class StepLoop:
         except Exception as error:
             self._tell(StepOutcome(task, 0, error=failed_image(task, error)))
 
-    def _pass(self, batch: SlotBatch) -> None:
+    def _pass(self, bucket: Bucket) -> None:
+        batch = self._batches[bucket]
         images, rows = len(batch), batch.rows
+        members = {each: other.members for each, other in self._batches.items()}
         start = time.monotonic()
         outcomes = batch.advance()
         seconds = time.monotonic() - start
+        self._turns.spent(bucket, seconds, members)
         self._scheduler.pace.report(batch.size, images, seconds)
         self._metrics.passes.inc()
         self._metrics.pass_seconds.observe(seconds)
