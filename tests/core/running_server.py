@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from detex_core.grpc_server import Server
+from detex_core.memory_budget import MemoryBudget
 from detex_core.metrics import new_registry
 from detex_core.settings import ServiceSettings
 from detex_protos.v1 import common_pb2, generator_pb2, generator_pb2_grpc, trainer_pb2, trainer_pb2_grpc
@@ -57,11 +58,15 @@ def settings(**changes: Any) -> ServiceSettings:
 
 @asynccontextmanager
 async def running(
-    check: Callable[[], Awaitable[None]] = always_ready, interceptors: Any = (), **changes: Any
+    check: Callable[[], Awaitable[None]] = always_ready,
+    interceptors: Any = (),
+    messages: MemoryBudget | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Running]:
     handlers = SampleGenerator()
     registry = new_registry("sample")
-    server = Server(settings(**changes), sample_services(handlers, check), registry, interceptors=interceptors)
+    services = sample_services(handlers, check)
+    server = Server(settings(**changes), services, registry, interceptors=interceptors, messages=messages)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(server.address) as channel:

@@ -39,6 +39,18 @@ def test_a_million_small_fields_are_refused() -> None:
     assert refuses(regions, generator_pb2.GenerateRequest)
 
 
+@pytest.mark.parametrize("group", [b"\xfb\x07\xfc\x07", b"\xfb\x07\x0b\x08\x01\x0c\xfc\x07"])
+def test_nothing_hides_behind_a_group(group: bytes) -> None:
+    """Groups are of an older form of the wire format, which parsers of unknown fields still take."""
+    hidden = group + many(10_000).SerializeToString()
+    assert len(generator_pb2.GenerateRequest.FromString(hidden).concept_versions) == 10_000
+    assert refuses(hidden, generator_pb2.GenerateRequest)
+    inside = b"\xfb\x07" + b"\x08\x01" * SMALL_MESSAGE_BYTES + b"\xfc\x07"
+    assert refuses(inside, generator_pb2.GenerateRequest)
+    file = generator_pb2.GenerateRequest(edit=generator_pb2.Edit(image=bytes(1_000_000))).SerializeToString()
+    assert not refuses(group + file, generator_pb2.GenerateRequest)
+
+
 def test_large_files_in_few_fields_pass() -> None:
     request = many(8)
     request.edit.image = bytes(30_000_000)

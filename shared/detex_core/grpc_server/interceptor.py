@@ -142,7 +142,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def behaviour(request: Any, context: Context) -> Any:
             async with self._call(method, context):
                 with self._room_for(request):
-                    return await wrapped(parsed(request), context)
+                    async with _closing(parsed(request)) as message:
+                        return await wrapped(message, context)
 
         return behaviour
 
@@ -150,12 +151,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def behaviour(request: Any, context: Context) -> None:
             async with self._call(method, context):
                 with self._room_for(request):
-                    if not inspect.isasyncgenfunction(wrapped):
-                        await wrapped(parsed(request), context)
-                        return
-                    async with aclosing(wrapped(parsed(request), context)) as responses:
-                        async for response in responses:
-                            await context.write(response)
+                    async with _closing(parsed(request)) as message:
+                        if not inspect.isasyncgenfunction(wrapped):
+                            await wrapped(message, context)
+                            return
+                        async with aclosing(wrapped(message, context)) as responses:
+                            async for response in responses:
+                                await context.write(response)
 
         return behaviour
 
@@ -243,6 +245,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._idle.set()
         elif task is not None:
             self._others.discard(task)
+
+
+@asynccontextmanager
+async def _closing(message: Any) -> AsyncIterator[Any]:
+    """A request, or a stream of requests whose memory is given back at the end, however far it was read."""
+    try:
+        yield message
+    finally:
+        if inspect.isasyncgen(message):
+            await message.aclose()
 
 
 def _parser(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

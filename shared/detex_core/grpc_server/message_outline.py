@@ -39,6 +39,7 @@ class _Walk:
 
     def message(self, position: int, end: int, message: Descriptor | None) -> None:
         known = {} if message is None else message.fields_by_number
+        groups = 0  # that are open: no message of ours has any, yet parsers pass over those of others
         while position < end:
             self._fields += 1
             if self._fields > MAX_FIELDS:
@@ -55,8 +56,12 @@ class _Walk:
                     size, position = self._varint(position, end)
                     if position + size > end:
                         return
-                    self._delimited(position, position + size, known.get(key >> 3))
+                    self._delimited(position, position + size, None if groups else known.get(key >> 3))
                     position += size
+                case 3:
+                    groups += 1
+                case 4:
+                    groups -= 1
                 case _:
                     return
 
