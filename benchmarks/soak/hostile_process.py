@@ -9,9 +9,11 @@ import json
 import logging
 import os
 import random
+import resource
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,6 +24,7 @@ from benchmarks.soak.tenant import Addresses, Tenant
 from detex_protos.v1 import trainer_pb2
 
 _LOWEST_PRIORITY = 19
+_CLEAN_SECONDS = 60
 _PAUSE_SECONDS = 0.05
 """Between two rounds of an attack, so that one that is refused at once does not measure the speed of its client."""
 
@@ -90,13 +93,22 @@ async def _cancel_jobs(attacker: Attacker) -> None:
     states = [trainer_pb2.JOB_STATE_QUEUED, trainer_pb2.JOB_STATE_RUNNING]
     request = trainer_pb2.ListJobsRequest(states=states, page_size=1000)
     cleaner = Attacker(attacker.tenant, attacker.addresses, attacker.knowledge, attacker.random, Counter())
-    if answer := await cleaner.ask(attacker.tenant.trainer.ListJobs, request):
-        for job in answer.jobs:
-            await cleaner.cancel(job.job_id)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CLEAN_SECONDS):
+            if answer := await cleaner.ask(attacker.tenant.trainer.ListJobs, request):
+                for job in answer.jobs:
+                    await cleaner.cancel(job.job_id)
+
+
+def _open_many_files() -> None:
+    """As many connections as the system allows at all, rather than the usual thousand."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def main() -> None:
     """Read orders, make ready, attack, report."""
+    _open_many_files()
     os.nice(_LOWEST_PRIORITY)  # what is measured is the work that it makes for the services, not its own
     orders = Orders.model_validate_json(sys.stdin.readline())
     prepare()

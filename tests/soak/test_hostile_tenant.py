@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.soak.rows import rows_of
 from benchmarks.soak.tenants import HONEST, measure
 from tests.tiny_models import write_tiny_model
@@ -10,6 +12,7 @@ from tests.tiny_models import write_tiny_model
 KINDS = ("forged-ids", "racing-masks", "deletions-in-use", "damaged-concepts", "missing-concepts")
 
 
+@pytest.mark.timeout(1_200)
 def test_honest_tenants_lose_nothing_and_get_no_errors_of_others(tmp_path: Path) -> None:
     base_model = write_tiny_model(tmp_path / "tiny")
     folder = tmp_path / "services"
