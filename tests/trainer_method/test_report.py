@@ -1,13 +1,14 @@
 """Reports: what they say of good and bad concepts, and their picture."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from detex_trainer.report import Candidate, LossPoint, Report, Verdict, make_report
-from detex_trainer.report_picture import draw_report
+from detex_trainer.report_picture import TILE, ReportTitle, draw_report, wrapped
 
 BEFORE = {"denoising_loss": 1.0, "subject_share": 0.2, "subject_attention_on_subject_alone": 0.2}
 AFTER = {"denoising_loss": 0.8, "subject_share": 0.2, "subject_attention_on_subject_alone": 0.5}
@@ -109,13 +110,52 @@ def test_the_picture_shows_it_all_and_stays_small(photos: int) -> None:
     masks = [Image.new("L", (64, 64), 255) for _ in range(photos)]
     maps = [np.ones((8, 8), dtype=np.float32) for _ in range(photos)]
     made = report(photos=photos, delta_share=0.7)
-    data = draw_report(made, noise[:photos], masks, maps, noise[photos:])
+    title = ReportTitle("my-mug", "mug", "20260131T120000Z-0123abcd", "showroom")
+    data = draw_report(made, title, noise[:photos], masks, maps, noise[photos:])
     with Image.open(io.BytesIO(data)) as picture:
         drawn = np.asarray(picture.convert("RGB"))
     assert drawn.shape[1] == 736
     assert len(data) < 250_000  # of noise, which nothing compresses
-    other = draw_report(made, noise[:photos], masks, maps, list(reversed(noise[photos:])))
+    other = draw_report(made, title, noise[:photos], masks, maps, list(reversed(noise[photos:])))
     assert other != data
-    dim = draw_report(made, noise[:photos], [Image.new("L", (64, 64), 0)] * photos, maps, noise[photos:])
+    dim = draw_report(made, title, noise[:photos], [Image.new("L", (64, 64), 0)] * photos, maps, noise[photos:])
     with Image.open(io.BytesIO(dim)) as picture:
         assert np.asarray(picture.convert("RGB")).mean() < drawn.mean()
+    later = draw_report(
+        made, replace(title, version="20260201T120000Z-0123abcd"), noise[:photos], masks, maps, noise[photos:]
+    )
+    assert later != data
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a photo of a [my-mug] with [my-mug:background:0]",
+        "a photo of a [autumn-collection-ceramic-teapot] in [autumn-collection-ceramic-teapot:background:12]",
+    ],
+)
+def test_no_prompt_is_broken_inside_of_a_word(prompt: str) -> None:
+    lines = wrapped(prompt, 11, TILE)
+    font = ImageFont.load_default(11)
+    at = 0
+    for line in lines:
+        assert font.getlength(line) <= TILE
+        assert prompt.startswith(line, at)
+        at += len(line)
+        assert at == len(prompt) or prompt[at] == " " or line[-1] in ":-"
+        at += prompt.startswith(" ", at)
+    assert at == len(prompt)
+
+
+def test_a_word_that_no_line_holds_is_shortened() -> None:
+    (line, rest) = wrapped("[" + "unbroken" * 7 + "] there", 11, TILE)
+    assert line.startswith("[unbroken")
+    assert line.endswith("…")
+    assert rest == "there"
+    assert ImageFont.load_default(11).getlength(line) <= TILE
+
+
+def test_the_title_tells_when_a_concept_was_published() -> None:
+    title = ReportTitle("my-mug", "mug", "20260131T120000Z-0123abcd", "showroom")
+    assert title.date == "31 January 2026, 12:00 UTC"
+    assert replace(title, version="draft").date == ""

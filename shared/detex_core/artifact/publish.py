@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,6 +32,7 @@ def publish_concept(
     *,
     create_time: datetime | None = None,
     outcome_key: str = "",
+    labelled: Mapping[str, Callable[[str], bytes]] | None = None,
 ) -> StoredManifest:
     """Publish a new version of a concept.
 
@@ -46,6 +47,8 @@ def publish_concept(
         create_time: Time of publication; now where absent.
         outcome_key: Key of the object that decides what is published (see `detex_core.artifact.publication`): for one
             key there is one publication at most, and all later calls return that. Empty publishes each time.
+        labelled: Further files by name that say which version they belong to: each is made for the version that it is
+            given, always the same for the same. The version does not depend on them.
 
     Raises:
         ValueError: `concept.safetensors` is missing.
@@ -63,11 +66,12 @@ def publish_concept(
     wanted = (create_time or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
     for _ in range(_ATTEMPTS):
         time = max(wanted, _first_free_time(store, draft, wanted))
-        manifest = Manifest(
-            **dict(draft), version=concept_version(time, content_sha256), files=records, create_time=time
-        )
+        version = concept_version(time, content_sha256)
+        all_files = {**files, **{name: make(version) for name, make in (labelled or {}).items()}}
+        all_records = {name: records.get(name) or _record(content) for name, content in sorted(all_files.items())}
+        manifest = Manifest(**dict(draft), version=version, files=all_records, create_time=time)
         try:
-            _write_files(store, manifest, files)
+            _write_files(store, manifest, all_files)
             if outcome_key:
                 return _decided(store, manifest, outcome_key)
             return _write_manifest(store, manifest)

@@ -1,5 +1,6 @@
 """Publishing what was learned: compression, report, manifest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -60,9 +61,12 @@ def publish(
     base_model: BaseModel,
     written: WrittenConcept,
     report: Report,
-    picture: bytes,
+    picture: Callable[[str], bytes],
 ) -> Manifest:
-    """Publish a concept with its report, once for each job; raises as `publish_concept`."""
+    """Publish a concept with its report, once for each job; `picture` draws the report of a version.
+
+    Raises as `publish_concept`.
+    """
     concept, hyperparameters = written.concept, spec.hyperparameters
     metrics = {
         **{f"loss_{name}": loss for name, loss in report.losses.items()},
@@ -90,5 +94,6 @@ def publish(
         metrics=metrics,
         trainer_version=__version__,
     )
-    files = {FILE_NAME: written.data, REPORT_FILE: report.model_dump_json(indent=2).encode(), PICTURE_FILE: picture}
-    return publish_concept(store, draft, files, outcome_key=outcome_key(spec.tenant, spec.job_id)).manifest
+    files = {FILE_NAME: written.data, REPORT_FILE: report.model_dump_json(indent=2).encode()}
+    key = outcome_key(spec.tenant, spec.job_id)
+    return publish_concept(store, draft, files, outcome_key=key, labelled={PICTURE_FILE: picture}).manifest

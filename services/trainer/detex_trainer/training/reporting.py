@@ -1,6 +1,6 @@
 """From a trained learner to its report: what is measured once at the end, sample pictures, and report.png."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -17,7 +17,7 @@ from detex_trainer.masks import mask_from_image, mask_share
 from detex_trainer.methods.learner import ConceptLearner
 from detex_trainer.prompts import class_prompt
 from detex_trainer.report import Candidate, LossPoint, Report, make_report
-from detex_trainer.report_picture import draw_report
+from detex_trainer.report_picture import ReportTitle, draw_report
 from detex_trainer.training.evaluation import measuring_noise, plain_losses
 from detex_trainer.training.leakage import surroundings
 from detex_trainer.training.pictures import draw_pictures
@@ -69,8 +69,8 @@ class Training:
     seed: int
 
 
-def report_on(training: Training) -> tuple[Report, bytes]:
-    """The report of a training, and its picture as PNG."""
+def report_on(training: Training) -> tuple[Report, Callable[[str], bytes]]:
+    """The report of a training, and what draws its picture, a PNG, for the version that is published."""
     base_model, photo_set = training.base_model, training.photo_set
     prompts = sample_prompts(training.name, training.class_word, training.attributes, photo_set.photos)
     words = training.learner.first_words()
@@ -110,7 +110,12 @@ def report_on(training: Training) -> tuple[Report, bytes]:
     batch = photo_set.report_batch(indices)
     attention = training.learner.subject_attention(batch, measuring_noise(batch, base_model.noise_schedule))
     maps = [each.cpu().numpy().astype(np.float32) for each in attention]
-    return report, draw_report(report, photo_set.pictures, photo_set.subjects, maps, samples)
+
+    def draw(version: str) -> bytes:
+        title = ReportTitle(training.name, training.class_word, version, base_model.name)
+        return draw_report(report, title, photo_set.pictures, photo_set.subjects, maps, samples)
+
+    return report, draw
 
 
 def sample_prompts(name: str, class_word: str, attributes: Sequence[Attribute], photos: int) -> tuple[str, ...]:
