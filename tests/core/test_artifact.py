@@ -44,6 +44,20 @@ def test_files_may_be_given_as_paths(store: ObjectStore, tmp_path: Path) -> None
     assert from_paths.reference == from_bytes.reference
 
 
+def test_files_may_say_which_version_they_belong_to(store: ObjectStore) -> None:
+    def label(version: str) -> bytes:
+        return b"PNG " + version.encode()
+
+    archive = ConceptArchive(store)
+    first, second = (
+        publish_concept(store, draft(), FILES, create_time=NOON, labelled={"report.png": label}) for _ in range(2)
+    )
+    assert first.manifest.version != second.manifest.version
+    for published in (first, second):
+        assert archive.read(published, "report.png") == label(published.manifest.version)
+        assert set(published.manifest.files) == {*FILES, "report.png"}
+
+
 def test_the_newest_version_is_the_default(store: ObjectStore) -> None:
     archive = ConceptArchive(store)
     first = publish_concept(store, draft(), FILES, create_time=NOON)

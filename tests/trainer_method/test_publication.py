@@ -35,13 +35,16 @@ REPORT = Report(
     chosen_step=1,
     seconds=1.0,
 )
-PICTURE = b"\x89PNG"
 MakeSpec = Callable[..., JobSpec]
 PROMPTS = [
     "a photo of a [my-mug]",
     "[my-mug] with [my-mug:pose:2] in [my-mug:background:0]",
     "a bowl in [my-mug:background:1]",
 ]
+
+
+def picture_of(version: str) -> bytes:
+    return b"\x89PNG" + version.encode()
 
 
 def learned(base_model: BaseModel, training_set: TrainingSet) -> Concept:
@@ -74,9 +77,10 @@ def test_the_full_form_loads_bit_for_bit(
     concept = learned(base_model, training_set)
     spec = make_spec(delta_form="full")
     written = write_concept(concept, spec.hyperparameters)
-    manifest = publish(store, spec, training_set.record, base_model, written, REPORT, PICTURE)
+    manifest = publish(store, spec, training_set.record, base_model, written, REPORT, picture_of)
     stored = ConceptArchive(store).resolve("default", "my-mug", manifest.version)
     loaded = load_concept(stored.manifest, ConceptArchive(store).read(stored, "concept.safetensors"), base_model)
+    assert ConceptArchive(store).read(stored, "report.png") == picture_of(manifest.version)
     assert manifest.key_value.form == "full"
     assert manifest.key_value.energy_kept == written.energy_kept == 1
     for prompt in PROMPTS:
@@ -96,7 +100,7 @@ def test_the_low_rank_form_keeps_the_energy_asked_for(
     concept = learned(base_model, training_set)
     spec = make_spec(low_rank_energy=energy)
     written = write_concept(concept, spec.hyperparameters)
-    manifest = publish(store, spec, training_set.record, base_model, written, REPORT, PICTURE)
+    manifest = publish(store, spec, training_set.record, base_model, written, REPORT, picture_of)
     stored = ConceptArchive(store).resolve("default", "my-mug", manifest.version)
     loaded = load_concept(stored.manifest, ConceptArchive(store).read(stored, "concept.safetensors"), base_model)
     assert manifest.key_value.form == "low_rank"
