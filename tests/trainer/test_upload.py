@@ -346,13 +346,19 @@ def test_limits_are_settings(start_trainer: object) -> None:
 
     first = trainer.stub.UploadTrainingSet.future(parts(), timeout=30)
     eventually(lambda: list((trainer.folder / "work" / "uploads").iterdir()))
-    refused = refusal(lambda: upload(trainer, header(), file(PNG)))
+    for tenant, reason in (("default", "TOO_MANY_UPLOADS_OF_TENANT"), ("other", "TOO_MANY_UPLOADS")):
+        metadata = [("detex-tenant", tenant)]
+        refused = refusal(
+            lambda metadata=metadata: trainer.stub.UploadTrainingSet(  # type: ignore[misc]
+                stream(header(), file(PNG)), timeout=30, metadata=metadata
+            )
+        )
+        assert (refused.code, refused.reason, refused.retry_seconds) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            reason,
+            5,
+        )
     over.append(True)
-    assert (refused.code, refused.reason, refused.retry_seconds) == (
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "TOO_MANY_UPLOADS",
-        5,
-    )
     with pytest.raises(grpc.RpcError):
         first.result()
     assert upload(trainer, header(), file(PNG)).photos

@@ -194,6 +194,8 @@ def _intake(
     policy = IntakePolicy(
         UploadLimits(settings.max_photos, settings.max_file_bytes, settings.max_training_set_bytes),
         max_uploads=settings.max_uploads,
+        max_tenant_uploads=settings.max_uploads_per_tenant or max(1, settings.max_uploads // 2),
+        slow_bytes_per_second=settings.upload_slow_bytes_per_second,
         idle_seconds=settings.upload_idle_seconds,
         max_tenant_bytes=settings.max_training_set_bytes_per_tenant,
         segmenter=settings.segmenter,

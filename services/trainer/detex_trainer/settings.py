@@ -69,6 +69,9 @@ class TrainerSettings(ServiceSettings):
         max_file_bytes: Size of one photo or mask.
         max_training_set_bytes: Size of all files of a training set.
         max_uploads: Uploads that may run at a time.
+        max_uploads_per_tenant: Of these, of one tenant; 0 is half of them.
+        upload_slow_bytes_per_second: Where all uploads that may run do, one that is slower than this, after five
+            seconds, makes room for a tenant that has none; its caller is told to send it again.
         upload_idle_seconds: Longest silence within an upload.
     """
 
@@ -102,6 +105,8 @@ class TrainerSettings(ServiceSettings):
     max_file_bytes: int = Field(default=32 * _MIB, ge=1024, le=MAX_IMAGE_BYTES)
     max_training_set_bytes: int = Field(default=512 * _MIB, ge=1024, le=16 * 1024 * _MIB)
     max_uploads: int = Field(default=8, ge=1, le=1_000)
+    max_uploads_per_tenant: int = Field(default=0, ge=0, le=1_000)
+    upload_slow_bytes_per_second: float = Field(default=16 * 1024, ge=0)
     upload_idle_seconds: float = Field(default=60.0, gt=0, le=3_600)
 
     @field_validator("database_url")

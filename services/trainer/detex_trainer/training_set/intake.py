@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageStat
 from sqlalchemy.exc import IntegrityError
 
-from detex_core.errors import AbortedError, DetexError, NotFoundError, ResourceExhaustedError, invalid_input
+from detex_core.errors import AbortedError, DetexError, NotFoundError, invalid_input
 from detex_core.memory_budget import MemoryBudget
 from detex_core.object_store.disk import disk_errors
 from detex_trainer.jobs import NewTrainingSet, TrainingSetLedger
@@ -36,9 +36,9 @@ from detex_trainer.training_set.upload_parts import (
     UploadHeader,
     UploadPart,
 )
+from detex_trainer.training_set.upload_places import UploadPlace, UploadPlaces
 from detex_trainer.training_set.warnings import training_set_warnings
 
-_BUSY_RETRY_SECONDS = 5.0
 _SEGMENTATION_SECONDS_PER_PHOTO = 20.0
 _SEGMENTER_WAIT_SECONDS = 600.0
 NO_SEGMENTER = "none"
@@ -58,6 +58,8 @@ class IntakePolicy:
     Attributes:
         limits: What an upload may hold.
         max_uploads: Uploads at a time.
+        max_tenant_uploads: Of one tenant.
+        slow_bytes_per_second: An upload that is slower makes room for others.
         idle_seconds: Longest silence within an upload.
         max_tenant_bytes: Bytes of all sets of a tenant; 0 sets no limit.
         segmenter: Who finds the subject in photos without a mask.
@@ -65,6 +67,8 @@ class IntakePolicy:
 
     limits: UploadLimits
     max_uploads: int
+    max_tenant_uploads: int
+    slow_bytes_per_second: float
     idle_seconds: float
     max_tenant_bytes: int
     segmenter: str
@@ -93,7 +97,11 @@ class TrainingSetIntake:
         self._ledger = ledger
         self._spool = spool
         self._policy = policy
-        self._free = policy.max_uploads
+        self._places = UploadPlaces(
+            policy.max_uploads,
+            of_tenant=policy.max_tenant_uploads,
+            slow_bytes_per_second=policy.slow_bytes_per_second,
+        )
         self._pictures = pictures
         # Threads of its own: who waits for memory must not keep others from theirs.
         self._keeping = ThreadPoolExecutor(policy.max_uploads, "keeping")
@@ -118,20 +126,13 @@ class TrainingSetIntake:
         Raises:
             InvalidInputError: Something in the upload is wrong; the field names it.
             AbortedError: No part came for too long (reason `UPLOAD_IDLE`), or another stream of the same upload is
-                being received (reason `UPLOAD_RUNNING`).
-            ResourceExhaustedError: Too many uploads run (reason `TOO_MANY_UPLOADS`), the tenant keeps too much (reason
-                `STORAGE_QUOTA`), or a disk is full.
+                being received (reason `UPLOAD_RUNNING`), or it is slow and others wait (reason `UPLOAD_SLOW`).
+            ResourceExhaustedError: Too many uploads run (reason `TOO_MANY_UPLOADS`, or `TOO_MANY_UPLOADS_OF_TENANT`),
+                the tenant keeps too much (reason `STORAGE_QUOTA`), or a disk is full.
             UnavailableError: The object store does not answer.
         """
-        if self._free == 0:
-            raise ResourceExhaustedError(
-                "Too many uploads run at a time; try again in a moment.",
-                reason="TOO_MANY_UPLOADS",
-                retry_delay_seconds=_BUSY_RETRY_SECONDS,
-            )
-        self._free -= 1
-        try:
-            timely = self._unless_idle(parts)
+        async with self._places.place(tenant) as place:
+            timely = self._unless_idle(parts, place)
             header = await anext(timely, None)
             if not isinstance(header, UploadHeader):
                 raise out_of_order(_FIRST_PARTS.get(type(header), "a stream without header"))
@@ -140,11 +141,10 @@ class TrainingSetIntake:
                 return known
             with disk_errors("The folder for uploads"), self._spool.folder(tenant, header.upload_id) as folder:
                 upload = await receive_upload(header, timely, folder, self._policy.limits)
+                place.is_receiving = False
                 if text_reader is not None:
                     await asyncio.to_thread(check_upload_texts, text_reader, upload)
                 return await self._keep(tenant, upload, folder, base_model_side)
-        finally:
-            self._free += 1
 
     async def find(self, tenant: str, upload_id: str) -> TrainingSetRecord | None:
         """What an upload has become; None where it has not ended. Raises as `UploadSpool.received`."""
@@ -161,7 +161,7 @@ class TrainingSetIntake:
         """What came of an upload that broke off; raises InvalidInputError for a malformed id."""
         return self._spool.received(tenant, upload_id)
 
-    async def _unless_idle(self, parts: AsyncIterator[UploadPart]) -> AsyncIterator[UploadPart]:
+    async def _unless_idle(self, parts: AsyncIterator[UploadPart], place: UploadPlace) -> AsyncIterator[UploadPart]:
         while True:
             try:
                 async with asyncio.timeout(self._policy.idle_seconds):
@@ -173,6 +173,7 @@ class TrainingSetIntake:
                     f"Nothing came for {self._policy.idle_seconds:g} seconds; send the upload again.",
                     reason="UPLOAD_IDLE",
                 ) from None
+            place.received_bytes += len(part.data) if isinstance(part, Chunk) else 0
             yield part
 
     async def _keep(self, tenant: str, upload: Upload, folder: Path, base_model_side: int | None) -> TrainingSetRecord:
