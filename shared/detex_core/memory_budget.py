@@ -17,6 +17,9 @@ RETRY_SECONDS: Final = 1.0
 LARGE_MESSAGE_BYTES: Final = 1024**2
 MESSAGE_SHARE: Final = 0.5
 """Of the memory for large messages, for one tenant."""
+SMALL_SHARE: Final = 0.25
+"""Of the memory for pictures, for small ones: they do not wait for a large one, whoever decodes it."""
+_SMALL_WISH_SHARE: Final = 0.25
 _LOOK_AGAIN_SECONDS: Final = 0.02
 _LIMIT_FILES: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -27,9 +30,20 @@ class MemoryBudget:
     Who waits is served in an order: the tenant that holds least first, and of one tenant who came first. Nobody is
     passed over because a smaller wish would fit, so large ones are served too. A wish larger than the whole is taken
     for the whole: then nothing else is held beside it.
+
+    A part may be kept for small wishes, of at most a quarter of that part. They take from it alone and by the same
+    rules, so that they do not wait for large ones.
     """
 
-    def __init__(self, capacity_bytes: int, *, what: str, reason: str, longest_wait_seconds: float) -> None:
+    def __init__(
+        self,
+        capacity_bytes: int,
+        *,
+        what: str,
+        reason: str,
+        longest_wait_seconds: float,
+        small_share: float = 0.0,
+    ) -> None:
         """Nothing is held yet.
 
         Args:
@@ -37,8 +51,14 @@ class MemoryBudget:
             what: What it is for, in errors: "pictures that are being decoded".
             reason: Stable reason of errors.
             longest_wait_seconds: After which a wish is refused.
+            small_share: Part of the whole that is kept for small wishes, 0 to below 1; 0 for none.
         """
-        self._capacity = max(1, capacity_bytes)
+        small_bytes = int(capacity_bytes * small_share)
+        self._small: MemoryBudget | None = None
+        if small_bytes:
+            self._small = MemoryBudget(small_bytes, what=what, reason=reason, longest_wait_seconds=longest_wait_seconds)
+        self._small_wish_bytes = int(small_bytes * _SMALL_WISH_SHARE)
+        self._capacity = max(1, capacity_bytes - small_bytes)
         self._what, self._reason = what, reason
         self._longest_wait_seconds = longest_wait_seconds
         self._changed = threading.Condition()
@@ -49,7 +69,7 @@ class MemoryBudget:
     @property
     def held_bytes(self) -> int:
         """Bytes that are held now."""
-        return self._held_bytes
+        return self._held_bytes + (self._small.held_bytes if self._small else 0)
 
     @contextmanager
     def hold(self, size_bytes: int, tenant: str) -> Iterator[None]:
@@ -58,6 +78,10 @@ class MemoryBudget:
         Raises:
             ResourceExhaustedError: They were not free within the longest wait; names a delay after which to try again.
         """
+        if self._small is not None and size_bytes <= self._small_wish_bytes:
+            with self._small.hold(size_bytes, tenant):
+                yield
+            return
         size = min(max(0, size_bytes), self._capacity)
         self._take(size, tenant)
         try:
@@ -166,6 +190,7 @@ def picture_budget(settings: ServiceSettings) -> MemoryBudget:
         what="pictures that are being decoded",
         reason="PICTURE_MEMORY",
         longest_wait_seconds=settings.picture_wait_seconds,
+        small_share=SMALL_SHARE,
     )
 
 

@@ -66,6 +66,21 @@ def test_the_tenant_that_holds_least_is_next() -> None:
     assert order == ["modest", "greedy", "greedy"]
 
 
+def test_small_wishes_do_not_wait_for_large_ones() -> None:
+    shared = MemoryBudget(1_000, what="the test", reason="TEST_MEMORY", longest_wait_seconds=0.01, small_share=0.25)
+    with shared.hold(10**9, "large"):  # all that large ones may hold
+        assert shared.held_bytes == 750
+        with pytest.raises(ResourceExhaustedError), shared.hold(63, "other"):
+            pass
+        with ExitStack() as small:
+            for tenant in ("large", "other", "other", "another"):
+                small.enter_context(shared.hold(62, tenant))
+            assert shared.held_bytes == 750 + 4 * 62
+            with pytest.raises(ResourceExhaustedError), shared.hold(3, "other"):
+                pass
+    assert shared.held_bytes == 0
+
+
 def test_who_waits_too_long_is_told_when_to_return() -> None:
     shared = budget(wait=0.01)
     with shared.hold(100, "a"):
