@@ -6,6 +6,7 @@ from typing import Self
 
 from detex_client.errors import refused
 from detex_client.wire_enum import Method
+from detex_client.wire_message import wire_message
 from detex_core.prompt import CONCEPT_NAME
 from detex_protos.v1 import common_pb2, trainer_pb2
 
@@ -38,7 +39,7 @@ class ConceptReference:
 
     def to_wire(self) -> common_pb2.ConceptReference:
         """The message of the contract."""
-        return common_pb2.ConceptReference(name=self.name, version=self.version)
+        return wire_message(common_pb2.ConceptReference, name=self.name, version=self.version)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from detex_client.background_call import Answer, answer_of
 from detex_client.errors import DetexClientError, refused, translated
 from detex_core.channel import client_options, proxy_variable
+from detex_core.settings_text import AROUND_VALUES
 from detex_core.tenancy import TENANT_METADATA_KEY
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -46,13 +47,14 @@ class Connection:
         service: What it is in messages, `trainer` or `generator`.
         contract: Full name of the gRPC service, for example `detex.v1.TrainerService`.
         safe_to_repeat: Methods that are tried again when the service does not answer, with growing pauses.
-        address: `host:port`.
+        address: `host:port`. As the tenant, it may come from a file: line ends and blanks around it do not count.
         tenant: Sent along with every call.
         tls: None speaks plain text, which is meant for loopback and for inside a cluster.
         timeout_seconds: Deadline of every call that names none, above 0.
 
     Raises:
-        DetexClientError: INVALID_ARGUMENT for an empty address or an unreadable certificate.
+        DetexClientError: INVALID_ARGUMENT for an address or a tenant that no call can carry, and for an unreadable
+            certificate.
     """
 
     def __init__(
@@ -66,8 +68,13 @@ class Connection:
         tls: Tls | None,
         timeout_seconds: float,
     ) -> None:
+        address, tenant = address.strip(AROUND_VALUES), tenant.strip(AROUND_VALUES)
         if not address:
             raise refused("address", "an empty text", "host:port")
+        if not _is_line(address):
+            raise refused("address", repr(address), "host:port")
+        if not (_is_line(tenant) and tenant.isascii()):
+            raise refused("tenant", repr(tenant), "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter or a digit")
         if not timeout_seconds > 0:
             raise refused("timeout_seconds", timeout_seconds, "a number above 0")
         self.peer = f"{service} at {address}"
@@ -141,6 +148,11 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_line(text: str) -> bool:
+    """Whether a text is one line of characters that can be sent."""
+    return bool(text) and text.isprintable()
 
 
 def _service_config(contract: str, safe_to_repeat: tuple[str, ...]) -> str:

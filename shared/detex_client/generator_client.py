@@ -18,6 +18,7 @@ from detex_client.picture import (
     event_from_wire,
 )
 from detex_client.request_stream import RequestStream
+from detex_client.wire_message import wire_message
 from detex_core.tenancy import DEFAULT_TENANT
 from detex_protos.v1 import generator_pb2, generator_pb2_grpc
 
@@ -208,8 +209,11 @@ class GeneratorClient(Connection):
             base_model: Base model by name; empty means the generator's default.
             pin: True keeps it in memory until a call with False; None leaves that as it is.
         """
-        request = generator_pb2.PrefetchConceptRequest(
-            reference=ConceptReference(name, version).to_wire(), base_model=base_model, pin=pin
+        request = wire_message(
+            generator_pb2.PrefetchConceptRequest,
+            reference=ConceptReference(name, version).to_wire(),
+            base_model=base_model,
+            pin=pin,
         )
         answer = self.unary(self._stub.PrefetchConcept, request, GENERATION_TIMEOUT_SECONDS)
         return _resident(answer.concept)

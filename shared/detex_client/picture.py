@@ -11,6 +11,7 @@ from detex_client.concept import ConceptReference
 from detex_client.errors import refused
 from detex_client.picture_content import Edit, EditProvenance, Region, RegionMode, RegionProvenance
 from detex_client.wire_enum import Priority, Solver
+from detex_client.wire_message import wire_message
 from detex_protos.v1 import generator_pb2
 
 
@@ -91,10 +92,11 @@ class PictureRequest:
             self._set(message, name)
         if self.guidance_interval is not None:
             start, end = self.guidance_interval
-            message.guidance_interval.CopyFrom(generator_pb2.GuidanceInterval(start=start, end=end))
+            message.guidance_interval.CopyFrom(wire_message(generator_pb2.GuidanceInterval, start=start, end=end))
         if self.solver is not None:
             message.solver = self.solver.number()
-        message.concept_versions.update(self.concept_versions)
+        versions = wire_message(generator_pb2.GenerateRequest, concept_versions=self.concept_versions)
+        message.MergeFrom(versions)
         message.regions.extend(region.to_wire() for region in self.regions)
         if self.region_mode is not None:
             message.region_mode = self.region_mode.number()

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from detex_client.errors import refused
 from detex_client.wire_enum import WireEnum
+from detex_client.wire_message import wire_message
 from detex_protos.v1 import generator_pb2
 
 
@@ -60,11 +61,11 @@ class Region:
 
     def to_wire(self) -> generator_pb2.Region:
         """The message of the contract; raises DetexClientError for a mask that cannot be read."""
-        region = generator_pb2.Region(concept=self.concept, weight=self.weight, prompt=self.prompt)
+        region = wire_message(generator_pb2.Region, concept=self.concept, weight=self.weight, prompt=self.prompt)
         if isinstance(self.place, Box):
             place = self.place
             region.box.CopyFrom(
-                generator_pb2.Box(left=place.left, top=place.top, right=place.right, bottom=place.bottom)
+                wire_message(generator_pb2.Box, left=place.left, top=place.top, right=place.right, bottom=place.bottom)
             )
         else:
             region.mask = _content(self.place, "regions.mask")
@@ -94,7 +95,8 @@ class Edit:
     def to_wire(self) -> generator_pb2.Edit:
         """The message of the contract; raises DetexClientError for a file that cannot be read."""
         mask = b"" if self.mask is None else _content(self.mask, "edit.mask")
-        return generator_pb2.Edit(
+        return wire_message(
+            generator_pb2.Edit,
             kind=self.kind.number(),
             image=_content(self.image, "edit.image"),
             mask=mask,

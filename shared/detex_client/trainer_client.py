@@ -18,6 +18,7 @@ from detex_client.training_set import TrainingSet
 from detex_client.training_set_calls import TrainingSetCalls
 from detex_client.upload import UploadProgress
 from detex_client.wire_enum import JobState, Method
+from detex_client.wire_message import wire_message
 from detex_core.tenancy import DEFAULT_TENANT
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 
@@ -152,7 +153,8 @@ class TrainerClient(TrainingSetCalls):
         repeated tries. Of the jobs of a tenant that wait, those of higher `priority` (-100 to 100) come first; a job
         that has not ended by `deadline_time`, a time with its zone, is given up.
         """
-        request = trainer_pb2.SubmitJobRequest(
+        request = wire_message(
+            trainer_pb2.SubmitJobRequest,
             training_set_id=training_set_id,
             concept_name=name,
             method=method.number(),
@@ -169,7 +171,7 @@ class TrainerClient(TrainingSetCalls):
 
     def job(self, job_id: str) -> Job:
         """One job as it stands."""
-        answer = self.unary(self._stub.GetJob, trainer_pb2.GetJobRequest(job_id=job_id))
+        answer = self.unary(self._stub.GetJob, wire_message(trainer_pb2.GetJobRequest, job_id=job_id))
         return Job.from_wire(answer.job)
 
     def jobs(self, *, states: Iterable[JobState] = (), concept_name: str = "") -> Iterator[Job]:
@@ -186,7 +188,8 @@ class TrainerClient(TrainingSetCalls):
         self, *, page_size: int = 0, page_token: str = "", states: Iterable[JobState] = (), concept_name: str = ""
     ) -> JobPage:
         """One page of jobs; `page_size` 0 leaves it to the trainer."""
-        request = trainer_pb2.ListJobsRequest(
+        request = wire_message(
+            trainer_pb2.ListJobsRequest,
             page_size=page_size,
             page_token=page_token,
             states=[state.number() for state in states],
@@ -203,7 +206,7 @@ class TrainerClient(TrainingSetCalls):
         return JobWatch(lambda: self._watch_once(job_id)).events()
 
     def _watch_once(self, job_id: str) -> Iterator[JobEvent]:
-        request = trainer_pb2.WatchJobRequest(job_id=job_id)
+        request = wire_message(trainer_pb2.WatchJobRequest, job_id=job_id)
         with self.errors():
             for response in BackgroundStream(
                 lambda: self._stub.WatchJob(request, timeout=WATCH_TIMEOUT_SECONDS, metadata=self.metadata)
@@ -228,7 +231,7 @@ class TrainerClient(TrainingSetCalls):
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop; returns it as it stands, which may still be running. `wait` waits for its end."""
-        answer = self.unary(self._stub.CancelJob, trainer_pb2.CancelJobRequest(job_id=job_id))
+        answer = self.unary(self._stub.CancelJob, wire_message(trainer_pb2.CancelJobRequest, job_id=job_id))
         return Job.from_wire(answer.job)
 
     def concept(self, name: str, version: str = "") -> Concept:
@@ -241,7 +244,7 @@ class TrainerClient(TrainingSetCalls):
         """All concepts by name, each with its newest version first."""
         token = ""
         while True:
-            request = trainer_pb2.ListConceptsRequest(page_size=page_size, page_token=token)
+            request = wire_message(trainer_pb2.ListConceptsRequest, page_size=page_size, page_token=token)
             with self.errors():
                 answer = self._stub.ListConcepts(request, timeout=self.timeout_seconds, metadata=self.metadata)
             yield from map(Concept.from_wire, answer.concepts)

@@ -14,6 +14,7 @@ from detex_client.request_stream import RequestStream
 from detex_client.training_photo import TrainingPhoto
 from detex_client.training_set import MaskView, TrainingSet
 from detex_client.upload import ReceivedBytes, UploadHeader, UploadProgress, UploadRequests
+from detex_client.wire_message import wire_message
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 
 UPLOAD_TIMEOUT_SECONDS = 600.0
@@ -57,27 +58,29 @@ class TrainingSetCalls(Connection):
 
     def training_set(self, training_set_id: str) -> TrainingSet:
         """One training set; NOT_FOUND once its photos are deleted."""
-        request = trainer_pb2.GetTrainingSetRequest(training_set_id=training_set_id)
+        request = wire_message(trainer_pb2.GetTrainingSetRequest, training_set_id=training_set_id)
         return TrainingSet.from_wire(self.unary(self._stub.GetTrainingSet, request).training_set)
 
     def mask(self, training_set_id: str, photo_index: int) -> MaskView:
         """The mask of a photo as training will use it, whoever made it."""
-        request = trainer_pb2.GetMaskRequest(training_set_id=training_set_id, photo_index=photo_index)
+        request = wire_message(trainer_pb2.GetMaskRequest, training_set_id=training_set_id, photo_index=photo_index)
         return MaskView.from_wire(self.unary(self._stub.GetMask, request))
 
     def replace_mask(self, training_set_id: str, photo_index: int, mask: bytes) -> TrainingSet:
         """Put another mask (a PNG) in the place of one, while no job uses the set."""
-        request = trainer_pb2.ReplaceMaskRequest(training_set_id=training_set_id, photo_index=photo_index, mask=mask)
+        request = wire_message(
+            trainer_pb2.ReplaceMaskRequest, training_set_id=training_set_id, photo_index=photo_index, mask=mask
+        )
         return TrainingSet.from_wire(self.unary(self._stub.ReplaceMask, request).training_set)
 
     def delete_training_set(self, training_set_id: str) -> tuple[str, ...]:
         """Delete a training set that no job uses; returns the keys of what is gone."""
-        request = trainer_pb2.DeleteTrainingSetRequest(training_set_id=training_set_id)
+        request = wire_message(trainer_pb2.DeleteTrainingSetRequest, training_set_id=training_set_id)
         return tuple(self.unary(self._stub.DeleteTrainingSet, request).deleted_keys)
 
     def _progress(self, upload_id: str) -> trainer_pb2.GetUploadResponse:
         try:
-            return self.unary(self._stub.GetUpload, trainer_pb2.GetUploadRequest(upload_id=upload_id))
+            return self.unary(self._stub.GetUpload, wire_message(trainer_pb2.GetUploadRequest, upload_id=upload_id))
         except DetexClientError as error:
             if error.code is grpc.StatusCode.UNIMPLEMENTED:  # a trainer that takes uploads in one piece alone
                 return trainer_pb2.GetUploadResponse()

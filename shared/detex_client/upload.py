@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detex_client.errors import refused
 from detex_client.training_photo import TrainingPhoto
+from detex_client.wire_message import wire_message
 from detex_protos.v1 import trainer_pb2
 
 CHUNK_BYTES = 256 * 1024
@@ -36,7 +37,8 @@ class UploadHeader:
 
     def to_wire(self) -> trainer_pb2.TrainingSetHeader:
         """The message of the contract."""
-        return trainer_pb2.TrainingSetHeader(
+        return wire_message(
+            trainer_pb2.TrainingSetHeader,
             class_word=self.class_word,
             keep_photos=self.keep_photos,
             upload_id=self.upload_id,
@@ -104,10 +106,11 @@ class UploadRequests:
             data = path.read_bytes()
         except OSError as error:
             raise refused("photos", f"{path} ({error.strerror})", "readable files") from None
-        header = trainer_pb2.FileHeader(
+        header = wire_message(
+            trainer_pb2.FileHeader,
             kind=kind,
             photo_index=photo_index,
-            file_name=path.name,
+            file_name=_shown(path.name),
             size_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
             caption=caption,
@@ -127,3 +130,8 @@ def _size(field: str, path: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         raise refused(field, f"{path} ({error.strerror})", "readable files") from None
+
+
+def _shown(file_name: str) -> str:
+    """The name of a file as a text, also where it is in another encoding than UTF-8."""
+    return file_name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,5 +1,6 @@
 """Logs: one JSON object per line for machines, plain lines on terminals."""
 
+import codecs
 import json
 import logging
 import math
@@ -40,7 +41,7 @@ def configure_logging(settings: "ServiceSettings", *, stream: TextIO | None = No
     target = stream or sys.stderr
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and target.isatty())
     handler = logging.StreamHandler(target)
-    handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    handler.setFormatter(TextFormatter() if as_text else JsonFormatter(ascii_only=not _is_utf8(target)))
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
     logging.captureWarnings(True)
 
@@ -61,7 +62,16 @@ def log_fields(**fields: LogValue) -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record: time, level, logger, message, tenant, fields, and the traceback of an exception."""
+    """One JSON object per record: time, level, logger, message, tenant, fields, and the traceback of an exception.
+
+    Args:
+        ascii_only: Whether other characters become escapes of JSON: on streams of other encodings than UTF-8, whose own
+            escapes JSON does not know.
+    """
+
+    def __init__(self, *, ascii_only: bool = False) -> None:
+        super().__init__()
+        self._ascii_only = ascii_only
 
     def format(self, record: logging.LogRecord) -> str:
         """The record on one line."""
@@ -75,7 +85,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             exception = without_credentials(self.formatException(record.exc_info))
             content["exception"] = shortened(exception, LONGEST_TRACEBACK)
-        line = json.dumps(content, ensure_ascii=False, default=str)
+        line = json.dumps(content, ensure_ascii=self._ascii_only, default=str)
         # Halves of characters, which no encoding can write, become escapes of JSON.
         return line.encode("utf-8", "backslashreplace").decode()
 
@@ -88,6 +98,11 @@ class TextFormatter(logging.Formatter):
         extra = "".join(f" {name}={one_line(str(value), LONGEST_FIELD)}" for name, value in _extra(record).items())
         line = f"{_time(record):%H:%M:%S} {record.levelname:<7} {record.name}: {one_line(record.getMessage())}{extra}"
         return f"{line}\n{indented(self.formatException(record.exc_info))}" if record.exc_info else line
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return codecs.lookup(encoding).name == "utf-8"
 
 
 def _time(record: logging.LogRecord) -> datetime:

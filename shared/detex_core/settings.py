@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from detex_core.errors import FailedPreconditionError, invalid_input
 from detex_core.object_store.key import is_key
 from detex_core.object_store.location import S3Location, parse_location
+from detex_core.settings_text import trimmed
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
@@ -59,13 +60,18 @@ class ObjectStoreSettings(BaseSettings):
     read_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
     part_size_bytes: int = Field(default=16 * 1024**2, ge=5 * 1024**2, le=5 * 1024**3)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _trim(cls, values: Any) -> Any:
+        return trimmed(values)
+
     @field_validator("access_key", "secret_key")
     @classmethod
     def _as_sent(cls, key: SecretStr | None) -> SecretStr | None:
-        """Keys as headers carry them: without the line end that files of secrets have, and nothing unsendable."""
+        """Keys as headers carry them: nothing unsendable, and none where the text is empty."""
         if key is None:
             return None
-        text = key.get_secret_value().strip()
+        text = key.get_secret_value()
         if not text.isascii() or not text.isprintable() or " " in text:
             raise ValueError("must be printable ASCII without spaces; the value given has other characters")
         return SecretStr(text) if text else None
@@ -182,6 +188,11 @@ class ServiceSettings(BaseSettings):
     readiness_interval_seconds: float = Field(default=5.0, gt=0, le=600)
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trim(cls, values: Any) -> Any:
+        return trimmed(values)
 
     @model_validator(mode="after")
     def _check_base_models(self) -> Self:

@@ -134,3 +134,12 @@ def test_fields_cannot_take_the_place_of_what_every_line_has() -> None:
     content = json.loads(stream.getvalue())
     assert content["level"] == "INFO"
     assert content["time"] != "fake"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "cp932"])
+def test_json_stays_json_in_every_encoding(encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace", write_through=True)
+    configure_logging(ServiceSettings(log_format="json"), stream=stream)
+    logging.getLogger("detex.test").info("café 写真 😀 \ud800")
+    line = stream.buffer.getvalue()  # type: ignore[attr-defined]
+    assert json.loads(line.decode(encoding))["message"] == "café 写真 😀 \ud800"

@@ -173,3 +173,40 @@ def test_any_text_is_a_location_or_a_value_error(url: str) -> None:
         parse_location(url)
     except ValueError:
         return
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {}\t", "\ufeff{}"])
+def test_what_files_have_around_values_does_not_count(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+    given = {
+        "LISTEN_ADDRESS": "127.0.0.1:1",
+        "METRICS_ADDRESS": "",
+        "OBJECT_STORE_URL": S3_URL,
+        "S3_ACCESS_KEY": "user",
+        "S3_SECRET_KEY": "hush",
+        "DEFAULT_BASE_MODEL": "mine",
+        "DEVICE": "cpu",
+        "ALLOW_DOWNLOADS": "true",
+        "WORK_FOLDER": "/var/detex",
+        "LOG_LEVEL": "DEBUG",
+        "READINESS_INTERVAL_SECONDS": "0.5",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"DETEX_{name}", around.format(value))
+    folder = around.format("/models/mine")
+    monkeypatch.setenv("DETEX_BASE_MODELS", json.dumps([{"name": around.format("mine"), "source": folder}]))
+    settings = ServiceSettings()
+    assert (settings.listen_address, settings.metrics_address, settings.device) == ("127.0.0.1:1", "", "cpu")
+    assert (settings.allow_downloads, settings.log_level, settings.work_folder) == (True, "DEBUG", Path("/var/detex"))
+    assert settings.base_model() == BaseModelSettings(name="mine", source="/models/mine")
+    assert settings.object_store.url == S3_URL
+    assert settings.object_store.access_key is not None
+    assert settings.object_store.access_key.get_secret_value() == "user"
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket?endpoint=user:hush@minio:9000", "s3://bucket?endpoint=minio&user:hush@x=1", "s4://user:hush@x"]
+)
+def test_credentials_in_a_wrong_url_are_not_repeated(url: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        ObjectStoreSettings(url=url)
+    assert "hush" not in str(raised.value)

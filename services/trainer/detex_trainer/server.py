@@ -218,7 +218,7 @@ def main() -> int:
     """Entry point; returns the exit status."""
     try:
         settings = TrainerSettings()
-    except ValidationError as error:
+    except (ValidationError, DetexError) as error:
         sys.stderr.write(f"detex-trainer: settings refused: {error}\n")
         return 2
     configure_logging(settings)

@@ -18,6 +18,10 @@ from detex_trainer.training_set.record import MAX_PHOTOS
 
 _MIB = 1024**2
 _PACK_SIZE_ON_CPU, _PACK_SIZE_ON_GPU = 4, 8
+_ACCEPTED_DATABASES = (
+    "accepted is an SQLAlchemy URL of SQLite or PostgreSQL, for example sqlite:////var/lib/detex/jobs.db or "
+    "postgresql+psycopg://user:password@host/database, with what is special in a password percent-encoded"
+)
 _GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 
 
@@ -112,11 +116,21 @@ class TrainerSettings(ServiceSettings):
     @field_validator("database_url")
     @classmethod
     def _check_database_url(cls, url: str) -> str:
+        if not url:
+            return url
+        # No error of SQLAlchemy is passed on: parts of the URL stand in them, and a password may be among those.
         try:
-            if url:
-                make_url(url)
-        except ArgumentError:
-            raise ValueError("accepted is an SQLAlchemy URL, for example sqlite:////var/lib/detex/jobs.db") from None
+            dialect = make_url(url).get_dialect()
+        except (ArgumentError, ValueError):
+            raise ValueError(_ACCEPTED_DATABASES) from None
+        if dialect.name not in ("sqlite", "postgresql") or dialect.is_async:
+            raise ValueError(f"{_ACCEPTED_DATABASES}, given one of {dialect.name} by {dialect.driver}")
+        try:
+            dialect.import_dbapi()
+        except ImportError:
+            raise ValueError(
+                f"the driver {dialect.driver} is not installed; for PostgreSQL: pip install 'detex[trainer,postgresql]'"
+            ) from None
         return url
 
     @model_validator(mode="after")

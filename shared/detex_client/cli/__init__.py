@@ -1,6 +1,7 @@
 """The `detex` command."""
 
 import io
+import os
 import sys
 
 
@@ -13,6 +14,9 @@ def main() -> None:
             raise
         sys.stderr.write(f"The detex command needs {error.name}: install it with  pip install 'detex[client]'\n")
         sys.exit(1)
+    # Where a caller has closed them, Python leaves None in their place, which cannot be written to.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         # Japanese prompts on a terminal that knows no Japanese, accents where only ASCII is spoken: better an escape
         # than a stack trace after the work is done.

@@ -114,8 +114,15 @@ def base_models_setting(pairs: list[str]) -> str:
             raise refused("--base-model", pair, "NAME=SOURCE")
         # A folder may be given as people write it; the services want it in full.
         elsewhere = source == "embedded" or source.startswith(("store:", "hub:"))
-        found.append({"name": name, "source": source if elsewhere else str(Path(source).expanduser().absolute())})
+        found.append({"name": name, "source": source if elsewhere else str(_in_full(source))})
     return json.dumps(found)
+
+
+def _in_full(source: str) -> Path:
+    try:
+        return Path(source).expanduser().absolute()
+    except RuntimeError:  # there is no home folder of that name, or none at all
+        raise refused("--base-model", source, "a folder without ~, for that home folder is not known") from None
 
 
 def check_installed(service: Service) -> None:

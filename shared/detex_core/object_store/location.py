@@ -54,7 +54,7 @@ def parse_location(url: str) -> FolderLocation | S3Location:
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise _location_error(url) from None
-    if parts.username is not None or parts.password is not None:
+    if parts.username is not None or parts.password is not None or "@" in parts.query:
         raise ValueError(
             "credentials do not belong into the URL of an object store; use DETEX_S3_ACCESS_KEY and ..._SECRET_KEY"
         )
@@ -89,4 +89,6 @@ def _s3_location(parts: SplitResult, pairs: list[tuple[str, str]]) -> S3Location
 
 
 def _location_error(url: str) -> ValueError:
-    return ValueError(f"given {url!r}; accepted is {ACCEPTED_URLS}")
+    # What stands before an `@` may be credentials, wherever somebody has put them.
+    shown = url if "@" not in url else f"***@{url.rpartition('@')[2]}"
+    return ValueError(f"given {shown!r}; accepted is {ACCEPTED_URLS}")
