@@ -8,7 +8,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from detex_core.errors import invalid_input
 
@@ -22,10 +21,6 @@ MAX_PNG_PIXEL_CHUNKS = 65_536
 
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length: TEM, RST0 to RST7, SOI, EOI
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF markers; the others are DHT, JPG and DAC
-_PROGRESSIVE_FRAMES = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-JPEG_PADDING = bytes(8)
-"""In the place of the marker of a JPEG's end: as much as readers look ahead, so that they find all rows or none."""
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -48,55 +43,6 @@ def check_structure(data: bytes, *, field: str) -> None:
         _check_png(data, field)
 
 
-@dataclass(frozen=True)
-class JpegScans:
-    """The scans of a JPEG.
-
-    Attributes:
-        is_progressive: Whether the picture is refined scan by scan.
-        are_complete: Whether the scans that are there say everything of the picture: all coefficients of all
-            components, to their last bit.
-        end: Where the marker of its end lies; None where there is none.
-    """
-
-    is_progressive: bool
-    are_complete: bool
-    end: int | None
-
-
-def read_jpeg_scans(data: bytes) -> JpegScans:
-    """What the headers of a JPEG say of its scans; the file has passed `check_structure`."""
-    position, components = 2, b""
-    is_progressive, end = False, None
-    missing: dict[int, list[int | None]] = {}  # by component, of each coefficient the bits that are still to come
-    while (found := _NEXT_MARKER.search(data, position)) is not None:
-        marker, start = data[found.end() - 1], found.end()
-        if marker == _END_OF_IMAGE:
-            end = found.start()
-            break
-        if marker in _JPEG_ALONE:
-            position = start
-            continue
-        length = max(2, int.from_bytes(data[start : start + 2]))
-        content = data[start + 2 : start + length]
-        if marker in _FRAMES and not components and len(content) >= 6:
-            is_progressive = marker in _PROGRESSIVE_FRAMES
-            components = content[6 : 6 + 3 * content[5] : 3]
-            missing = {component: [None] * 64 for component in components}
-        elif marker == _START_OF_SCAN and content:
-            count = content[0]
-            first, last, bits = 0, 63, 0
-            if is_progressive and len(content) >= 4 + 2 * count:
-                first, last, bits = content[1 + 2 * count], min(63, content[2 + 2 * count]), content[3 + 2 * count] & 15
-            for component in content[1 : 1 + 2 * count : 2]:
-                if component in missing:
-                    missing[component][first : last + 1] = [bits] * max(0, last + 1 - first)
-        position = start + length
-    # Coefficients that no scan names are zeros to all readers; writers leave out none but of the highest frequencies.
-    whole = all(left[0] == 0 and not any(left) for left in missing.values())
-    return JpegScans(is_progressive, whole, end)
-
-
 def png_rows_are_complete(data: bytes) -> bool:
     """Whether a PNG has all the rows that its header promises; takes no more memory for a larger picture."""
     needed, unpacked, reader = _png_bytes(data), 0, zlib.decompressobj()
@@ -109,6 +55,12 @@ def png_rows_are_complete(data: bytes) -> bool:
             break
     # Only where all was unpacked but for what is left in the reader: else this would unpack a bomb whole.
     return unpacked >= needed or unpacked + len(reader.flush()) >= needed
+
+
+def png_exif(data: bytes) -> bytes:
+    """The EXIF data of a PNG, wherever its chunk stands; empty where there is none."""
+    start, size = next(_png_chunks(data, b"eXIf"), (0, 0))
+    return data[start : start + size]
 
 
 def _check_jpeg(data: bytes, field: str) -> None:

@@ -4,8 +4,8 @@ Files are judged by their content, never by their name. What a header claims is 
 that a small file which unpacks to gigabytes costs nothing.
 """
 
+import hashlib
 import io
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, Web
 from PIL.Image import Transpose
 
 from detex_core.errors import InvalidInputError, invalid_input
-from detex_core.image_structure import JPEG_PADDING, check_structure, png_rows_are_complete, read_jpeg_scans
-from detex_core.webp_header import read_webp_header
+from detex_core.image_structure import check_structure, png_exif, png_rows_are_complete
+from detex_core.jpeg_scans import read_jpeg_scans
+from detex_core.picture_notes import orientation, split_jpeg
+from detex_core.webp_header import read_webp_header, webp_with_other_bits
 
 MAX_IMAGE_BYTES = 64 * 1024**2
 MAX_IMAGE_PIXELS = 50_000_000
@@ -33,7 +35,6 @@ _ACCEPTED_SIZES = (
 )
 
 # EXIF orientation (TIFF 6.0, tag 274) to what sets the picture upright.
-_ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -43,6 +44,8 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+
+_Reader = Callable[[io.BytesIO], ImageFile.ImageFile]
 
 
 def decode_photo(data: bytes, *, field: str) -> Image.Image:
@@ -63,7 +66,7 @@ def decode_photo(data: bytes, *, field: str) -> Image.Image:
         InvalidInputError: The file is empty, too large, truncated or damaged, of another format, animated, fully
             transparent, or its sides or its number of pixels are out of range.
     """
-    image = _upright(_opened(data, field), field)
+    image = _upright(data, field)
     if "A" not in image.getbands():
         return image
     lowest, highest = _range(image.getchannel("A"))
@@ -95,7 +98,8 @@ def decoding_bytes(data: bytes, *, field: str) -> int:
         InvalidInputError: As `read_size`.
     """
     header = _header(data, field)
-    return len(data) + header.width * header.height * BYTES_PER_PIXEL
+    # A JPEG is copied twice: without its notes, and with other bits to see that it is whole.
+    return 3 * len(data) + header.width * header.height * BYTES_PER_PIXEL
 
 
 def decode_mask(data: bytes, *, field: str, size: tuple[int, int] | None) -> Image.Image:
@@ -117,7 +121,7 @@ def decode_mask(data: bytes, *, field: str, size: tuple[int, int] | None) -> Ima
     """
     if size is not None and (given := read_size(data, field=field)) != size:
         raise invalid_input(field, _written(given), f"the size of its photo, {_written(size)}")
-    image = _upright(_opened(data, field), field)
+    image = _upright(data, field)
     if "A" in image.getbands():
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
@@ -133,7 +137,7 @@ class _Header:
 
     width: int
     height: int
-    orientation: object
+    orientation: int
 
 
 def _header(data: bytes, field: str) -> _Header:
@@ -141,8 +145,12 @@ def _header(data: bytes, field: str) -> _Header:
     reader = _checked_reader(data, field)
     if reader is WebPImagePlugin.WebPImageFile:
         return _webp_header(data, field)
+    if reader is JpegImagePlugin.JpegImageFile:
+        notes = split_jpeg(data)
+        image = _read_header(reader, notes.picture, field)
+        return _Header(image.width, image.height, notes.orientation)
     image = _read_header(reader, data, field)
-    return _Header(image.width, image.height, _orientation(image.getexif))
+    return _Header(image.width, image.height, _png_orientation(image, data))
 
 
 def _webp_header(data: bytes, field: str) -> _Header:
@@ -151,32 +159,43 @@ def _webp_header(data: bytes, field: str) -> _Header:
     except ValueError as error:
         raise _damaged(field, error) from error
     _check_size(header.width, header.height, field)
-    if header.frames:
+    if header.frames > 1:
         raise invalid_input(field, f"an animation of {header.frames} pictures", ACCEPTED_FILES)
-    exif = Image.Exif()
-
-    def read_exif() -> Image.Exif:
-        exif.load(header.exif)
-        return exif
-
-    return _Header(header.width, header.height, _orientation(read_exif))
+    return _Header(header.width, header.height, orientation(header.exif, header.xmp))
 
 
-def _opened(data: bytes, field: str) -> ImageFile.ImageFile:
-    """The file with its header read and checked, its pixels not decoded yet."""
+def _png_orientation(image: ImageFile.ImageFile, data: bytes) -> int:
+    exif, xmp = png_exif(data), image.info.get("xmp") or b""
+    profile = image.info.get("Raw profile type exif")
+    if not exif and isinstance(profile, str):
+        with suppress(ValueError):
+            exif = bytes.fromhex("".join(profile.split("\n")[3:]))
+    return orientation(exif, xmp if isinstance(xmp, bytes) else b"")
+
+
+def _opened(data: bytes, field: str) -> tuple[ImageFile.ImageFile, int]:
+    """The file with its header read and checked, its pixels not decoded unless that is how to see that all are there.
+
+    Returns:
+        The file and its orientation.
+    """
     reader = _checked_reader(data, field)
     if reader is WebPImagePlugin.WebPImageFile:
-        _webp_header(data, field)
-        return _read_header(reader, data, field)
+        header = _webp_header(data, field)
+        return _whole(reader, data, webp_with_other_bits(data), field), header.orientation
     if reader is JpegImagePlugin.JpegImageFile:
-        data = _whole_jpeg(data, field)
+        notes = split_jpeg(data)
+        scans = read_jpeg_scans(notes.picture)
+        if not scans.are_complete:
+            raise invalid_input(field, "a file that is damaged or cut off (scans or rows are missing)", ACCEPTED_FILES)
+        other = notes.picture if scans.is_arithmetic else scans.with_other_bits(notes.picture)
+        return _whole(reader, notes.picture, other, field), notes.orientation
     image = _read_header(reader, data, field)
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        _verify_pixels(data, field)
-    return image
+    _verify_png(data, field)
+    return image, _png_orientation(image, data)
 
 
-def _checked_reader(data: bytes, field: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
+def _checked_reader(data: bytes, field: str) -> _Reader:
     if not data:
         raise invalid_input(field, "an empty file", ACCEPTED_FILES)
     if len(data) > MAX_IMAGE_BYTES:
@@ -188,7 +207,7 @@ def _checked_reader(data: bytes, field: str) -> Callable[[io.BytesIO], ImageFile
     return reader
 
 
-def _read_header(reader: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, field: str) -> ImageFile.ImageFile:
+def _read_header(reader: _Reader, data: bytes, field: str) -> ImageFile.ImageFile:
     try:
         image = reader(io.BytesIO(data))
     except Exception as error:  # the readers raise whatever a damaged header makes them stumble over
@@ -207,18 +226,39 @@ def _check_size(width: int, height: int, field: str) -> None:
         raise invalid_input(field, _written((width, height)), _ACCEPTED_SIZES)
 
 
-def _whole_jpeg(data: bytes, field: str) -> bytes:
-    """The file as a reader refuses it where rows are missing: readers fill up what lies behind an early end marker."""
-    scans = read_jpeg_scans(data)
-    if scans.end is None:
-        return data
-    if not scans.are_complete:
-        raise invalid_input(field, "a JPEG whose last scans are missing", ACCEPTED_FILES)
-    # A progressive file needs its end marker: only there does a reader know that no further scan follows.
-    return data if scans.is_progressive else data[: scans.end] + JPEG_PADDING
+def _whole(reader: _Reader, data: bytes, other: bytes, field: str) -> ImageFile.ImageFile:
+    """A file that looks the same with other bits behind its own; of what is missing there readers say nothing.
+
+    Args:
+        reader: Of its format.
+        data: The file.
+        other: The file with bits behind it that readers pass over where nothing is missing; the file itself where they
+            would say so.
+        field: Name of the field in errors.
+    """
+    if other == data:
+        return _read_header(reader, data, field)
+    expected = b""
+    # One after the other, so that only one is in memory.
+    with suppress(InvalidInputError):  # what it does not need makes a reader stumble only where it needs more
+        expected = _digest(_read_header(reader, other, field), field)
+    image = _read_header(reader, data, field)
+    if _digest(image, field) != expected:
+        raise invalid_input(field, "a file that is damaged or cut off (its last rows are missing)", ACCEPTED_FILES)
+    return image
 
 
-def _verify_pixels(data: bytes, field: str) -> None:
+def _digest(image: ImageFile.ImageFile, field: str) -> bytes:
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise _damaged(field, error) from error
+    return hashlib.sha256(image.tobytes()).digest()
+
+
+def _verify_png(data: bytes, field: str) -> None:
     """Decoding a PNG passes over the checksums of its pixels, and over rows that are missing at its end."""
     try:
         PngImagePlugin.PngImageFile(io.BytesIO(data)).verify()
@@ -229,7 +269,7 @@ def _verify_pixels(data: bytes, field: str) -> None:
         raise invalid_input(field, "a PNG whose last rows are missing", ACCEPTED_FILES)
 
 
-def _reader(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
+def _reader(data: bytes) -> _Reader | None:
     # Pillow's readers themselves rather than Image.open, whose guard against bombs is a setting of the whole process.
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImagePlugin.PngImageFile
@@ -240,28 +280,20 @@ def _reader(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
     return None
 
 
-def _upright(image: ImageFile.ImageFile, field: str) -> Image.Image:
+def _upright(data: bytes, field: str) -> Image.Image:
     """The decoded picture as RGB or RGBA, upright, without metadata."""
-    orientation = _orientation(image.getexif)
+    image, turned = _opened(data, field)
     try:
         image.load()
         decoded = _in_8_bits(image)
-        if orientation in _UPRIGHT:
-            decoded = decoded.transpose(_UPRIGHT[orientation])
+        if turned in _UPRIGHT:
+            decoded = decoded.transpose(_UPRIGHT[turned])
     except MemoryError:
         raise
     except Exception as error:  # as above
         raise _damaged(field, error) from error
     decoded.info = {}
     return decoded
-
-
-def _orientation(read_exif: Callable[[], Image.Exif]) -> object:
-    """EXIF orientation; 1 where the EXIF data is damaged, as many cameras and editors write it so."""
-    try:
-        return read_exif().get(_ORIENTATION_TAG, 1)
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error):
-        return 1
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

@@ -5,6 +5,8 @@ Formats: RFC 9649 (the container and lossless pictures), RFC 6386 section 9.1 (l
 
 from dataclasses import dataclass
 
+from detex_core.jpeg_scans import OTHER_BITS
+
 _ANIMATED = 0x02
 _MAX_CHUNKS = 64
 
@@ -18,12 +20,14 @@ class WebPHeader:
         height: Pixels.
         frames: Pictures of an animation; 0 where it is none.
         exif: Content of its EXIF chunk; empty where it has none.
+        xmp: Content of its XMP chunk; empty where it has none.
     """
 
     width: int
     height: int
     frames: int
     exif: bytes
+    xmp: bytes
 
 
 def read_webp_header(data: bytes) -> WebPHeader:
@@ -37,7 +41,7 @@ def read_webp_header(data: bytes) -> WebPHeader:
         raise ValueError(f"cut off after {len(data):,} of {announced:,} bytes")
     size: tuple[int, int] | None = None
     canvas: tuple[int, int] | None = None
-    is_animated, frames, exif, position = False, 0, b"", 12
+    is_animated, frames, exif, xmp, position = False, 0, b"", b"", 12
     for _ in range(_MAX_CHUNKS):
         if position + 8 > announced:
             break
@@ -61,6 +65,8 @@ def read_webp_header(data: bytes) -> WebPHeader:
             frames += 1
         elif name == b"EXIF":
             exif = data[start : start + length]
+        elif name == b"XMP ":
+            xmp = data[start : start + length]
         position = start + length + length % 2
     else:
         if not frames:
@@ -68,4 +74,26 @@ def read_webp_header(data: bytes) -> WebPHeader:
     found = canvas or size
     if found is None or (size is None and not is_animated):
         raise ValueError("it has no picture")
-    return WebPHeader(*found, frames=max(1, frames) if is_animated else 0, exif=exif)
+    return WebPHeader(*found, frames=max(1, frames) if is_animated else 0, exif=exif, xmp=xmp)
+
+
+def webp_with_other_bits(data: bytes) -> bytes:
+    """The file with bits behind those of its lossy picture: a reader passes over them where it has found all it needs.
+
+    Args:
+        data: A file whose header has been read.
+
+    Returns:
+        The file itself where it has no lossy picture; readers of lossless ones refuse what is cut off.
+    """
+    position = 12
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        end = position + 8 + length
+        if data[position : position + 4] == b"VP8 ":
+            content = data[position + 8 : end] + OTHER_BITS + bytes(length % 2)
+            rest = data[12:position] + b"VP8 " + (length + len(OTHER_BITS)).to_bytes(4, "little") + content
+            rest += data[end + length % 2 : 8 + int.from_bytes(data[4:8], "little")]
+            return b"RIFF" + (4 + len(rest)).to_bytes(4, "little") + b"WEBP" + rest
+        position = end + length % 2
+    return data

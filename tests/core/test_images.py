@@ -122,7 +122,6 @@ def test_no_metadata_is_kept() -> None:
     assert len(decoded.getexif()) == 0
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_does_not_spoil_a_photo() -> None:
     data = encoded(gradient(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xffgarbage")
     assert close(decode_photo(data, field="photo"), gradient(), 5)
@@ -161,3 +160,19 @@ def test_of_a_multi_picture_file_the_first_is_taken() -> None:
     file = io.BytesIO()
     gradient().save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (WIDTH, HEIGHT))], quality=95)
     assert close(decode_photo(file.getvalue(), field="photo"), gradient(), 3)
+
+
+def test_an_animation_of_one_picture_is_one() -> None:
+    """Editors that can animate write it so."""
+    still = encoded(gradient(), "WEBP", lossless=True)
+    frame = still[12:]
+    header = struct.pack("<I", WIDTH - 1)[:3] + struct.pack("<I", HEIGHT - 1)[:3]
+    chunks = (
+        (b"VP8X", b"\x02\0\0\0" + header),
+        (b"ANIM", bytes(6)),
+        (b"ANMF", bytes(6) + header + b"\x64\0\0\0" + frame),
+    )
+    content = b"WEBP" + b"".join(name + struct.pack("<I", len(data)) + data for name, data in chunks)
+    file = b"RIFF" + struct.pack("<I", len(content)) + content
+    assert read_size(file, field="photo") == (WIDTH, HEIGHT)
+    assert close(decode_photo(file, field="photo").convert("RGB"), gradient(), 0)

@@ -1,7 +1,6 @@
 """Files that are no photos: of other formats, damaged, bombs, random bytes."""
 
 import contextlib
-import io
 import struct
 import tracemalloc
 import zlib
@@ -123,34 +122,6 @@ def test_damaged_files_decode_or_are_refused(sample: bytes, changes: list[tuple[
     except InvalidInputError:
         return
     assert image.mode in ("RGB", "RGBA")
-
-
-JPEGS = [
-    encoded(gradient(), "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
-    for quality in (30, 95)
-    for subsampling in (0, 2)
-    for progressive in (False, True)
-]
-
-
-@settings(deadline=None)
-@given(st.sampled_from(JPEGS), st.floats(0.0, 1.0))
-def test_a_jpeg_that_ends_early_is_refused_whatever_marker_it_ends_with(data: bytes, share: float) -> None:
-    """Readers fill up what lies behind an early end marker. Of the last scan of a progressive file, see below."""
-    pixels = data.rindex(b"\xff\xda") + 2
-    whole = data.index(b"\xff\xd9", pixels)
-    is_progressive = b"\xff\xc2" in data
-    last = pixels if is_progressive else whole - 40  # a few bytes may be all that one block lacks
-    cut = int(data.index(b"\xff\xda") + share * (last - data.index(b"\xff\xda")))
-    with pytest.raises(InvalidInputError):
-        decode_photo(data[:cut] + b"\xff\xd9", field="photo")
-
-
-@pytest.mark.parametrize("data", JPEGS)
-@pytest.mark.parametrize("after", [b"", b"\0" * 100, b"\xff\xd8 another picture"])
-def test_whole_jpegs_are_read_as_pillow_reads_them(data: bytes, after: bytes) -> None:
-    with Image.open(io.BytesIO(data)) as expected:
-        assert decode_photo(data + after, field="photo").tobytes() == expected.convert("RGB").tobytes()
 
 
 @pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"}])
