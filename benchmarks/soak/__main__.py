@@ -22,7 +22,7 @@ def main() -> None:
     )
     parser.add_argument("--work-folder", type=Path, help="for logs and data, kept; by default a temporary one")
     of_tenants = parser.add_argument_group("tenants")
-    of_tenants.add_argument("--seconds", type=float, default=70.0, help="length of each phase")
+    of_tenants.add_argument("--seconds", type=float, default=60.0, help="length of each phase")
     of_tenants.add_argument("--repeats", type=int, default=2, help="phases without, and as many beside")
     of_tenants.add_argument("--only", nargs="+", choices=ATTACKS, default=list(ATTACKS), metavar="KIND", help=_kinds())
     of_tenants.add_argument("--base-model", default="embedded", help="embedded, or a folder in diffusers' format")

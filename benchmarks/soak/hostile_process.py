@@ -23,7 +23,7 @@ from benchmarks.soak.attacks.payloads import prepare
 from benchmarks.soak.tenant import Addresses, Tenant
 from detex_protos.v1 import trainer_pb2
 
-_LOWEST_PRIORITY = 19
+_NICENESS = 10
 _CLEAN_SECONDS = 60
 _PAUSE_SECONDS = 0.05
 """Between two rounds of an attack, so that one that is refused at once does not measure the speed of its client."""
@@ -109,7 +109,7 @@ def _open_many_files() -> None:
 def main() -> None:
     """Read orders, make ready, attack, report."""
     _open_many_files()
-    os.nice(_LOWEST_PRIORITY)  # what is measured is the work that it makes for the services, not its own
+    os.nice(_NICENESS)  # what is measured is the work that it makes for the services, not its own
     orders = Orders.model_validate_json(sys.stdin.readline())
     prepare()
     print("ready", flush=True)

@@ -115,6 +115,8 @@ def _memory(findings: Findings) -> Iterable[ResultRow]:
     for process in sorted({name for phase in findings.beside for name in phase.observation.peak_mebibytes}):
         runs = [phase.observation.peak_mebibytes.get(process, 0.0) for phase in findings.beside]
         peers = [phase.observation.peak_mebibytes.get(process, 0.0) for phase in findings.without]
+        if not any((*runs, *peers)):
+            continue  # no worker ran
         yield ResultRow(
             what=f"{process}: largest resident memory",
             value=max(runs),

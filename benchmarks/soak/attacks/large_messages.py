@@ -16,7 +16,8 @@ async def attack(attacker: Attacker) -> None:
         for method in methods
         for data in [payloads.large_message(), payloads.unreadable_message()] * (_AT_ONCE // 2)
     ]
+    # Few, for their sender has to compress them each time.
     compressed = [
-        attacker.send_bytes(method, payloads.unreadable_message(), grpc.Compression.Gzip) for method in methods
+        attacker.send_bytes(method, payloads.unreadable_message(), grpc.Compression.Gzip) for method in methods[1:3]
     ]
     await attacker.together(*plain, *compressed)
