@@ -27,6 +27,8 @@ class JobProgress:
         losses: Smoothed losses by name.
         steps_per_second: Speed over the last steps.
         time_left_seconds: The trainer's estimate of the time to the end of the job; None where it has none yet.
+        waiting_for: Why the job does not go on for now, for example because the object store is full; empty where it
+            does.
     """
 
     phase: JobPhase
@@ -35,6 +37,7 @@ class JobProgress:
     losses: dict[str, float]
     steps_per_second: float
     time_left_seconds: float | None
+    waiting_for: str = ""
 
     @classmethod
     def from_wire(cls, progress: trainer_pb2.JobProgress) -> Self:
@@ -45,6 +48,7 @@ class JobProgress:
             total_steps=progress.total_steps,
             losses=dict(progress.losses),
             steps_per_second=progress.steps_per_second,
+            waiting_for=progress.waiting_for,
             time_left_seconds=progress.time_left.ToTimedelta().total_seconds()
             if progress.HasField("time_left")
             else None,

@@ -38,6 +38,7 @@ class JobSpec(BaseModel):
         object_store: Where photos are read from and the concept is published to; its secrets are left out of the JSON
             and come to the worker through its environment.
         checkpoint_interval_seconds: Time between two checkpoints; 0 keeps none but those of ordered stops.
+        publication_patience_seconds: For so long a trained concept waits for a store that is full, read-only or away.
         gradient_checkpointing: Whether activations of the UNet are computed a second time in place of being kept.
         compile_unet: Whether torch compiles the UNet, where it can; not with gradient_checkpointing.
         cuda_graphs: Whether passes of a frozen base model are captured on a GPU, unless gradient_checkpointing is on.
@@ -63,6 +64,7 @@ class JobSpec(BaseModel):
     work_folder: Path
     object_store: ObjectStoreSettings
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
+    publication_patience_seconds: float = Field(default=86_400.0, ge=0, le=30 * 86_400)
     gradient_checkpointing: bool = False
     compile_unet: bool = False
     cuda_graphs: bool = False

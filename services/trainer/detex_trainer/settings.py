@@ -44,6 +44,8 @@ class TrainerSettings(ServiceSettings):
         worker_turn_seconds: How long a worker trains before it makes room for a tenant that waits and has no job at
             work: its jobs go back into the queue with a checkpoint, and no attempt is counted. 0 lets every job end
             first.
+        publication_patience_seconds: For so long a job that is done with its steps waits, with its worker, for a store
+            that is full, read-only or away; then it goes back into the queue, to go on from its last checkpoint.
         checkpoint_interval_seconds: Time between two checkpoints of a job; 0 keeps none but those of ordered stops.
         gradient_checkpointing: Whether activations of the UNet are computed a second time in place of being kept: a
             third more time for a fraction of the memory.
@@ -89,6 +91,7 @@ class TrainerSettings(ServiceSettings):
     worker_niceness: int = Field(default=5, ge=0, le=19)
     worker_stop_grace_seconds: float = Field(default=10.0, gt=0, le=600)
     worker_turn_seconds: float = Field(default=300.0, ge=0, le=604_800)
+    publication_patience_seconds: float = Field(default=86_400.0, ge=0, le=30 * 86_400)
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
     gradient_checkpointing: bool = False
     compile_unet: bool = False

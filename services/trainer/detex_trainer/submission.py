@@ -202,6 +202,7 @@ def job_spec(job: Job, settings: TrainerSettings) -> JobSpec:
         work_folder=settings.work_folder.absolute(),
         object_store=settings.object_store,
         checkpoint_interval_seconds=settings.checkpoint_interval_seconds,
+        publication_patience_seconds=settings.publication_patience_seconds,
         gradient_checkpointing=settings.gradient_checkpointing,
         compile_unet=settings.compile_unet,
         cuda_graphs=settings.cuda_graphs,

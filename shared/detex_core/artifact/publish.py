@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from detex_core.artifact.layout import (
 )
 from detex_core.artifact.manifest import ConceptDraft, FileRecord, Manifest, concept_version
 from detex_core.artifact.publication import Outcome, complete, decide, manifest_bytes
-from detex_core.errors import AbortedError, AlreadyExistsError
+from detex_core.errors import AbortedError, AlreadyExistsError, DetexError
 from detex_core.object_store import ObjectStore
 
 CONCEPT_FILE = "concept.safetensors"
@@ -100,18 +101,35 @@ def _first_free_time(store: ObjectStore, draft: ConceptDraft, wanted: datetime) 
 def _write_files(store: ObjectStore, manifest: Manifest, files: Mapping[str, bytes | Path]) -> None:
     """Write all but the manifest; raises AlreadyExistsError where another has taken this version."""
     reference = ConceptReference(manifest.name, manifest.version)
-    for name, content in files.items():
-        key = file_key(manifest.tenant, reference, name)
-        content_type = _CONTENT_TYPES[Path(name).suffix]
-        try:
-            if isinstance(content, bytes):
-                written = store.put(key, content, if_absent=True, content_type=content_type)
-            else:
-                written = store.put_file(key, content, if_absent=True, content_type=content_type)
-        except AlreadyExistsError:
-            written = store.stat(key)  # of an interrupted publication with the same content, or of another
-        if written.sha256 != manifest.files[name].sha256:
-            raise AlreadyExistsError(f"There is an object {key} with other content.")
+    written: list[str] = []
+    try:
+        for name, content in files.items():
+            key = file_key(manifest.tenant, reference, name)
+            if _write_file(store, key, content, manifest.files[name].sha256, _CONTENT_TYPES[Path(name).suffix]):
+                written.append(key)
+    except AlreadyExistsError:
+        raise
+    except DetexError:
+        # Half a version does not stay; what another call has written of it is that call's.
+        for key in written:
+            with suppress(DetexError):
+                store.delete(key)
+        raise
+
+
+def _write_file(store: ObjectStore, key: str, content: bytes | Path, sha256: str, content_type: str) -> bool:
+    """Write a file where there is none of that content; whether it was written now."""
+    is_new = True
+    try:
+        if isinstance(content, bytes):
+            found = store.put(key, content, if_absent=True, content_type=content_type)
+        else:
+            found = store.put_file(key, content, if_absent=True, content_type=content_type)
+    except AlreadyExistsError:
+        found, is_new = store.stat(key), False  # of an interrupted publication with the same content, or of another
+    if found.sha256 != sha256:
+        raise AlreadyExistsError(f"There is an object {key} with other content.")
+    return is_new
 
 
 def _write_manifest(store: ObjectStore, manifest: Manifest) -> StoredManifest:

@@ -1125,6 +1125,7 @@ class JobProgress(_message.Message):
     LOSSES_FIELD_NUMBER: _builtins.int
     STEPS_PER_SECOND_FIELD_NUMBER: _builtins.int
     TIME_LEFT_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     phase: Global___JobPhase.ValueType
     """What it does now."""
     step: _builtins.int
@@ -1133,6 +1134,10 @@ class JobProgress(_message.Message):
     """Steps in all."""
     steps_per_second: _builtins.float
     """Speed over the last steps."""
+    waiting_for: _builtins.str
+    """Why the job does not go on for now, in a sentence for people, for example because the object store is full: what it
+    has trained is kept, and published when there is room. Empty where it goes on.
+    """
     @_builtins.property
     def losses(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Losses by name (`total`, `denoising`, `attention`), smoothed over the last steps."""
@@ -1150,10 +1155,11 @@ class JobProgress(_message.Message):
         losses: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         steps_per_second: _builtins.float = ...,
         time_left: _duration_pb2.Duration | None = ...,
+        waiting_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time_left", b"time_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses", "phase", b"phase", "step", b"step", "steps_per_second", b"steps_per_second", "time_left", b"time_left", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses", "phase", b"phase", "step", b"step", "steps_per_second", b"steps_per_second", "time_left", b"time_left", "total_steps", b"total_steps", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -116,6 +116,7 @@ def progress_message(progress: JobProgress) -> trainer_pb2.JobProgress:
         total_steps=progress.total_steps,
         losses=progress.losses,
         steps_per_second=progress.steps_per_second,
+        waiting_for=progress.waiting_for,
     )
     if progress.time_left_seconds is not None:
         message.time_left.CopyFrom(_duration(progress.time_left_seconds))

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from detex_trainer.training.evaluation import measure
 from detex_trainer.training.leakage import LeakageProbe
 from detex_trainer.training.loop import StepListener, train
 from detex_trainer.training.loss_curve import LossCurve
+from detex_trainer.training.patient_publication import publish_when_possible
 from detex_trainer.training.prior_images import prior_latents, prior_pictures
 from detex_trainer.training.progress_meter import ProgressMeter
 from detex_trainer.training.publication import publish, write_concept
@@ -37,6 +39,8 @@ from detex_trainer.training.run import TrainingRun
 from detex_trainer.training.selection import CheckpointSelection
 from detex_trainer.training.step_observer import StepObserver
 from detex_trainer.training_set.training_set import TrainingPhoto, TrainingSet
+
+_MESSAGE_CHARACTERS = 500
 
 _log = logging.getLogger(__name__)
 
@@ -158,18 +162,18 @@ class ConceptTraining:
         self._checkpointer.resume(self.run)
         self.listeners.append(self._checkpointer)
         self._started = time.monotonic()
+        self._is_waiting = False
 
     def publish(self) -> Manifest:
         """Publish what was learned; checkpoints go once that is done.
 
         Raises:
-            TrainingStopped: It was asked to stop.
-            DetexError: As ObjectStore.put.
+            TrainingStopped: It was asked to stop, also while it waits for room.
+            DetexError: As ObjectStore.put; where the store is full, read-only or away, after the job's patience.
         """
         seconds = time.monotonic() - self._started
         if self._should_stop():
-            for listener in self.listeners:
-                listener.before_stop(self.run)
+            self._keep_state()
             raise TrainingStopped
         hyperparameters, losses = self.spec.hyperparameters, self._meter.losses()
         steps = hyperparameters.steps
@@ -196,9 +200,37 @@ class ConceptTraining:
         )
         report, picture = report_on(training)
         record = self._training_set.record
-        manifest = publish(self._store, self.spec, record, self._base_model, written, report, picture)
+        time_of_publication = datetime.now(UTC)
+
+        def publish_now() -> Manifest:
+            return publish(
+                self._store, self.spec, record, self._base_model, written, report, picture, time_of_publication
+            )
+
+        try:
+            manifest = publish_when_possible(
+                publish_now, self._should_stop, self._wait, patience_seconds=self.spec.publication_patience_seconds
+            )
+        except TrainingStopped:
+            self._keep_state()
+            raise
         self._forget_checkpoints()
         return manifest
+
+    def _wait(self, error: DetexError) -> None:
+        """What was trained cannot be published for now."""
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._keep_state()  # if there is room for that, nothing is lost should the worker end meanwhile
+        steps = self.spec.hyperparameters.steps
+        waiting_for = error.message[:_MESSAGE_CHARACTERS]
+        self._reporter.progress(
+            JobProgress(JobPhase.PUBLISHING, steps, steps, self._meter.losses(), waiting_for=waiting_for)
+        )
+
+    def _keep_state(self) -> None:
+        for listener in self.listeners:
+            listener.before_stop(self.run)
 
     def close(self) -> None:
         """Wait for what is still being written."""

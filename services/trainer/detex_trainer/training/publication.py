@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import torch
 
@@ -62,8 +63,11 @@ def publish(
     written: WrittenConcept,
     report: Report,
     picture: Callable[[str], bytes],
+    create_time: datetime | None = None,
 ) -> Manifest:
     """Publish a concept with its report, once for each job; `picture` draws the report of a version.
+
+    With the same `create_time`, a second try writes the same version.
 
     Raises as `publish_concept`.
     """
@@ -96,4 +100,5 @@ def publish(
     )
     files = {FILE_NAME: written.data, REPORT_FILE: report.model_dump_json(indent=2).encode()}
     key = outcome_key(spec.tenant, spec.job_id)
-    return publish_concept(store, draft, files, outcome_key=key, labelled={PICTURE_FILE: picture}).manifest
+    labelled = {PICTURE_FILE: picture}
+    return publish_concept(store, draft, files, create_time=create_time, outcome_key=key, labelled=labelled).manifest

@@ -7,6 +7,7 @@ from detex_trainer.failures import NoRoomError, TrainingStopped, is_out_of_memor
 from detex_trainer.worker.events import FailedEvent, FinalEvent, ReturnedEvent, StoppedEvent, SucceededEvent
 
 _OUT_OF_MEMORY = "The memory did not suffice; submit the job again with a smaller batch_size or resolution."
+_STORAGE_RETRY_SECONDS = 1.0
 # An event is a line, and the trainer reads no endless ones.
 _MESSAGE_CHARACTERS = 4_000
 
@@ -46,9 +47,12 @@ def end_of_pack(job_id: str, error: Exception, *, is_shared: bool) -> FinalEvent
 
 
 def _failed(job_id: str, error: DetexError) -> FailedEvent:
+    delay = error.retry_delay_seconds
+    if delay is None and error.reason == "STORAGE_FULL":
+        delay = _STORAGE_RETRY_SECONDS  # people make room; no job is to blame
     return FailedEvent(
         job_id=job_id,
         reason=error.reason,
         message=error.message[:_MESSAGE_CHARACTERS],
-        retry_delay_seconds=error.retry_delay_seconds,
+        retry_delay_seconds=delay,
     )
