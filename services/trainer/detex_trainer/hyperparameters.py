@@ -158,9 +158,15 @@ _EMBEDDED_DETEX = Hyperparameters(
     prior_loss_weight=0.0,
     attribute_start=AttributeStart.PLAIN_WORDS,
     subject_start=SubjectStart.PLAIN_WORDS,
+    subject_key_value_learning_rate=0.04,
 )
 
-_PEER = {"attention_loss_weight": 0.0, "mask_floor": 1.0, "subject_start": SubjectStart.RARE_WORD}
+_PEER = {
+    "attention_loss_weight": 0.0,
+    "mask_floor": 1.0,
+    "subject_start": SubjectStart.RARE_WORD,
+    "subject_key_value_learning_rate": 0.0,
+}
 _WITH_PRIOR_IMAGES = _PEER | {"prior_preservation": PriorPreservation.IMAGES, "prior_loss_weight": 1.0}
 
 _EMBEDDED: dict[Method, Hyperparameters] = {
