@@ -19,7 +19,7 @@ from detex_trainer.methods.plain_words.noise_levels import NoiseLevels, is_made_
 
 _LEVELS = NoiseLevels(first=(0.55, 0.8), second=(0.4, 0.65, 0.75, 0.9))
 """Most of a picture's content is decided between the first ones."""
-_PLACES_IN_PATCHES = NoiseLevels(first=(0.83,), second=(0.85, 0.9))
+_PLACES_IN_PATCHES = NoiseLevels(first=(0.83,), second=(0.75, 0.8, 0.85, 0.88, 0.91))
 """A place says itself under much noise; under less of it, words for its colour do as well."""
 _OTHERS_IN_PATCHES = NoiseLevels(first=(0.55, 0.65, 0.8), second=(0.6, 0.7, 0.75, 0.85))
 """A pose may show at any level, and one noise hardly tells two poses from each other."""
