@@ -102,12 +102,15 @@ class RunningEngine:
         """Value of a metric of the generator; 0 where it has not been touched."""
         return self.registry.get_sample_value(f"detex_generator_{name}", labels) or 0.0
 
-    async def draw(self, message: GenerateRequest, on_step: Callable[[], None] | None = None) -> Drawn:
+    async def draw(
+        self, message: GenerateRequest, on_step: Callable[[], None] | None = None, tenant: str = "default"
+    ) -> Drawn:
         """Draw the images of one request.
 
         Args:
             message: As it would come over the wire.
             on_step: Called at each step of each image.
+            tenant: Whose request it is.
         """
         start = time.perf_counter()
         served = self.generator.base_models.get(message.base_model)
@@ -118,7 +121,7 @@ class RunningEngine:
             height=served.model.height,
             settings=self.settings,
         )
-        active = self.generator.engine.submit(request, "default")
+        active = self.generator.engine.submit(request, tenant)
         first_step = 0.0
         pngs = []
         try:
