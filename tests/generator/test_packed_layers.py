@@ -1,6 +1,9 @@
 """Packed layers compute what plain ones do, and follow their parameters."""
 
 import copy
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,8 +18,25 @@ from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_diffusion.conditioning import KeyValueBatch, key_values
 from detex_diffusion.latents import decode_latents
 from detex_diffusion.unet import KeyValueUNet
+from detex_generator import packed_layers
 from detex_generator.packed_attention import PackedAttention, pack_attention
-from detex_generator.packed_layers import PackedConvolution, PackedLinear, WideGroupNorm, pack, pack_base_model
+from detex_generator.packed_layers import (
+    ROW_BLOCK,
+    ROW_PIECE,
+    PackedConvolution,
+    PackedLinear,
+    RowCounts,
+    WideGroupNorm,
+    pack,
+    pack_base_model,
+)
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -37,6 +57,79 @@ def test_linear_layers(rows: list[int], sizes: tuple[int, int], bias: bool) -> N
             given_rows = torch.randn(*shape, sizes[0])
             expected = functional.linear(given_rows, layer.weight, layer.bias)
             torch.testing.assert_close(layer(given_rows), expected, **TOLERANCE)
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=st.lists(st.integers(1, 3 * ROW_PIECE), min_size=1, max_size=4), bias=st.booleans())
+def test_linear_layers_compute_the_same_for_numbers_of_rows_that_are_not_kept(
+    monkeypatch_module: pytest.MonkeyPatch, rows: list[int], bias: bool
+) -> None:
+    counts = RowCounts(most=1)
+    monkeypatch_module.setattr(packed_layers, "ROW_COUNTS", counts)
+    layer = nn.Linear(5, 7, bias=bias)
+    pack(layer)
+    with torch.inference_mode():
+        for number in rows:
+            given_rows = torch.randn(1, number, 5)
+            expected = functional.linear(given_rows, layer.weight, layer.bias)
+            torch.testing.assert_close(layer(given_rows), expected, **TOLERANCE)
+    assert len(counts) <= 1
+
+
+@given(asked=st.lists(st.integers(1, 4 * ROW_PIECE)), most=st.integers(0, 8))
+def test_few_numbers_of_rows_are_taken_as_they_are(asked: list[int], most: int) -> None:
+    counts = RowCounts(most)
+    admitted = {rows for rows in asked if counts.admit(rows)}
+    assert len(counts) <= most
+    assert len(admitted) <= most + ROW_PIECE // ROW_BLOCK
+    assert all(counts.admit(rows) for rows in admitted)
+    assert all(counts.admit(rows) for rows in range(ROW_BLOCK, ROW_PIECE + 1, ROW_BLOCK))
+
+
+def test_memory_does_not_grow_with_the_numbers_of_rows_that_were_seen() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH_OVER_ROW_COUNTS], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if done.stdout.strip() == "unknown":
+        pytest.skip("this C library does not tell what is in use")
+    # A quarter of a MiB and more for each of 200, where all were kept.
+    assert float(done.stdout) < 8
+
+
+GROWTH_OVER_ROW_COUNTS = """
+import ctypes
+import torch
+from detex_generator.packed_layers import MOST_ROW_COUNTS, pack
+
+
+class InUse(ctypes.Structure):
+    _fields_ = [(str(index), ctypes.c_size_t) for index in range(10)]
+
+
+mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+if mallinfo is None:
+    print("unknown")
+    raise SystemExit
+mallinfo.restype = InUse
+
+
+def in_use() -> int:
+    found = mallinfo()
+    return getattr(found, "4") + getattr(found, "7")
+
+
+torch.set_num_threads(1)
+layer = torch.nn.Linear(64, 128)
+pack(layer)
+with torch.inference_mode():
+    for rows in [*range(1, 4 * MOST_ROW_COUNTS, 3), *range(64, 513, 64)]:
+        layer(torch.zeros(1, rows, 64))
+    before = in_use()
+    for rows in range(301, 901, 3):
+        layer(torch.zeros(1, rows, 64))
+    print((in_use() - before) / 1024**2)
+"""
 
 
 @settings(deadline=None, max_examples=40)

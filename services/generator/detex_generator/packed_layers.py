@@ -4,9 +4,14 @@ Two costs go: the reordering of weights in every call, and, for float32 linear l
 processors of other makers (measured on an AMD EPYC with AVX-512: 100 against 250 GFLOP/s). Convolutions run in the
 channels-last layout, which attention and its projections read without a copy. Sums are taken in another order, so
 results agree to rounding.
+
+oneDNN keeps the code of a linear layer for every number of rows that it ever had, whatever the capacity of its cache of
+primitives: a quarter of a MiB each, for ever. Rows follow from the size of a picture, so linear layers have few numbers
+of rows: the first that come, and then multiples of one block, in pieces of eight blocks at most.
 """
 
 import logging
+import threading
 from typing import Any
 
 import torch
@@ -17,6 +22,41 @@ from detex_diffusion.base_model import BaseModel
 from detex_generator.packed_attention import pack_attention
 
 _logger = logging.getLogger(__name__)
+
+
+MOST_ROW_COUNTS = 64
+"""Numbers of rows that linear layers of the process take as they are, beside multiples of a block up to a piece."""
+ROW_BLOCK = 64
+ROW_PIECE = 8 * ROW_BLOCK
+
+
+class RowCounts:
+    """Numbers of rows that linear layers take as they are; the first ones that come. Safe to use from several threads.
+
+    Args:
+        most: How many, beside multiples of `ROW_BLOCK` up to `ROW_PIECE`.
+    """
+
+    def __init__(self, most: int = MOST_ROW_COUNTS) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._known: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def admit(self, rows: int) -> bool:
+        """Whether so many rows are taken as they are."""
+        if rows in self._known or (rows <= ROW_PIECE and rows % ROW_BLOCK == 0):
+            return True
+        with self._lock:
+            if len(self._known) < self._most:
+                self._known.add(rows)
+            return rows in self._known
+
+
+ROW_COUNTS = RowCounts()
+"""Of this process, as what oneDNN keeps is."""
 
 
 class _PackedWeight:
@@ -55,9 +95,21 @@ class PackedLinear(nn.Linear):
             packed = self.packed_weight.keep(
                 self.weight, torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
             )
-        output: Tensor = torch.ops.mkldnn._linear_pointwise.default(
-            input.contiguous(), packed, self.bias, "none", [], ""
-        )
+        rows = input.numel() // self.in_features
+        if ROW_COUNTS.admit(rows):
+            return self._multiplied(input.contiguous(), packed)
+        return self._in_pieces(input.reshape(rows, self.in_features), packed).view(*input.shape[:-1], -1)
+
+    def _multiplied(self, input: Tensor, packed: Tensor) -> Tensor:  # noqa: A002
+        output: Tensor = torch.ops.mkldnn._linear_pointwise.default(input, packed, self.bias, "none", [], "")
+        return output
+
+    def _in_pieces(self, rows: Tensor, packed: Tensor) -> Tensor:
+        """The same for (R, in_features), in numbers of rows that are always admitted."""
+        output = rows.new_empty(len(rows), self.out_features)
+        for given, taken in zip(torch.split(rows, ROW_PIECE), torch.split(output, ROW_PIECE), strict=True):
+            filled = functional.pad(given, (0, 0, 0, -len(given) % ROW_BLOCK)).contiguous()
+            taken.copy_(self._multiplied(filled, packed)[: len(given)])
         return output
 
 
