@@ -24,7 +24,7 @@ from tests.generator.running_generator import (
     running,
     wait_until,
 )
-from tests.generator.test_queue import LONG, is_idle
+from tests.generator.test_queue import LONG, begun, is_idle
 
 BIG: dict[str, Any] = {**LONG, "width": 64, "height": 64}
 Members = dict[str, list[tuple[str, Priority]]]
@@ -182,3 +182,24 @@ def test_a_stream_is_held_up_and_not_refused(
         assert sorted(int(each.key) for each in ends) == list(range(12))
         assert all(each.done.images == 8 for each in ends), ends
         assert len(images_of(generator.start(prompt="a mug", steps=1))) == 1
+
+
+def test_bulk_of_the_highest_class_counts_as_normal(
+    model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = generator_settings(model_folders, tmp_path_factory.mktemp("store"), slots=1, max_waiting_images=64)
+    with running(settings) as generator:
+        all_slots = GenerateRequest(**LONG, count=2, priority=generator_pb2.PRIORITY_HIGH)
+        blocker = begun(generator.stub.Generate(all_slots, metadata=[("detex-tenant", "third")]))
+        wait_until(lambda: generator.metric("slots_in_use") == 2)
+        bulk = [
+            generator.start("greedy", prompt="a mug", steps=1, priority=generator_pb2.PRIORITY_HIGH) for _ in range(12)
+        ]
+        for call in bulk:
+            assert next(call).HasField("queued")
+        blocker.cancel()
+        for call in bulk:
+            assert len(images_of(call)) == 1
+        # Twice as many as there are slots are of the highest class at a time.
+        assert generator.metric("queue_wait_seconds_count", priority="high") == 2 + 2
+        assert generator.metric("queue_wait_seconds_count", priority="normal") == 10

@@ -74,7 +74,7 @@ class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.Val
     PRIORITY_NORMAL: _Priority.ValueType  # 2
     """As most requests are."""
     PRIORITY_HIGH: _Priority.ValueType  # 3
-    """Somebody looks at the screen."""
+    """Somebody looks at the screen. Of a tenant that has many such images waiting, further ones count as normal."""
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
     """Which requests go first when more are there than can be drawn at once."""
@@ -86,7 +86,7 @@ PRIORITY_LOW: Priority.ValueType  # 1
 PRIORITY_NORMAL: Priority.ValueType  # 2
 """As most requests are."""
 PRIORITY_HIGH: Priority.ValueType  # 3
-"""Somebody looks at the screen."""
+"""Somebody looks at the screen. Of a tenant that has many such images waiting, further ones count as normal."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 class _RegionMode:

@@ -25,6 +25,7 @@ class ActiveRequest:
         request_id: Id for logs and traces.
         tenant: Whose request it is.
         request: What was asked.
+        priority: Its class; that of the request, or a lower one where its tenant asks for too much of that.
         deadline: Time (of `time.monotonic`) after which nobody waits for it; None without a deadline.
         start_time: When it was accepted (of `time.monotonic`).
         stream: What the caller hears.
@@ -56,6 +57,7 @@ class ActiveRequest:
         self.request_id = request_id
         self.tenant = tenant
         self.request = request
+        self.priority = request.priority
         self.deadline = deadline
         self.start_time = time.monotonic()
         self.stream = stream
@@ -140,8 +142,8 @@ class ImageTask:
 
     @property
     def priority(self) -> Priority:
-        """Class of its request."""
-        return self.active.request.priority
+        """Class of its request, as it counts."""
+        return self.active.priority
 
     @property
     def seed(self) -> int:

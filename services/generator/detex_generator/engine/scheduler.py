@@ -28,9 +28,10 @@ class Scheduler:
     bounded by slots and not by the length of the queue.
 
     Nobody can take all there is. A quarter of the queue is kept for tenants that have less than a quarter of it
-    waiting, an eighth of it is closed to the lowest class and a sixteenth to all but the highest. And some slots beyond
-    those of all are for images of tenants that have none in a slot, and of the highest class: they need not wait until
-    an image of another is done.
+    waiting, an eighth of it is closed to the lowest class and a sixteenth to all but the highest. Where a tenant has
+    twice as many images of the highest class waiting as there are slots, further ones count as normal. And some slots
+    beyond those of all are for images of tenants that have none in a slot, and of the highest class: they need not wait
+    until an image of another is done.
 
     Attributes:
         pace: How fast the engine is.
@@ -59,6 +60,7 @@ class Scheduler:
         self._waiting: dict[ActiveRequest, int] = {}  # images of each request that have no slot yet
         self._waiting_images = 0
         self._tenant_images: Counter[str] = Counter()
+        self._high_images: Counter[str] = Counter()  # of the highest class
         self._class_images: Counter[Priority] = Counter()
         self._queues: dict[Priority, FairQueue[ImageTask]] = {each: FairQueue() for each in Priority}
         self._loading: Counter[Priority] = Counter()
@@ -98,13 +100,14 @@ class Scheduler:
                 present speed.
             HopelessDeadlineError: It could not be done before its deadline if all slots were its own.
         """
-        request, count = active.request, active.request.count
+        count = active.request.count
         with self._condition:
             if self._draining:
                 raise UnavailableError("The generator is shutting down and takes no new requests.", reason="DRAINING")
-            self._check_room(active.tenant, request.priority, count)
+            self._lower_bulk(active)
+            self._check_room(active.tenant, active.priority, count)
             self.check_deadline(active, images=count)
-            ahead = sum(images for each, images in self._class_images.items() if each >= request.priority)
+            ahead = sum(images for each, images in self._class_images.items() if each >= active.priority)
             position = max(0, self._live + ahead - self._slots + 1)
             self._waiting[active] = count
             self._count(active, count)
@@ -128,7 +131,7 @@ class Scheduler:
                 active, request = task.active, task.active.request
                 if active in self._waiting:
                     cost = request.steps_to_do * (1 + request.guided) * request.width * request.height
-                    self._queues[request.priority].append(active.tenant, task, cost=cost, deadline=active.deadline)
+                    self._queues[active.priority].append(active.tenant, task, cost=cost, deadline=active.deadline)
 
     def next_to_encode(self) -> ImageTask | None:
         """The next image to encode; None where none waits or enough are encoded ahead of the slots.
@@ -186,7 +189,7 @@ class Scheduler:
             waiting = self._waiting.pop(active, 0)
             if not waiting:
                 return
-            priority = active.request.priority
+            priority = active.priority
             self._count(active, -waiting)
             self._queues[priority].remove(lambda task: task.active is active)
             for task in self._ready[priority]:
@@ -267,7 +270,11 @@ class Scheduler:
     def _count(self, active: ActiveRequest, images: int) -> None:
         """So many more images of a request wait; called with the lock held."""
         self._waiting_images += images
-        self._class_images[active.request.priority] += images
+        self._class_images[active.priority] += images
+        if active.priority is Priority.HIGH:
+            self._high_images[active.tenant] += images
+            if not self._high_images[active.tenant]:
+                del self._high_images[active.tenant]
         self._tenant_images[active.tenant] += images
         if not self._tenant_images[active.tenant]:
             del self._tenant_images[active.tenant]
@@ -277,6 +284,12 @@ class Scheduler:
         self._ahead[key] -= 1
         if not self._ahead[key]:
             del self._ahead[key]
+
+    def _lower_bulk(self, active: ActiveRequest) -> None:
+        """The highest class is for who looks at a screen: what a tenant asks of it beyond that counts as normal."""
+        waiting = self._high_images.get(active.tenant, 0)
+        if active.priority is Priority.HIGH and waiting and waiting + active.request.count > 2 * self._slots:
+            active.priority = Priority.NORMAL
 
     def _open_places(self, tenant: str, priority: Priority, count: int) -> int:
         """Images that may wait in all, as far as a tenant and a class are concerned.
@@ -288,7 +301,7 @@ class Scheduler:
         if self._capacity < _SMALL_QUEUE or not self._waiting_images:
             return self._capacity
         if of_tenant and of_tenant + count > self._capacity // 4:
-            kept = max(kept, self._capacity // 4)
+            kept += self._capacity // 4
         return self._capacity - kept
 
     def _check_room(self, tenant: str, priority: Priority, count: int) -> None:
