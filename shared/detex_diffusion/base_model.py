@@ -17,14 +17,14 @@ from detex_core.errors import FailedPreconditionError, ResourceExhaustedError
 from detex_core.object_store import ObjectStore
 from detex_core.settings import BaseModelSettings, state_folder
 from detex_diffusion import model_parts as files
+from detex_diffusion.config_rules import unsupported
 from detex_diffusion.cross_attention import unsupported_attention
 from detex_diffusion.fingerprint import fingerprint
-from detex_diffusion.model_index import SUPPORTED, Architecture
 from detex_diffusion.model_size import weight_bytes
 from detex_diffusion.model_source import model_folder
 from detex_diffusion.noise_schedule import NoiseSchedule
+from detex_diffusion.part_configs import picture_size
 from detex_diffusion.text_conditioning import TextConditioning, load_text_conditioning
-from detex_diffusion.unet import SIZE_CONDITIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +168,7 @@ def load_base_model(
     unet = files.load_unet(folder, dtype)
     vae = files.load_vae(folder, files.vae_dtype(folder, index, dtype))
     noise_schedule = files.load_noise_schedule(folder)
-    _check_fit(folder, text, unet, vae)
+    _check_attention(folder, unet)
     encoder_folder = files.image_encoder_folder(folder)
     if encoder_folder is None and settings.image_encoder_source is not None:
         encoder_folder = find(settings.image_encoder_source)
@@ -178,9 +178,7 @@ def load_base_model(
     for module in (*text.modules(), unet, vae, image_encoder):
         if module is not None:
             module.to(device=place).eval().requires_grad_(False)
-    sample_size = unet.config.sample_size
-    rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    size = picture_size(folder)
     return BaseModel(
         name=settings.name,
         fingerprint=fingerprint(folder, files.fingerprinted_files(folder, index)),
@@ -193,8 +191,8 @@ def load_base_model(
         noise_schedule=noise_schedule,
         device=place,
         dtype=dtype,
-        height=int(rows) * factor,
-        width=int(columns) * factor,
+        height=size.height,
+        width=size.width,
     )
 
 
@@ -208,44 +206,8 @@ def _check_size(name: str, needed_bytes: int, largest_bytes: int, dtype: torch.d
         )
 
 
-def _check_fit(folder: Path, text: TextConditioning, unet: Any, vae: Any) -> None:
-    """Raise FailedPreconditionError where the parts do not fit together or are of another kind."""
-    width = unet.config.cross_attention_dim
-    problem = None
-    if width != text.width:
-        problem = f"the UNet reads text of width {width}, the text encoders write {text.width}"
-    elif not unet.config.in_channels == unet.config.out_channels == vae.config.latent_channels:
-        problem = (
-            f"the UNet takes {unet.config.in_channels} and gives {unet.config.out_channels} channels, the VAE has "
-            f"{vae.config.latent_channels}; inpainting and upscaling models are not supported"
-        )
-    else:
-        problem = _conditions_problem(text, unet)
-        attention = unsupported_attention(unet)
-        if problem is None and attention is not None:
-            problem = f"its UNet is of another kind: {attention}"
-    if problem is not None:
-        raise FailedPreconditionError(f"Base model in {folder.name!r}: {problem}.")
-
-
-_FURTHER_CONDITIONS = ("class_embed_type", "encoder_hid_dim", "time_cond_proj_dim", "dual_cross_attention")
-
-
-def _conditions_problem(text: TextConditioning, unet: Any) -> str | None:
-    """Why a UNet is not conditioned as its kind is, or None where it is."""
-    is_xl = text.architecture is Architecture.STABLE_DIFFUSION_XL
-    added = getattr(unet.config, "addition_embed_type", None)
-    if any(getattr(unet.config, key, None) not in (None, False) for key in _FURTHER_CONDITIONS) or (
-        added != ("text_time" if is_xl else None)
-    ):
-        return f"its UNet takes further conditions, or others than its text encoders give; accepted are {SUPPORTED}"
-    if not is_xl:
-        return None
-    expected = text.pooled_width + SIZE_CONDITIONS * int(unet.config.addition_time_embed_dim or 0)
-    taken = int(unet.add_embedding.linear_1.in_features)
-    if taken != expected:
-        return (
-            f"its UNet takes added conditions of width {taken}; the pooled text and {SIZE_CONDITIONS} numbers on the "
-            f"size have {expected} (refiners are not supported)"
-        )
-    return None
+def _check_attention(folder: Path, unet: Any) -> None:
+    """Raise FailedPreconditionError where the UNet cannot read keys and values computed beforehand."""
+    attention = unsupported_attention(unet)
+    if attention is not None:
+        raise unsupported(f"Base model in {folder.name!r}", f"its UNet is of another kind: {attention}.")

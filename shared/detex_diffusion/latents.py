@@ -68,7 +68,8 @@ def encode_images(vae: Any, pixels: Tensor, generator: torch.Generator | None = 
     """
     posterior = vae.encode(pixels.to(device=vae.device, dtype=vae.dtype)).latent_dist
     latents = posterior.mode() if generator is None else posterior.sample(generator)
-    return (latents - _shift(vae)) * vae.config.scaling_factor  # type: ignore[no-any-return]
+    mean, deviation = _statistics(vae, latents)
+    return (latents - mean) * vae.config.scaling_factor / deviation  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -78,7 +79,9 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     Raises:
         FailedPreconditionError: The result is not finite, as with a VAE whose activations overflow float16.
     """
-    scaled = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor + _shift(vae)
+    latents = latents.to(device=vae.device, dtype=vae.dtype)
+    mean, deviation = _statistics(vae, latents)
+    scaled = latents * deviation / vae.config.scaling_factor + mean
     pixels: Tensor = vae.decode(scaled, return_dict=False)[0].float()
     if not bool(torch.isfinite(pixels).all()):
         raise FailedPreconditionError(
@@ -87,5 +90,9 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     return pixels
 
 
-def _shift(vae: Any) -> float:
-    return float(getattr(vae.config, "shift_factor", None) or 0.0)
+def _statistics(vae: Any, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """Mean and deviation (1, C, 1, 1) of the VAE's latents where its config gives them, else 0 and 1."""
+    mean, deviation = (getattr(vae.config, key, None) for key in ("latents_mean", "latents_std"))
+    if mean is None or deviation is None:
+        return 0.0, 1.0
+    return like.new_tensor(mean).view(1, -1, 1, 1), like.new_tensor(deviation).view(1, -1, 1, 1)

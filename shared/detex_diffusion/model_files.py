@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from transformers.utils import logging as transformers_logging
 from detex_core.errors import DataLossError, FailedPreconditionError
 
 _T = TypeVar("_T")
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_MOST_HEADER_BYTES = 100_000_000  # as the library safetensors has it
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,11 @@ class WeightFiles:
 def read_json(path: Path) -> dict[str, Any]:
     """An object of a JSON file; raises DataLossError where the file is missing or holds none."""
     try:
+        check_no_pointer(path)
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataLossError(f"{place_name(path)} is missing.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataLossError(f"{place_name(path)} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise DataLossError(f"{place_name(path)} holds no JSON object.")
@@ -46,20 +51,31 @@ def weight_files(place: Path, stem: str) -> WeightFiles:
 
     Raises:
         FailedPreconditionError: The weights are pickles.
-        DataLossError: There are none, or one that the index names is missing.
+        DataLossError: There are none, one that the index names is missing, or one is cut off or a pointer of git-lfs.
     """
     for variant, name, index in (
         (None, f"{stem}.safetensors", f"{stem}.safetensors.index.json"),
         ("fp16", f"{stem}.fp16.safetensors", f"{stem}.safetensors.index.fp16.json"),
     ):
         if (place / name).is_file():
+            _check_whole(place / name)
             return WeightFiles((place / name,), variant)
         if (place / index).is_file():
-            return WeightFiles((place / index, *_indexed_files(place / index)), variant)
+            parts = _indexed_files(place / index)
+            for part in parts:
+                _check_whole(part)
+            return WeightFiles((place / index, *parts), variant)
+    others = sorted(path.name for path in place.glob("*.safetensors"))
+    if others:
+        raise DataLossError(
+            f"{place_name(place)} lacks {stem}.safetensors; there is {', '.join(others[:3])}. Weights under another "
+            f"name (such as non_ema) are not read: rename what is to be served to {stem}.safetensors."
+        )
     if any(any(place.glob(pattern)) for pattern in ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")):
         raise FailedPreconditionError(
             f"{place_name(place)} holds its weights as pickle, which can run code when read and is refused; convert it "
-            f"to {stem}.safetensors."
+            f"to {stem}.safetensors where you trust it, with diffusers: from_pretrained(<folder>) and "
+            "save_pretrained(<new folder>, safe_serialization=True)."
         )
     raise DataLossError(f"{place_name(place)} lacks {stem}.safetensors.")
 
@@ -121,6 +137,46 @@ def loaded(place: Path, load: Callable[[], _T]) -> _T:
 def place_name(path: Path) -> str:
     """How errors name a file: with its folder, without where that lies."""
     return f"{path.parent.name}{os.sep}{path.name}"
+
+
+def check_no_pointer(path: Path) -> None:
+    """Raise DataLossError where a file is what git keeps in place of a large one, and OSError where it is missing."""
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise DataLossError(
+                f"{place_name(path)} is a pointer of git-lfs, not the file itself; run `git lfs pull` in the clone it "
+                "came from, or download the file."
+            )
+
+
+def check_tokenizer_files(place: Path) -> None:
+    """Raise DataLossError where a tokenizer lacks a file, or one is a pointer of git-lfs."""
+    whole = ["tokenizer.json"] if (place / "tokenizer.json").is_file() else ["vocab.json", "merges.txt"]
+    for name in whole:
+        if not (place / name).is_file():
+            raise DataLossError(f"{place_name(place)} lacks tokenizer.json, or vocab.json and merges.txt.")
+        check_no_pointer(place / name)
+
+
+def _check_whole(path: Path) -> None:
+    """Raise DataLossError where a safetensors file is not as long as its own header says."""
+    name = place_name(path)
+    try:
+        check_no_pointer(path)
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MOST_HEADER_BYTES + 1
+            size = path.stat().st_size
+            if length > min(size, _MOST_HEADER_BYTES):
+                raise DataLossError(f"{name} is no safetensors file, or is cut off within its header.")
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
+    except (OSError, ValueError, AttributeError, KeyError, IndexError, TypeError, RecursionError) as error:
+        raise DataLossError(f"{name} has a header that cannot be read: {type(error).__name__}.") from error
+    if size != expected:
+        what = "is cut off" if size < expected else "is longer than it should be"
+        raise DataLossError(f"{name} {what}: it has {size:,} bytes, and its header speaks of {expected:,}.")
 
 
 def _indexed_files(index: Path) -> list[Path]:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from detex_core.errors import FailedPreconditionError
+from detex_diffusion.config_rules import Rule, Rules, check_config, one_of, switch, unread, unsupported
 from detex_diffusion.model_files import read_json
+from detex_diffusion.scheduler_config import check_scheduler_class
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x and XL (base)"
 
@@ -27,6 +28,41 @@ _CLASSES = {
     "tokenizer": "CLIPTokenizer",
 }
 _CLASSES_OF_XL = {**_CLASSES, "text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"}
+
+
+_NOT_READ = "pictures are drawn without it"
+_RULES: Rules = {
+    "_class_name": one_of(
+        None,
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline",
+        "LatentConsistencyModelPipeline",
+        "LatentConsistencyModelImg2ImgPipeline",
+        reason=f"accepted are {SUPPORTED}",
+    ),
+    "scheduler": Rule(lambda value: True, "a known class"),  # held against the list of classes
+    "force_zeros_for_empty_prompt": switch(),
+    "requires_aesthetics_score": one_of(False, None, reason="refiners are not supported"),
+    "image_encoder": one_of(
+        None,
+        [None, None],
+        ["transformers", "CLIPVisionModelWithProjection"],
+        reason="photos are told apart by this kind of encoder alone",
+    ),
+    **unread(
+        "add_watermarker",
+        "feature_extractor",
+        "is_cosxl_edit",
+        "requires_safety_checker",
+        "safety_checker",
+        "watermark",
+        reason=_NOT_READ,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +100,14 @@ def read_model_index(folder: Path) -> ModelIndex:
         given = _class_of(index, part)
         # Folders written by older releases name the fast tokenizer.
         if given not in (expected, f"{expected}Fast"):
-            raise FailedPreconditionError(
-                f"Base model in {folder.name!r}: model_index.json gives {given!r} as {part}, not "
-                f"{expected}; accepted are {SUPPORTED}."
+            raise unsupported(
+                f"Base model in {folder.name!r}",
+                f"model_index.json gives {given!r} as {part}, not {expected}; accepted are {SUPPORTED}.",
             )
+    parts = _CLASSES_OF_XL if is_xl else _CLASSES
+    check_config("model_index.json", {key: value for key, value in index.items() if key not in parts}, _RULES)
+    if index.get("scheduler") is not None:
+        check_scheduler_class("model_index.json", _class_of(index, "scheduler"))
     if not is_xl:
         return ModelIndex(Architecture.STABLE_DIFFUSION)
     return ModelIndex(Architecture.STABLE_DIFFUSION_XL, bool(index.get("force_zeros_for_empty_prompt", True)))
@@ -75,4 +115,5 @@ def read_model_index(folder: Path) -> ModelIndex:
 
 def _class_of(index: dict[str, object], part: str) -> str | None:
     entry = index.get(part)
-    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+    name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+    return name if isinstance(name, str) else None

@@ -8,9 +8,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
 from detex_core.errors import FailedPreconditionError
-from detex_diffusion.model_files import loaded_model, place_name, read_json, weight_files
+from detex_diffusion.model_files import check_tokenizer_files, loaded_model, place_name, read_json, weight_files
 from detex_diffusion.model_index import Architecture, ModelIndex, read_model_index
 from detex_diffusion.noise_schedule import NoiseSchedule
+from detex_diffusion.part_configs import check_parts
+from detex_diffusion.scheduler_config import check_scheduler
 
 _UNET_AND_VAE = "diffusion_pytorch_model"
 _TOKENIZER_FILES = (
@@ -27,13 +29,15 @@ def check_folder(folder: Path) -> ModelIndex:
     """Look at all that is quick to see before gigabytes are read.
 
     Raises:
-        FailedPreconditionError: It is no base model of a supported kind, or its weights are pickles.
-        DataLossError: A file is missing, or a config cannot be read.
+        FailedPreconditionError: It is no base model of a supported kind, a key of a config says what is not done here,
+            parts do not fit together, or weights are pickles.
+        DataLossError: A file is missing, cut off or a pointer of git-lfs, or a config cannot be read.
     """
     index = read_model_index(folder)
-    read_json(folder / "scheduler" / "scheduler_config.json")
+    check_scheduler(read_json(folder / "scheduler" / "scheduler_config.json"))
+    check_parts(folder, index)
     for tokenizer, _ in index.text_parts:
-        read_json(folder / tokenizer / "tokenizer_config.json")
+        check_tokenizer_files(folder / tokenizer)
     for part, stem in weight_stems(folder, index).items():
         read_json(folder / part / "config.json")
         weight_files(folder / part, stem)

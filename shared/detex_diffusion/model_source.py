@@ -42,12 +42,29 @@ def model_folder(
     if kind == "hub":
         return _from_hub(rest, work_folder, allow_downloads)
     folder = Path(source)
+    checkpoint = folder if folder.is_file() else _single_file(folder)
+    if checkpoint is not None:
+        raise FailedPreconditionError(
+            f"Model source {source!r}: {checkpoint.name} is a checkpoint in a single file; accepted is a folder in "
+            f'diffusers format. Convert it where you trust it: python -c "from diffusers import '
+            "StableDiffusionPipeline as Pipeline; "
+            f"Pipeline.from_single_file('{checkpoint.name}').save_pretrained('<new folder>')\", for Stable Diffusion "
+            "XL with StableDiffusionXLPipeline.",
+            reason="BASE_MODEL_UNSUPPORTED",
+        )
     if not folder.is_dir():
         raise FailedPreconditionError(
             f"Model source {source!r}: there is no such folder; accepted is embedded, the absolute path of a folder in "
             "diffusers format, store:<key prefix> or hub:<id>."
         )
     return folder
+
+
+def _single_file(folder: Path) -> Path | None:
+    """The checkpoint in a folder that holds no model in diffusers format but one or more such files, or None."""
+    if not folder.is_dir() or (folder / "model_index.json").exists() or (folder / "config.json").exists():
+        return None
+    return next((path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".ckpt")), None)
 
 
 def _from_store(prefix: str, object_store: ObjectStore, work_folder: Path) -> Path:

@@ -15,9 +15,8 @@ import diffusers
 import torch
 from torch import Tensor
 
-from detex_core.errors import FailedPreconditionError
-
-_FILE = "scheduler/scheduler_config.json"
+from detex_diffusion.config_rules import unsupported
+from detex_diffusion.scheduler_config import SCHEDULER_FILE, check_scheduler, clean_limit, filled
 
 
 class PredictionType(StrEnum):
@@ -32,7 +31,8 @@ class NoiseSchedule:
     """The forward process.
 
     Attributes:
-        scheduler_config: Contents of `scheduler_config.json` as read; solvers are built from it.
+        scheduler_config: Contents of `scheduler_config.json`, with the forward process of its class where it says
+            nothing; solvers are built from it.
         prediction_type: What the UNet predicts.
         alphas_cumprod: (N,) float32 on the CPU, decreasing; the last is 0 where the schedule has zero terminal SNR.
         clean_limit: DDIM confines its prediction of x_0 to plus or minus this; infinite for all usual latent models.
@@ -47,41 +47,23 @@ class NoiseSchedule:
     def from_config(cls, scheduler_config: Mapping[str, Any]) -> "NoiseSchedule":
         """Build from the config of any diffusers scheduler of the variance-preserving kind (PNDM, DDIM, Euler, DPM...).
 
+        Only the config is read: the scheduler of the folder itself, which may want libraries that are not here, is
+        never built.
+
         Raises:
-            FailedPreconditionError: The schedule is of another kind, or asks for what is not done here (dynamic
-                thresholding, a prediction type other than epsilon and v_prediction).
+            FailedPreconditionError: As `scheduler_config.check_scheduler`.
         """
-        config = dict(scheduler_config)
-        name = str(config.get("_class_name", ""))
-        native_class = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
-        if native_class is None or "FlowMatch" in name:
-            raise FailedPreconditionError(
-                f"{_FILE}: scheduler class {name or 'missing'!r} is not supported; supported are diffusers' "
-                "variance-preserving schedulers such as PNDMScheduler, DDIMScheduler and EulerDiscreteScheduler."
-            )
-        prediction_name = config.get("prediction_type", PredictionType.EPSILON.value)
+        check_scheduler(scheduler_config)
+        config = filled(scheduler_config)
         try:
-            prediction_type = PredictionType(prediction_name)
-        except ValueError:
-            raise FailedPreconditionError(
-                f"{_FILE}: prediction_type {prediction_name!r} is not supported; epsilon and v_prediction are."
-            ) from None
-        if config.get("thresholding", False):
-            raise FailedPreconditionError(
-                f"{_FILE}: thresholding is for pixels; latents have no such range. Set false."
-            )
-        try:
-            native = native_class.from_config(config)
             alphas_cumprod = diffusers.DDIMScheduler.from_config(config).alphas_cumprod
         except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
-            raise FailedPreconditionError(f"{_FILE}: diffusers refuses it: {error}") from error
-        # Only some classes clip, and DDIMScheduler does so by default: what counts is what the folder's own class does.
-        clips = bool(native.config.get("clip_sample", False))
+            raise unsupported(SCHEDULER_FILE, f"diffusers refuses it: {error}") from error
         return cls(
             scheduler_config=config,
-            prediction_type=prediction_type,
+            prediction_type=PredictionType(config.get("prediction_type", PredictionType.EPSILON.value)),
             alphas_cumprod=alphas_cumprod.to(torch.float32),
-            clean_limit=float(native.config.get("clip_sample_range", 1.0)) if clips else float("inf"),
+            clean_limit=clean_limit(config),
         )
 
     @classmethod

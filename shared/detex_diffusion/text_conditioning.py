@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.masking_utils import create_causal_mask
 
-from detex_core.errors import DataLossError, FailedPreconditionError
-from detex_diffusion.model_files import loaded, loaded_model, place_name, read_json
+from detex_core.errors import FailedPreconditionError
+from detex_diffusion.model_files import check_tokenizer_files, loaded, loaded_model, read_json
 from detex_diffusion.model_index import Architecture, ModelIndex
 
 
@@ -211,10 +211,7 @@ def load_tokenizer(place: Path, encoder_place: Path) -> Any:
     Raises:
         DataLossError: A file is missing or damaged.
     """
-    if not (place / "tokenizer.json").is_file() and not (
-        (place / "vocab.json").is_file() and (place / "merges.txt").is_file()
-    ):
-        raise DataLossError(f"{place_name(place)} lacks tokenizer.json, or vocab.json and merges.txt.")
+    check_tokenizer_files(place)
     tokenizer = loaded(place, lambda: CLIPTokenizer.from_pretrained(place, local_files_only=True))
     positions = read_json(encoder_place / "config.json").get("max_position_embeddings", 77)
     tokenizer.model_max_length = min(int(tokenizer.model_max_length), int(positions))

@@ -1,5 +1,7 @@
 """Base models that the tests of this folder share."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,16 @@ def base_models(model_folders: dict[str, Path]) -> dict[str, BaseModel]:
 def base_model(request: pytest.FixtureRequest, base_models: dict[str, BaseModel]) -> BaseModel:
     """Each tiny model in turn."""
     return base_models[request.param]
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of one tiny model of each kind; not to be changed."""
+    root = tmp_path_factory.mktemp("layouts")
+    return {kind: write_tiny_model(root / kind, kind) for kind in ("sd1", "sd2", "sdxl")}
+
+
+@pytest.fixture
+def copy(originals: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Gives a folder of a kind to change."""
+    return lambda kind: Path(shutil.copytree(originals[kind], tmp_path / kind))

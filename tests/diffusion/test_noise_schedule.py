@@ -66,8 +66,8 @@ def test_clipping_is_what_the_class_of_the_config_does() -> None:
         ({"_class_name": None}, "scheduler class"),
         ({"prediction_type": "sample"}, "prediction_type 'sample'"),
         ({"thresholding": True}, "thresholding"),
-        ({"beta_schedule": "unheard-of"}, "diffusers refuses it"),
-        ({"beta_start": "a lot"}, "diffusers refuses it"),
+        ({"beta_schedule": "unheard-of"}, "scheduler_config.json: beta_schedule 'unheard-of' is not supported"),
+        ({"beta_start": "a lot"}, "scheduler_config.json: beta_start 'a lot' is not supported"),
     ],
 )
 def test_schedules_of_another_kind_are_refused(change: dict, sentence: str) -> None:

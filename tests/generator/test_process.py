@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,21 @@ def test_a_base_model_that_does_not_load_ends_it(tmp_path: Path, caplog: pytest.
 
     assert asyncio.run(run()) == 1
     assert "Base model gone does not load" in caplog.text
+
+
+def test_a_base_model_of_another_kind_ends_it_with_a_sentence(
+    model_folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(next(iter(model_folders.values())), tmp_path / "edm"))
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "use_beta_sigmas": True}))
+
+    async def run() -> int:
+        return await Generator(generator_settings({"edm": folder}, tmp_path / "store")).run()
+
+    assert asyncio.run(run()) == 1
+    assert "scheduler/scheduler_config.json: use_beta_sigmas True is not supported" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_prometheus_reads_its_metrics(model_folders: dict[str, Path], store_folder: Path, concepts: object) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
+import safetensors.numpy
 from google.protobuf.message import Message
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -392,7 +394,7 @@ def write_model_folder(folder: Path) -> Path:
     contents = {
         "model_index.json": index,
         "tokenizer/tokenizer_config.json": {},
-        "text_encoder/config.json": {},
+        "text_encoder/config.json": {"hidden_size": 1280},
         "unet/config.json": {"sample_size": [96, 64]},
         "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
         "scheduler/scheduler_config.json": {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"},
@@ -403,7 +405,7 @@ def write_model_folder(folder: Path) -> Path:
     tokenizer = Path(detex_showroom.__file__).with_name("base_model") / "tokenizer" / "tokenizer.json"
     (folder / "tokenizer" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
     for name in ("text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"):
-        (folder / f"{name}.safetensors").write_bytes(name.encode())
+        safetensors.numpy.save_file({name.split("/")[0]: np.zeros(1)}, folder / f"{name}.safetensors")
     return folder
 
 
@@ -451,6 +453,21 @@ def test_base_models(start_trainer: StartTrainer, tmp_path: Path) -> None:
     small = stream(header(), file(encoded(photo(size=(40, 48)))))
     warnings = trainer.stub.UploadTrainingSet(small).training_set.warnings
     assert any("Photo 0 has 40 x 48 pixels, fewer than the 512" in warning for warning in warnings)
+
+
+def test_no_job_is_taken_for_a_folder_that_cannot_train(start_trainer: StartTrainer, tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    place = folder / "scheduler" / "scheduler_config.json"
+    place.write_text(json.dumps({"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5}))
+    trainer = start_trainer(base_models=json.dumps([{"name": "playground", "source": str(folder)}]))
+    training_set_id = trainer.stub.UploadTrainingSet(three_photos()).training_set.training_set_id
+    request = trainer_pb2.SubmitJobRequest(training_set_id=training_set_id, concept_name="mug")
+    for _ in range(2):
+        refused = refusal(lambda: trainer.stub.SubmitJob(request, timeout=120))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BASE_MODEL_UNSUPPORTED")
+        assert "'playground': scheduler/scheduler_config.json" in refused.sentence
+        assert "It is an EDM schedule" in refused.sentence
+    assert not trainer.stub.ListJobs(trainer_pb2.ListJobsRequest(), timeout=60).jobs
 
 
 def test_no_base_model_at_all(trainer: RunningTrainer) -> None:

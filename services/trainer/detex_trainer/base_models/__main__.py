@@ -10,7 +10,7 @@ def _answer(request: DescriptionRequest) -> DescriptionAnswer:
     try:
         return DescriptionAnswer(description=describe(request))
     except DetexError as error:
-        return DescriptionAnswer(refusal=error.message)
+        return DescriptionAnswer(refusal=error.message, reason=error.reason)
 
 
 if __name__ == "__main__":

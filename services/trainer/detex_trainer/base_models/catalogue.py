@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from detex_core.errors import DetexError, FailedPreconditionError, UnavailableError
+from detex_core.errors import DataLossError, DetexError, FailedPreconditionError, UnavailableError
 from detex_core.settings import BaseModelSettings
 from detex_trainer.base_models.description import BaseModelDescription, DescriptionAnswer, DescriptionRequest
 from detex_trainer.settings import TrainerSettings
 
 _REFUSAL_SECONDS = 30.0
+_LASTING = ("BASE_MODEL_UNSUPPORTED", "BASE_MODEL_DAMAGED")
 _COMMAND = (sys.executable, "-m", "detex_trainer.base_models")
 
 _log = logging.getLogger(__name__)
@@ -61,13 +62,20 @@ class BaseModelCatalogue:
         """The base model of that name, or the default; None where there is none, or it cannot be had now.
 
         Waits where it is being looked at, but does not look again at one that could not be had.
+
+        Raises:
+            FailedPreconditionError: Its folder was read and is damaged or of a kind that is not supported, so that no
+                job can train on it.
         """
         try:
             base_model = self._settings.base_model(name)
-            if base_model.name in self._refused and base_model.name not in self._known:
+            _, refusal = self._refused.get(base_model.name, (-math.inf, None))
+            if refusal is not None and base_model.name not in self._known and refusal.reason not in _LASTING:
                 return None
             return await self.describe(name)
-        except DetexError:
+        except DetexError as error:
+            if error.reason in _LASTING:
+                raise
             return None
 
     async def list(self) -> Sequence[BaseModelDescription]:
@@ -118,5 +126,6 @@ async def _describe(request: DescriptionRequest) -> BaseModelDescription:
         _log.error("base model %s not described\n%s", request.base_model.name, log.decode(errors="replace")[-4_000:])
         answer = DescriptionAnswer(refusal="Its files could not be read; the log of the trainer tells more.")
     if answer.description is None:
-        raise FailedPreconditionError(f"Base model {request.base_model.name!r}: {answer.refusal}")
+        reason = "BASE_MODEL_DAMAGED" if answer.reason == DataLossError.reason else answer.reason or None
+        raise FailedPreconditionError(f"Base model {request.base_model.name!r}: {answer.refusal}", reason=reason)
     return answer.description

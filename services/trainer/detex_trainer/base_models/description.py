@@ -73,12 +73,19 @@ class DescriptionRequest(BaseModel):
 
 
 class DescriptionAnswer(BaseModel):
-    """The description, or the reason why there is none."""
+    """The description, or the reason why there is none.
+
+    Attributes:
+        description: None where there is none.
+        refusal: Why, for people.
+        reason: The same for machines, as of errors of the domain.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: BaseModelDescription | None = None
     refusal: str = ""
+    reason: str = ""
 
 
 def describe(request: DescriptionRequest) -> BaseModelDescription:
@@ -105,20 +112,20 @@ def describe(request: DescriptionRequest) -> BaseModelDescription:
         image_encoder_folder,
         load_noise_schedule,
     )
+    from detex_diffusion.part_configs import picture_size
     from detex_diffusion.text_conditioning import load_tokenizer
 
     index = check_folder(folder)
-    sample_size = read_json(folder / "unet" / "config.json").get("sample_size", 64)
-    rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
-    factor = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
+    size = picture_size(folder)
+    factor = size.pixels_per_latent
     unet_config = read_json(folder / "unet" / "config.json")
     shape = unet_shape(unet_config, pixels_per_latent=factor)
     tokenizer = load_tokenizer(*(folder / part for part in index.text_parts[0]))
     return BaseModelDescription(
         name=request.base_model.name,
         fingerprint=fingerprint(folder, fingerprinted_files(folder, index)),
-        width=columns * factor,
-        height=rows * factor,
+        width=size.width,
+        height=size.height,
         prediction_type=load_noise_schedule(folder).prediction_type,
         size_multiple=factor * 2 ** (len(shape.channels) - 1),
         has_image_encoder=bool(request.base_model.image_encoder_source) or image_encoder_folder(folder) is not None,
