@@ -1,7 +1,8 @@
-"""Deletes what nobody needs any more: photos of jobs that have ended, unused training sets, working files of jobs."""
+"""Deletes what nobody needs any more: photos of jobs that have ended, unused training sets, files of old jobs."""
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from detex_core.artifact import ConceptArchive, DeletedConcepts
 from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
 from detex_trainer.job_files import OUTCOME_FILE, job_prefix
-from detex_trainer.jobs import Job, JobRepository, JobState, TrainingSetLedger
+from detex_trainer.jobs import Job, JobRepository, JobRetention, JobState, TrainingSetLedger
 from detex_trainer.metrics import TrainerMetrics
 from detex_trainer.training_set.archive import TrainingSetArchive
 
 _INTERVAL_SECONDS = 10.0
+# Jobs are kept for days, and finding those that are not reads the whole table.
+_RETENTION_INTERVAL_SECONDS = 60.0
 # A worker that was told to stop, or taken for dead, may still write for a moment.
 _SETTLED_SECONDS = 60.0
 
@@ -26,6 +29,7 @@ class CleanupStores:
     """Where there is something to delete."""
 
     jobs: JobRepository
+    retention: JobRetention
     ledger: TrainingSetLedger
     training_sets: TrainingSetArchive
     objects: ObjectStore
@@ -59,6 +63,7 @@ class Cleanup:
         self._unused_seconds = unused_seconds
         self._remove_abandoned_uploads = remove_abandoned_uploads
         self._wake = asyncio.Event()
+        self._next_retention = 0.0
         self._stopping = False
 
     def wake(self) -> None:
@@ -99,6 +104,26 @@ class Cleanup:
             self._clear(job)
             stores.jobs.mark_cleared(job)
         self._remove_abandoned_uploads()
+        self._remove_old_jobs()
+
+    def _remove_old_jobs(self) -> None:
+        """Remove some of the jobs that are not kept any longer: what names objects, then the objects, then the row."""
+        if time.monotonic() < self._next_retention:
+            return
+        stores = self._stores
+        found = stores.retention.due()
+        if found:
+            stores.objects.check()  # a store that is not there holds nothing, which must not be taken for deleted
+        for job in found:
+            stores.retention.forget_previews(job)
+            for each in list(stores.objects.list(job_prefix(job.tenant, job.job_id))):
+                stores.objects.delete(each.key)
+            if stores.retention.forget(job):
+                self._metrics.removed_jobs.labels(job.state).inc()
+                _log.info("removed job %s of %s, which ended at %s", job.job_id, job.tenant, job.end_time)
+        if stores.retention.forget_deleted_training_sets() or found:
+            return  # there may be more
+        self._next_retention = time.monotonic() + _RETENTION_INTERVAL_SECONDS
 
     def _clear(self, job: Job) -> None:
         """Delete the working files of an ended job; a concept keeps its previews until it is deleted itself."""

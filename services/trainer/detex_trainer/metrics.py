@@ -106,6 +106,12 @@ class TrainerMetrics:
             buckets=(0, 1, 2, 3, 5, 10),
             registry=registry,
         )
+        self.removed_jobs = Counter(
+            "detex_trainer_jobs_removed_total",
+            "Ended jobs that were removed with their files because they are not kept any longer.",
+            ["state"],
+            registry=registry,
+        )
         self.deleted_training_sets = Counter(
             "detex_trainer_training_sets_deleted_total",
             "Training sets whose photos were deleted by the trainer, after their jobs or unused.",

@@ -24,7 +24,15 @@ from detex_trainer.base_models import BaseModelCatalogue
 from detex_trainer.cleanup import Cleanup, CleanupStores
 from detex_trainer.executors import Executor, ProcessExecutor
 from detex_trainer.job_watch import JobWatch
-from detex_trainer.jobs import Database, JobClaims, JobRepository, TrainingSetChanges, TrainingSetLedger
+from detex_trainer.jobs import (
+    Database,
+    JobClaims,
+    JobRepository,
+    JobRetention,
+    RetentionPolicy,
+    TrainingSetChanges,
+    TrainingSetLedger,
+)
 from detex_trainer.metrics import JobsCollector, TrainerMetrics
 from detex_trainer.service.servicer import TrainerParts, TrainerServicer
 from detex_trainer.settings import TrainerSettings
@@ -67,12 +75,15 @@ class Trainer:
         metrics = TrainerMetrics(registry)
         feed = JobFeed()
         jobs = JobRepository(self._database)
+        retention = JobRetention(
+            self._database, RetentionPolicy(settings.ended_job_seconds, settings.max_ended_jobs_per_tenant)
+        )
         registry.register(JobsCollector(jobs.counts))
         training_sets = TrainingSetArchive(self._store)
         ledger = TrainingSetLedger(self._database)
         spool = UploadSpool(settings.work_folder / "uploads")
         self._cleanup = Cleanup(
-            CleanupStores(jobs, ledger, training_sets, self._store),
+            CleanupStores(jobs, retention, ledger, training_sets, self._store),
             metrics,
             unused_seconds=settings.unused_training_set_seconds,
             remove_abandoned_uploads=spool.remove_abandoned,

@@ -71,6 +71,9 @@ class TrainerSettings(ServiceSettings):
         max_running_jobs_per_tenant: Jobs of one tenant that run at a time, over all trainers; 0 sets no limit.
         max_training_set_bytes_per_tenant: Photos and masks that are kept of one tenant, in all; 0 sets no limit.
         unused_training_set_seconds: How long a training set waits for its first job before it is deleted.
+        ended_job_seconds: How long a job is kept after its end, with its previews; 0 keeps it for ever. Concepts stay.
+        max_ended_jobs_per_tenant: Ended jobs that are kept of one tenant, the newest; 0 sets no limit. Others go an
+            hour after their end.
         max_photos: Photos per training set.
         max_file_bytes: Size of one photo or mask.
         max_training_set_bytes: Size of all files of a training set.
@@ -108,6 +111,8 @@ class TrainerSettings(ServiceSettings):
     max_running_jobs_per_tenant: int = Field(default=0, ge=0, le=100_000)
     max_training_set_bytes_per_tenant: int = Field(default=0, ge=0)
     unused_training_set_seconds: float = Field(default=86_400.0, ge=60, le=31_536_000)
+    ended_job_seconds: float = Field(default=90 * 86_400.0, ge=0, le=10 * 31_536_000)
+    max_ended_jobs_per_tenant: int = Field(default=10_000, ge=0, le=10_000_000)
     max_photos: int = Field(default=MAX_PHOTOS, ge=1, le=MAX_PHOTOS)
     max_file_bytes: int = Field(default=32 * _MIB, ge=1024, le=MAX_IMAGE_BYTES)
     max_training_set_bytes: int = Field(default=512 * _MIB, ge=1024, le=16 * 1024 * _MIB)

@@ -168,14 +168,15 @@ class TrainerServiceServicer:
 
     def SubmitJob(self, request, context):
         """Queues a training job. The same idempotency key and content give the same job again; the same key with other
-        content is ALREADY_EXISTS.
+        content is ALREADY_EXISTS. A key is known as long as its job is, see GetJob.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """One job as it stands. NOT_FOUND where there is none of that id.
+        """One job as it stands. NOT_FOUND where there is none of that id. Jobs that have ended are kept for a time that the
+        operator sets, 90 days by default, and the newest 10,000 of a tenant; their concepts stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

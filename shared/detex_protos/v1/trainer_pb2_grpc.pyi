@@ -52,10 +52,12 @@ class TrainerServiceStub:
     """Deletes a training set. FAILED_PRECONDITION while jobs use it."""
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.SubmitJobRequest, _trainer_pb2.SubmitJobResponse]
     """Queues a training job. The same idempotency key and content give the same job again; the same key with other
-    content is ALREADY_EXISTS.
+    content is ALREADY_EXISTS. A key is known as long as its job is, see GetJob.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetJobRequest, _trainer_pb2.GetJobResponse]
-    """One job as it stands. NOT_FOUND where there is none of that id."""
+    """One job as it stands. NOT_FOUND where there is none of that id. Jobs that have ended are kept for a time that the
+    operator sets, 90 days by default, and the newest 10,000 of a tenant; their concepts stay.
+    """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListJobsRequest, _trainer_pb2.ListJobsResponse]
     """Jobs, the newest first, in pages."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchJobRequest, _trainer_pb2.WatchJobResponse]
@@ -101,10 +103,12 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Deletes a training set. FAILED_PRECONDITION while jobs use it."""
     SubmitJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.SubmitJobRequest, _trainer_pb2.SubmitJobResponse]  # type: ignore[assignment]
     """Queues a training job. The same idempotency key and content give the same job again; the same key with other
-    content is ALREADY_EXISTS.
+    content is ALREADY_EXISTS. A key is known as long as its job is, see GetJob.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetJobRequest, _trainer_pb2.GetJobResponse]  # type: ignore[assignment]
-    """One job as it stands. NOT_FOUND where there is none of that id."""
+    """One job as it stands. NOT_FOUND where there is none of that id. Jobs that have ended are kept for a time that the
+    operator sets, 90 days by default, and the newest 10,000 of a tenant; their concepts stay.
+    """
     ListJobs: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListJobsRequest, _trainer_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Jobs, the newest first, in pages."""
     WatchJob: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchJobRequest, _trainer_pb2.WatchJobResponse]  # type: ignore[assignment]
@@ -189,7 +193,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.SubmitJobResponse, _abc.Awaitable[_trainer_pb2.SubmitJobResponse]]:
         """Queues a training job. The same idempotency key and content give the same job again; the same key with other
-        content is ALREADY_EXISTS.
+        content is ALREADY_EXISTS. A key is known as long as its job is, see GetJob.
         """
 
     @_abc_1.abstractmethod
@@ -198,7 +202,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.GetJobResponse, _abc.Awaitable[_trainer_pb2.GetJobResponse]]:
-        """One job as it stands. NOT_FOUND where there is none of that id."""
+        """One job as it stands. NOT_FOUND where there is none of that id. Jobs that have ended are kept for a time that the
+        operator sets, 90 days by default, and the newest 10,000 of a tenant; their concepts stay.
+        """
 
     @_abc_1.abstractmethod
     def ListJobs(

@@ -5,6 +5,7 @@ from detex_trainer.jobs.claims import JobClaims
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.record import Job, JobFailure, JobOrder, JobPage, PreviewRecord
 from detex_trainer.jobs.repository import JobRepository
+from detex_trainer.jobs.retention import JobRetention, RetentionPolicy
 from detex_trainer.jobs.state import ENDED, TRANSITIONS, JobState
 from detex_trainer.jobs.training_set_changes import TRAINING_SET_CHANGING, TrainingSetChanges
 from detex_trainer.jobs.training_sets import NewTrainingSet, TrainingSetKey, TrainingSetLedger
@@ -23,10 +24,12 @@ __all__ = [
     "JobOrder",
     "JobPage",
     "JobRepository",
+    "JobRetention",
     "JobState",
     "NewTrainingSet",
     "PackLimits",
     "PreviewRecord",
+    "RetentionPolicy",
     "TrainingSetChanges",
     "TrainingSetKey",
     "TrainingSetLedger",
