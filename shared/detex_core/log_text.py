@@ -20,7 +20,7 @@ _CREDENTIALS = re.compile(
 
 def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:
     """The text on one line and shortened; what terminals or readers of lines obey is written as an escape."""
-    return _UNSAFE.sub(_escaped, shortened(without_credentials(text), longest))
+    return _UNSAFE.sub(_escaped, without_credentials(shortened(text, longest)))
 
 
 def without_credentials(text: str) -> str:
@@ -35,7 +35,7 @@ def shortened(text: str, longest: int) -> str:
 
 def indented(text: str) -> str:
     """Several lines, such as a traceback, as lines that none can take for log lines of their own."""
-    lines = shortened(without_credentials(text), LONGEST_TRACEBACK).splitlines()
+    lines = without_credentials(shortened(text, LONGEST_TRACEBACK)).splitlines()
     return "\n".join(f"    | {_UNSAFE.sub(_escaped, line)}" for line in lines)
 
 

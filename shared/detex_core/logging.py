@@ -79,7 +79,7 @@ class JsonFormatter(logging.Formatter):
             "time": _time(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
-            "message": shortened(without_credentials(record.getMessage()), LONGEST_MESSAGE),
+            "message": without_credentials(shortened(record.getMessage(), LONGEST_MESSAGE)),
         }
         content.update((name, _json_value(value)) for name, value in _extra(record).items() if name not in content)
         if record.exc_info:
@@ -123,4 +123,4 @@ def _json_value(value: object) -> object:
         return str(value)
     if value is None or isinstance(value, bool | int | float):
         return value
-    return shortened(without_credentials(str(value)), LONGEST_FIELD)
+    return without_credentials(shortened(str(value), LONGEST_FIELD))
