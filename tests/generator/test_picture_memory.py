@@ -148,3 +148,29 @@ def test_large_requests_of_a_stream_wait_for_memory(model_folders: dict[str, Pat
         ]
         assert sorted(each.key for each in ends) == ["0", "1", "2", "3"]
         assert all(each.HasField("done") for each in ends), ends
+
+
+def test_who_sends_no_picture_waits_for_nobody_who_does(
+    model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, may_go_on = threading.Event(), threading.Event()
+    real = photo_editing.decode_photo
+
+    def waits(*given: Any, **options: Any) -> Image.Image:
+        inside.set()
+        assert may_go_on.wait(120)
+        return real(*given, **options)
+
+    monkeypatch.setattr(photo_editing, "decode_photo", waits)
+    settings = generator_settings(model_folders, tmp_path, picture_memory_bytes=1, picture_wait_seconds=600)
+    with running(settings) as generator:
+        count = 2 * settings.loading_threads
+        calls = [generator.start("greedy", prompt="a mug", steps=2, edit=EDIT) for _ in range(count)]
+        for call in calls:
+            assert next(call).HasField("queued")
+        assert inside.wait(60)
+        try:
+            assert len(generator.draw("modest", prompt="a mug", steps=1)) == 1
+        finally:
+            may_go_on.set()
+        assert [len(images_of(call)) for call in calls] == [1] * count

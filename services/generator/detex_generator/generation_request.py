@@ -79,6 +79,12 @@ class GenerationRequest:
         return self.guidance_scale > 1 and start * self.steps <= step + _ROUNDING < end * self.steps
 
     @property
+    def has_pictures(self) -> bool:
+        """Whether a photo or a mask came with it."""
+        regions = () if self.composition is None else self.composition.regions
+        return self.edit is not None or any(isinstance(region.place, bytes) for region in regions)
+
+    @property
     def steps_to_do(self) -> int:
         """Denoising steps that an image takes; fewer than `steps` where it begins from a photo."""
         return self.steps if self.edit is None else self.steps - self.edit.first_step(self.steps)

@@ -74,6 +74,10 @@ class Engine:
         self._encoding = ThreadPoolExecutor(
             settings.admission_threads, "encoding", initializer=use_cores, initargs=(cores,)
         )
+        # Who waits for memory for pictures must not keep those from a thread who send none.
+        self._pictures = ThreadPoolExecutor(
+            settings.loading_threads, "pictures", initializer=use_cores, initargs=(cores,)
+        )
         self._decoding = Decoding(settings.decoding_threads, cores, metrics, self._scheduler.end_decoding)
         self._step_loop = StepLoop(
             self._scheduler,
@@ -140,7 +144,7 @@ class Engine:
             self._active.add(active)
         active.tell(Queued(active.request_id, position))
         try:
-            self._checking.submit(self._check, active)
+            (self._pictures if request.has_pictures else self._checking).submit(self._check, active)
         except RuntimeError:
             active.fail(UnavailableError("The generator is shutting down.", reason="DRAINING"))
         if self._failed.is_set():
@@ -163,6 +167,7 @@ class Engine:
         self._checking.shutdown(wait=False, cancel_futures=True)
         self._loading.shutdown(wait=False, cancel_futures=True)
         self._encoding.shutdown(wait=False, cancel_futures=True)
+        self._pictures.shutdown(wait=False, cancel_futures=True)
         self._decoding.close()
 
     def _check(self, active: ActiveRequest) -> None:
@@ -185,9 +190,12 @@ class Engine:
                     self._scheduler.begin_loading(task)
                     self._loading.submit(self._load, task)
                 else:
-                    self._encoding.submit(self._encode, task)
+                    self._encoding_of(task).submit(self._encode, task)
             except RuntimeError:  # the threads have ended, and with them all requests
                 return
+
+    def _encoding_of(self, task: ImageTask) -> ThreadPoolExecutor:
+        return self._pictures if task.active.request.edit is not None else self._encoding
 
     def _load(self, task: ImageTask) -> None:
         """Bring the concepts of an image into memory; whether that succeeds or not, encoding finds out and tells."""
@@ -200,7 +208,7 @@ class Engine:
         finally:
             self._scheduler.end_loading(task)
         try:
-            self._encoding.submit(self._encode, task)
+            self._encoding_of(task).submit(self._encode, task)
         except RuntimeError:
             return
         self._encode_more()
