@@ -1,5 +1,6 @@
 """Threads that take small pieces of work first, without letting large ones wait for ever."""
 
+import atexit
 import heapq
 import logging
 import threading
@@ -31,11 +32,12 @@ class SmallFirst:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
         self._closed = False
-        for number in range(threads):
-            work = threading.Thread(
-                target=self._work, args=(initializer, initargs), name=f"{name}_{number}", daemon=True
-            )
-            work.start()
+        self._threads = [
+            threading.Thread(target=self._work, args=(initializer, initargs), name=f"{name}_{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, patience_seconds: float, call: Callable[[], None]) -> None:
         """Run a call when its turn has come; what it raises goes to the log. Raises RuntimeError after the end."""
@@ -46,11 +48,14 @@ class SmallFirst:
             self._changed.notify()
 
     def close(self) -> None:
-        """Drop what has not begun; what runs ends by itself."""
+        """Drop what has not begun; what runs ends by itself, before the process does."""
         with self._changed:
             self._closed = True
             self._due.clear()
             self._changed.notify_all()
+        for thread in self._threads:
+            # An interpreter that ends stops threads amid torch's own code, which aborts the process.
+            atexit.register(thread.join)
 
     def _work(self, initializer: Callable[..., None], initargs: tuple[Any, ...]) -> None:
         initializer(*initargs)

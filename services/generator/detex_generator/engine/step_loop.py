@@ -1,5 +1,6 @@
 """The loop that denoises: at each step boundary images join and leave, and in between one UNet pass steps them all."""
 
+import atexit
 import threading
 import time
 from collections import Counter
@@ -71,6 +72,9 @@ class StepLoop:
         """Wait for the end, after the scheduler was stopped."""
         if self._thread is not threading.current_thread() and self._thread.is_alive():
             self._thread.join(timeout_seconds)
+            if self._thread.is_alive():
+                # A pass that takes longer ends before the process does: stopped amid torch's own code, it would abort.
+                atexit.register(self._thread.join)
 
     def _run(self) -> None:
         try:
