@@ -47,6 +47,8 @@ class ObjectStoreSettings(BaseSettings):
         connect_timeout_seconds: Longest wait for a connection to the S3 server.
         read_timeout_seconds: Longest silence of the S3 server within a request.
         part_size_bytes: Files above this size are sent to the S3 server in parts of it; S3 wants 5 MiB or more.
+        identity: Which store it has to be, 32 hex digits; empty for the one that the trainer's jobs belong to, or that
+            a generator finds first.
     """
 
     model_config = SettingsConfigDict(
@@ -59,6 +61,7 @@ class ObjectStoreSettings(BaseSettings):
     connect_timeout_seconds: float = Field(default=2.0, gt=0, le=600)
     read_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
     part_size_bytes: int = Field(default=16 * 1024**2, ge=5 * 1024**2, le=5 * 1024**3)
+    identity: str = Field(default="", pattern=r"^([0-9a-f]{32})?$")
 
     @model_validator(mode="before")
     @classmethod

@@ -44,7 +44,6 @@ def test_settings_open_the_store(seaweedfs: SeaweedServer, s3_prefix: str) -> No
             url=seaweedfs.url(BUCKET, s3_prefix), access_key=seaweedfs.access_key, secret_key=seaweedfs.secret_key
         )
     )
-    assert isinstance(store, MinioStore)
     store.put("key", b"data", content_type="application/json")
     stat = plain_client(seaweedfs).stat_object(BUCKET, f"{s3_prefix}/key")
     assert stat.size == 4

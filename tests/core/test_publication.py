@@ -12,6 +12,7 @@ from detex_core.artifact import (
     PublicationClosedError,
     StoredManifest,
     close_publication,
+    delete_abandoned_attempts,
     find_publication,
     publish_concept,
 )
@@ -21,7 +22,8 @@ from tests.core.concepts import FILES, draft
 
 OUTCOME = "jobs/acme/job-0123456789abcdef/outcome.json"
 CLOSING = Closing(reason="CANCELLED", message="Its caller asked it to stop.")
-WRITES = 4  # two files, the outcome, the manifest
+WRITES = 5  # the note of the attempt, two files, the outcome, the manifest
+BEFORE_OUTCOME, BEFORE_MANIFEST = 3, 4
 
 
 class Died(BaseException):
@@ -73,8 +75,8 @@ def test_a_second_attempt_publishes_or_finds_what_was_published(
     with pytest.raises(Died):
         publish(MortalStore(folder, writes, before_writing=before_writing), b"first")
     store = FolderStore(folder)
-    decided = writes > 2 or (writes == 2 and not before_writing)
-    assert len(visible(store)) == (1 if writes == 3 and not before_writing else 0)
+    decided = writes > BEFORE_OUTCOME or (writes == BEFORE_OUTCOME and not before_writing)
+    assert len(visible(store)) == (1 if writes == BEFORE_MANIFEST and not before_writing else 0)
     found = find_publication(store, OUTCOME)
     assert (found is not None) == decided
     second = publish(store, b"second")
@@ -91,7 +93,7 @@ def test_an_end_without_a_concept_excludes_a_publication(folder: Path, writes: i
     with pytest.raises(Died):
         publish(MortalStore(folder, writes))
     store = FolderStore(folder)
-    if writes == 3:
+    if writes == BEFORE_MANIFEST:
         published = close_publication(store, OUTCOME, CLOSING)
         assert visible(store) == [published]
         return
@@ -103,6 +105,30 @@ def test_an_end_without_a_concept_excludes_a_publication(folder: Path, writes: i
     with pytest.raises(PublicationClosedError):
         find_publication(store, OUTCOME)
     assert visible(store) == []
+
+
+@pytest.mark.parametrize("ends", ["published", "closed"])
+@pytest.mark.parametrize("writes", range(WRITES))
+def test_what_a_killed_publisher_has_left_goes_when_the_work_has_ended(folder: Path, writes: int, ends: str) -> None:
+    with pytest.raises(Died):
+        publish(MortalStore(folder, writes), b"first")
+    store = FolderStore(folder)
+    before = [each.key for each in store.list()]
+    if writes <= BEFORE_OUTCOME:
+        assert delete_abandoned_attempts(store, OUTCOME) == []  # it may still be published by whoever was that slow
+        assert [each.key for each in store.list()] == before
+    try:
+        published = {publish(store, b"second").manifest.version} if ends == "published" else set()
+        close_publication(store, OUTCOME, CLOSING)
+    except PublicationClosedError:
+        published = set()
+    published |= {stored.manifest.version for stored in visible(store)}
+    delete_abandoned_attempts(store, OUTCOME)
+    left = [each.key for each in store.list("concepts/")]
+    assert {key.split("/")[3] for key in left} == published
+    assert [each.key for each in store.list("jobs/")] == [OUTCOME]
+    assert len(visible(store)) == len(published)
+    assert delete_abandoned_attempts(store, OUTCOME) == []
 
 
 def test_of_many_at_once_one_decides(folder: Path) -> None:

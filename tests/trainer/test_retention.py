@@ -14,6 +14,7 @@ from detex_trainer.cleanup import Cleanup, CleanupStores
 from detex_trainer.job_files import outcome_key, preview_key
 from detex_trainer.jobs import (
     Database,
+    DeletionLedger,
     Job,
     JobClaims,
     JobFailure,
@@ -96,7 +97,14 @@ class Jobs:
     def look(self, seconds: float = 90 * DAY, most: int = 0) -> None:
         """What a trainer that has just started deletes."""
         retention = JobRetention(self.database, RetentionPolicy(seconds, most), self.now)
-        stores = CleanupStores(self.repository, retention, self.ledger, TrainingSetArchive(self.store), self.store)
+        stores = CleanupStores(
+            self.repository,
+            retention,
+            self.ledger,
+            TrainingSetArchive(self.store),
+            self.store,
+            DeletionLedger(self.database, self.now),
+        )
         Cleanup(stores, self.metrics, unused_seconds=DAY, remove_abandoned_uploads=lambda: None).look()
 
     def listed(self, tenant: str = "default") -> list[str]:

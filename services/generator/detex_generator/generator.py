@@ -62,13 +62,12 @@ class Generator:
             tracing: Where traces go; what the environment says where absent. Closed with the generator.
 
         Raises:
-            DetexError: The object store cannot be opened, or a device, a kernel or traces are asked for that cannot be
-                had here.
+            DetexError: A device, a kernel or traces are asked for that cannot be had here.
         """
         registry = registry or new_registry("generator")
         metrics = GeneratorMetrics(registry)
         metrics.watch_device_memory()
-        object_store = open_object_store(settings.object_store)
+        object_store = open_object_store(settings.object_store, create=False)
         self.concepts = ConceptCache(
             ConceptArchive(object_store),
             capacity_bytes=settings.concept_cache_bytes,

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from detex_core.artifact import ConceptArchive, DeletedConcepts
+from detex_core.artifact import delete_abandoned_attempts
 from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
-from detex_trainer.job_files import OUTCOME_FILE, job_prefix
-from detex_trainer.jobs import Job, JobRepository, JobRetention, JobState, TrainingSetLedger
+from detex_trainer.concept_deletion import delete_listed
+from detex_trainer.job_files import OUTCOME_FILE, job_prefix, outcome_key
+from detex_trainer.jobs import DeletionLedger, Job, JobRepository, JobRetention, JobState, TrainingSetLedger
 from detex_trainer.metrics import TrainerMetrics
 from detex_trainer.training_set.archive import TrainingSetArchive
 
@@ -33,6 +34,7 @@ class CleanupStores:
     ledger: TrainingSetLedger
     training_sets: TrainingSetArchive
     objects: ObjectStore
+    deletions: DeletionLedger
 
 
 class Cleanup:
@@ -100,6 +102,9 @@ class Cleanup:
             stores.ledger.mark_deleted(key)
             self._metrics.deleted_training_sets.inc()
             _log.info("deleted the %d objects of training set %s", len(deleted), key.training_set_id)
+        for prefix in stores.deletions.due():
+            deleted_keys = delete_listed(stores.deletions, stores.objects, prefix)
+            _log.info("deleted the %d objects below %s that were left", len(deleted_keys), prefix)
         for job in stores.jobs.to_clear(ended_seconds=_SETTLED_SECONDS):
             self._clear(job)
             stores.jobs.mark_cleared(job)
@@ -127,27 +132,10 @@ class Cleanup:
 
     def _clear(self, job: Job) -> None:
         """Delete the working files of an ended job; a concept keeps its previews until it is deleted itself."""
+        delete_abandoned_attempts(self._stores.objects, outcome_key(job.tenant, job.job_id))
         prefix = job_prefix(job.tenant, job.job_id)
         keeps_previews = job.state is JobState.SUCCEEDED
         for each in list(self._stores.objects.list(prefix)):
             name = each.key.removeprefix(prefix)
             if name != OUTCOME_FILE and not (keeps_previews and name.startswith("preview_")):
                 self._stores.objects.delete(each.key)
-
-
-def delete_concept(
-    concepts: ConceptArchive, jobs: JobRepository, store: ObjectStore, tenant: str, name: str, version: str
-) -> DeletedConcepts:
-    """Delete versions of a concept with all files of the jobs that made them.
-
-    Returns:
-        All that is gone, by key.
-
-    Raises:
-        NotFoundError: There is no such concept, or not in that version.
-    """
-    deleted = concepts.delete(tenant, name, version)
-    keys = list(deleted.deleted_keys)
-    for job_id in jobs.published_by(tenant, name, [reference.version for reference in deleted.references]):
-        keys += [each.key for each in list(store.list(job_prefix(tenant, job_id))) if store.delete(each.key)]
-    return DeletedConcepts(deleted.references, tuple(keys))

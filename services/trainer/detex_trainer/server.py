@@ -1,5 +1,6 @@
 """The trainer as a process: `detex-trainer`, or `python -m detex_trainer`."""
 
+import argparse
 import asyncio
 import functools
 import logging
@@ -18,18 +19,21 @@ from detex_core.grpc_server import Server, Service
 from detex_core.logging import configure_logging
 from detex_core.memory_budget import MemoryBudget, picture_budget
 from detex_core.metrics import new_registry
-from detex_core.object_store import ObjectStore, open_object_store
+from detex_core.object_store import IdentifiedStore, ObjectStore, open_object_store
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 from detex_trainer.base_models import BaseModelCatalogue
 from detex_trainer.cleanup import Cleanup, CleanupStores
+from detex_trainer.concept_deletion import ConceptDeletion
 from detex_trainer.executors import Executor, ProcessExecutor
 from detex_trainer.job_watch import JobWatch
 from detex_trainer.jobs import (
     Database,
+    DeletionLedger,
     JobClaims,
     JobRepository,
     JobRetention,
     RetentionPolicy,
+    StoreNote,
     TrainingSetChanges,
     TrainingSetLedger,
 )
@@ -44,6 +48,10 @@ from detex_trainer.training_set.intake import IntakePolicy, TrainingSetIntake
 from detex_trainer.training_set.spool import UploadSpool
 from detex_trainer.training_set.upload import UploadLimits
 
+_ACTIONS = (
+    "serve (the default), or adopt-store: from now on the jobs belong to the object store that the settings name, "
+    "which is made where there is none; for a store that was moved or lost"
+)
 WORKER_COMMAND = (sys.executable, "-m", "detex_trainer.worker")
 _LAST_LOOK_SECONDS = 5.0
 _SERVICE_NAME = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name
@@ -67,8 +75,8 @@ class Trainer:
 
     def __init__(self, settings: TrainerSettings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
         self._settings = settings
-        self._store = open_object_store(settings.object_store)
         self._database = Database(settings.jobs_url())
+        self._store = _open_store(settings, StoreNote(self._database))
         self._stopping = asyncio.Event()
         self._base_models = BaseModelCatalogue(settings)
         registry = new_registry("trainer")
@@ -81,9 +89,11 @@ class Trainer:
         registry.register(JobsCollector(jobs.counts))
         training_sets = TrainingSetArchive(self._store)
         ledger = TrainingSetLedger(self._database)
+        deletions = DeletionLedger(self._database)
+        concepts = ConceptArchive(self._store)
         spool = UploadSpool(settings.work_folder / "uploads")
         self._cleanup = Cleanup(
-            CleanupStores(jobs, retention, ledger, training_sets, self._store),
+            CleanupStores(jobs, retention, ledger, training_sets, self._store, deletions),
             metrics,
             unused_seconds=settings.unused_training_set_seconds,
             remove_abandoned_uploads=spool.remove_abandoned,
@@ -97,7 +107,7 @@ class Trainer:
             ),
             _executor(settings, worker_command),
             self._store,
-            functools.partial(job_spec, settings=settings),
+            functools.partial(job_spec, settings=settings, store_identity=self._store.identity),
             feed,
             metrics,
             SupervisorPolicy(
@@ -124,7 +134,6 @@ class Trainer:
                 pictures=pictures,
             ),
             training_sets=training_sets,
-            store=self._store,
             submission=JobSubmission(settings, training_sets, jobs),
             jobs=jobs,
             watch=JobWatch(
@@ -135,7 +144,8 @@ class Trainer:
                 stopping=self._stopping,
             ),
             supervisor=self._supervisor,
-            concepts=ConceptArchive(self._store),
+            concepts=concepts,
+            concept_deletion=ConceptDeletion(concepts, jobs, self._store, deletions),
             base_models=self._base_models,
             metrics=metrics,
         )
@@ -184,6 +194,17 @@ class Trainer:
         store.check()
 
 
+def _open_store(settings: TrainerSettings, note: StoreNote) -> IdentifiedStore:
+    """The object store that the jobs of this database belong to: the one of the settings, once and for all.
+
+    It is made where nothing is noted yet; later, a place without a store is one whose store is away.
+    """
+    store = settings.object_store
+    if not store.identity:
+        store = store.model_copy(update={"identity": note.read()})
+    return open_object_store(store, note=note.take)
+
+
 def _executor(settings: TrainerSettings, worker_command: Sequence[str]) -> Executor:
     grace_seconds = settings.worker_stop_grace_seconds
     if settings.kubernetes is None or settings.executor == "process":
@@ -214,6 +235,27 @@ def _intake(
     return TrainingSetIntake(training_sets, ledger, spool, policy, pictures)
 
 
+def adopt_store(settings: TrainerSettings) -> str:
+    """Take the object store of the settings for the one that the jobs belong to, whatever it was before.
+
+    It is made where there is none. For those who have moved to another store, or have lost the one they had.
+
+    Returns:
+        Its identity.
+
+    Raises:
+        DetexError: The object store or the database does not answer.
+    """
+    database = Database(settings.jobs_url())
+    try:
+        identity = open_object_store(settings.object_store.model_copy(update={"identity": ""})).identity()
+        StoreNote(database).replace(identity)
+    finally:
+        database.close()
+    _log.info("the jobs belong to the object store %s at %s now", identity, settings.object_store.url)
+    return identity
+
+
 async def serve(settings: TrainerSettings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
     """Run a trainer until it is told to end, and no longer than its grace times say."""
     trainer = Trainer(settings, worker_command)
@@ -225,8 +267,17 @@ async def serve(settings: TrainerSettings, worker_command: Sequence[str] = WORKE
         bound.cancel()  # a failed start; otherwise it has been set in motion
 
 
-def main() -> int:
-    """Entry point; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status.
+
+    Args:
+        arguments: Of the command line; those of this process where absent.
+    """
+    parser = argparse.ArgumentParser(
+        prog="detex-trainer", description="The trainer. Settings come from the environment, see docs/operations.md."
+    )
+    parser.add_argument("action", nargs="?", choices=("serve", "adopt-store"), default="serve", help=_ACTIONS)
+    action = parser.parse_args(arguments).action
     try:
         settings = TrainerSettings()
     except (ValidationError, DetexError) as error:
@@ -234,7 +285,10 @@ def main() -> int:
         return 2
     configure_logging(settings)
     try:
-        asyncio.run(serve(settings))
+        if action == "adopt-store":
+            adopt_store(settings)
+        else:
+            asyncio.run(serve(settings))
     except DetexError as error:
         _log.error("%s", error.message)
         return 1

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -179,11 +179,17 @@ def assumed_family(base_model: BaseModelSettings) -> BaseModelFamily:
     return BaseModelFamily.EMBEDDED if base_model.source == "embedded" else BaseModelFamily.STABLE_DIFFUSION
 
 
-def job_spec(job: Job, settings: TrainerSettings) -> JobSpec:
+def job_spec(job: Job, settings: TrainerSettings, store_identity: Callable[[], str] = lambda: "") -> JobSpec:
     """What the worker of a job is told.
+
+    Args:
+        job: The job.
+        settings: Of the trainer.
+        store_identity: Gives the identity of the object store, so that the worker takes no other for it.
 
     Raises:
         InvalidInputError: The trainer no longer has the base model of the job.
+        UnavailableError: The object store is not there.
     """
     order = job.order
     return JobSpec(
@@ -200,7 +206,7 @@ def job_spec(job: Job, settings: TrainerSettings) -> JobSpec:
         allow_downloads=settings.allow_downloads,
         segmenter=settings.segmenter,
         work_folder=settings.work_folder.absolute(),
-        object_store=settings.object_store,
+        object_store=settings.object_store.model_copy(update={"identity": store_identity()}),
         checkpoint_interval_seconds=settings.checkpoint_interval_seconds,
         publication_patience_seconds=settings.publication_patience_seconds,
         gradient_checkpointing=settings.gradient_checkpointing,

@@ -1,6 +1,7 @@
 """A concept as it is stored: immutable, hashed, published all at once."""
 
 from detex_core.artifact.archive import ConceptArchive, ConceptPage, DeletedConcepts, StoredManifest
+from detex_core.artifact.attempts import delete_abandoned_attempts
 from detex_core.artifact.layout import ConceptReference
 from detex_core.artifact.manifest import Attribute, ConceptDraft, FileRecord, KeyValueForm, Manifest, UNetForm
 from detex_core.artifact.publication import (
@@ -27,6 +28,7 @@ __all__ = [
     "StoredManifest",
     "UNetForm",
     "close_publication",
+    "delete_abandoned_attempts",
     "find_publication",
     "publish_concept",
 ]

@@ -122,7 +122,7 @@ class ConceptArchive:
                 return self._load(tenant, ConceptReference(name, version))
             except NotFoundError:
                 raise self._not_found(tenant, name, version) from None
-        for reference in self._versions(tenant, name):
+        for reference in self.versions(tenant, name):
             try:
                 return self._load(tenant, reference)
             except NotFoundError:
@@ -234,13 +234,13 @@ class ConceptArchive:
             raise DataLossError(f"{_called(tenant, reference)}: its manifest is the manifest of another concept.")
         return stored_manifest(manifest, data)
 
-    def _versions(self, tenant: str, name: str) -> Sequence[ConceptReference]:
-        """Published versions of a concept, the newest first."""
+    def versions(self, tenant: str, name: str) -> Sequence[ConceptReference]:
+        """Published versions of a concept, the newest first; none where there is no such concept."""
         keys = self._store.list(concept_prefix(tenant, name))
         return _newest_first(reference for each in keys if (reference := manifest_reference(each.key)))
 
     def _not_found(self, tenant: str, name: str, version: str) -> NotFoundError:
-        newest = next(iter(self._versions(tenant, name)), None)
+        newest = next(iter(self.versions(tenant, name)), None)
         if newest is None or not version:
             return NotFoundError(f"Tenant {tenant!r} has no concept {name!r}.", reason="CONCEPT_NOT_FOUND")
         return NotFoundError(

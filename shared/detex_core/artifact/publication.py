@@ -126,6 +126,19 @@ def complete(store: ObjectStore, outcome: Outcome) -> StoredManifest:
     return stored_manifest(manifest, data)
 
 
+def published_version(store: ObjectStore, outcome_key: str) -> str:
+    """The version that a piece of work has published; empty where it was decided that there is none.
+
+    Raises:
+        NotFoundError: Nothing is decided yet.
+        DataLossError: The outcome is damaged.
+    """
+    outcome = _read(store, outcome_key)
+    if outcome is None:
+        raise NotFoundError(f"There is no outcome {outcome_key}.")
+    return "" if outcome.manifest is None else outcome.manifest.version
+
+
 def manifest_bytes(manifest: Manifest) -> bytes:
     """The contents of manifest.json."""
     return manifest.model_dump_json(indent=2).encode()

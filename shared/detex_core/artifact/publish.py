@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from detex_core.artifact.archive import StoredManifest, stored_manifest
+from detex_core.artifact.attempts import forget_attempt, note_attempt
 from detex_core.artifact.layout import (
     MANIFEST_FILE,
     ConceptReference,
@@ -39,7 +40,7 @@ def publish_concept(
 
     The version is later than every version that the concept has, even where clocks disagree: at least a second after
     the newest. When this raises, no reader sees anything of the new version; files that lie there without a manifest go
-    when the concept is deleted.
+    when the concept is deleted, or when the work under `outcome_key` has ended (`delete_abandoned_attempts`).
 
     Args:
         store: Where to.
@@ -72,6 +73,8 @@ def publish_concept(
         all_records = {name: records.get(name) or _record(content) for name, content in sorted(all_files.items())}
         manifest = Manifest(**dict(draft), version=version, files=all_records, create_time=time)
         try:
+            if outcome_key:
+                note_attempt(store, outcome_key, draft.tenant, ConceptReference(draft.name, version))
             _write_files(store, manifest, all_files)
             if outcome_key:
                 return _decided(store, manifest, outcome_key)
@@ -146,4 +149,6 @@ def _decided(store: ObjectStore, manifest: Manifest, outcome_key: str) -> Stored
         reference = ConceptReference(manifest.name, manifest.version)
         for name in manifest.files:
             store.delete(file_key(manifest.tenant, reference, name))
-    return complete(store, outcome)
+    stored = complete(store, outcome)
+    forget_attempt(store, outcome_key, manifest.version)
+    return stored

@@ -4,6 +4,7 @@
     data/<aa>/<sha256>.<unique>    the contents, each under its own hash
     incoming/                      contents being written
     lock                           held while an object is replaced or deleted
+    identity                       which store this is, see `identity.py`
 
 Because the link's target carries the hash, content and hash change places in one atomic step, and creating the link is
 itself the test for absence. Plain files that someone puts below objects/ are objects too, with no known hash.
@@ -23,6 +24,7 @@ from typing import BinaryIO
 
 from detex_core.errors import AbortedError, AlreadyExistsError, DataLossError, FailedPreconditionError, NotFoundError
 from detex_core.object_store.disk import BLOCK_BYTES, copy_hashed, disk_errors, replacing, sync_folder, write_all
+from detex_core.object_store.identity import IDENTITY, new_identity
 from detex_core.object_store.key import checked_key, is_key
 from detex_core.object_store.protocol import ListedObject, ObjectInfo, changed_meanwhile, verify
 
@@ -32,18 +34,54 @@ _ABANDONED_SECONDS = 24 * 3600
 
 
 class FolderStore:
-    """Objects in a folder, which is created where it is missing; see ObjectStore for the methods."""
+    """Objects in a folder; see ObjectStore for the methods.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where.
+        create: Whether to create the folder where it is missing.
+    """
+
+    def __init__(self, folder: Path, *, create: bool = True) -> None:
         self._folder = folder.absolute()
         self._objects = self._folder / "objects"
         self._data = self._folder / "data"
         self._incoming = self._folder / "incoming"
+        if create:
+            self.make_identity()
+        with suppress(OSError):  # what is left over there is garbage and no reason to fail
+            self._sweep_incoming()
+
+    def read_identity(self) -> str:
+        """See IdentifiableStore."""
+        with disk_errors(f"Folder {self._folder}"):
+            try:
+                text = (self._folder / "identity").read_text(encoding="ascii", errors="replace").strip()
+            except (FileNotFoundError, NotADirectoryError):
+                return ""
+        return text if IDENTITY.fullmatch(text) else ""
+
+    def make_identity(self) -> str:
+        """See IdentifiableStore; makes all folders, the identity last."""
         with disk_errors(f"Folder {self._folder}"):
             for path in (self._objects, self._data, self._incoming):
                 path.mkdir(parents=True, exist_ok=True)
-            (self._folder / "lock").touch()
-            self._sweep_incoming()
+            if not (self._folder / "lock").exists():
+                (self._folder / "lock").touch()
+            found = self.read_identity()
+            if found:
+                return found
+            with self._new_content() as (file, path):
+                write_all(file, f"{new_identity()}\n".encode())
+                os.fsync(file.fileno())
+                with suppress(FileExistsError):  # another process was first
+                    os.link(path, self._folder / "identity")
+                sync_folder(self._folder)
+        return self.read_identity()
+
+    def holds_objects(self) -> bool:
+        """See IdentifiableStore."""
+        with disk_errors(f"Folder {self._folder}"):
+            return next(self._walk(self._objects, "", "", ""), None) is not None
 
     def put(
         self, key: str, data: bytes, *, if_absent: bool = False, if_sha256: str = "", content_type: str = ""

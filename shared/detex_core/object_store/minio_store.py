@@ -9,7 +9,7 @@ condition on the completion of the upload, which not every server holds against 
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from urllib3 import BaseHTTPResponse
 
 from detex_core.errors import AlreadyExistsError, NotFoundError
 from detex_core.object_store.disk import BLOCK_BYTES, copy_hashed, disk_errors, replacing
+from detex_core.object_store.identity import IDENTITY, new_identity
 from detex_core.object_store.key import checked_key, is_key
 from detex_core.object_store.location import S3Location
 from detex_core.object_store.minio_client import ConditionalMinio, FileBody, http_client
@@ -28,6 +29,7 @@ from detex_core.object_store.protocol import ListedObject, ObjectInfo, changed_m
 
 MAX_SINGLE_PUT_BYTES = 5 * 1024**3
 
+_IDENTITY_KEY = "identity"
 _SHA256 = "x-amz-meta-detex-sha256"
 _WRITE_ID = "x-amz-meta-detex-write-id"
 
@@ -38,13 +40,14 @@ class MinioStore:
     """Objects in a bucket; see ObjectStore for the methods.
 
     Args:
-        location: Server, bucket and prefix. A missing bucket is created by the first write or check.
+        location: Server, bucket and prefix.
         access_key: User.
         secret_key: Secret of the user.
         connect_timeout_seconds: Longest wait for a connection, of which there are up to three.
         read_timeout_seconds: Longest silence within a request.
         part_size_bytes: Files above this size are sent in parts of it, at least 5 MiB.
         max_single_put_bytes: Files up to this size are sent in one request where they must not replace another.
+        create: Whether a missing bucket is created by the first write or check.
     """
 
     def __init__(
@@ -57,7 +60,9 @@ class MinioStore:
         read_timeout_seconds: float = 10.0,
         part_size_bytes: int = 16 * 1024**2,
         max_single_put_bytes: int = MAX_SINGLE_PUT_BYTES,
+        create: bool = True,
     ) -> None:
+        self._create = create
         self._bucket = location.bucket
         self._prefix = f"{location.prefix}/" if location.prefix else ""
         self._region = location.region
@@ -71,6 +76,35 @@ class MinioStore:
             region=location.region,
             http_client=http_client(connect_timeout_seconds, read_timeout_seconds),
         )
+
+    def read_identity(self) -> str:
+        """See IdentifiableStore."""
+        try:
+            text = self.get(_IDENTITY_KEY).decode("ascii", errors="replace").strip()
+        except NotFoundError:
+            return ""
+        return text if IDENTITY.fullmatch(text) else ""
+
+    def make_identity(self) -> str:
+        """See IdentifiableStore; creates the bucket where it is missing."""
+        found = self.read_identity()
+        if found:
+            return found
+        with s3_errors(f"Bucket {self._bucket}"):
+            self._make_bucket()
+        with suppress(AlreadyExistsError):  # another process was first
+            self.put(_IDENTITY_KEY, f"{new_identity()}\n".encode(), if_absent=True, content_type="text/plain")
+        return self.read_identity()
+
+    def holds_objects(self) -> bool:
+        """See IdentifiableStore."""
+        with s3_errors(f"Bucket {self._bucket}"):
+            try:
+                return next(iter(self._client.list_objects(self._bucket, self._prefix)), None) is not None
+            except S3Error as error:
+                if error.code != "NoSuchBucket":
+                    raise
+                return False
 
     def put(
         self, key: str, data: bytes, *, if_absent: bool = False, if_sha256: str = "", content_type: str = ""
@@ -143,7 +177,7 @@ class MinioStore:
             with s3_errors(f"Bucket {self._bucket}"):
                 for each in self._client.list_objects(self._bucket, prefix=self._prefix + prefix, recursive=True):
                     key = (each.object_name or "").removeprefix(self._prefix)
-                    if key > after and is_key(key) and each.last_modified is not None:
+                    if key > after and is_key(key) and key != _IDENTITY_KEY and each.last_modified is not None:
                         found.append(ListedObject(key, each.size or 0, each.last_modified))
         except NotFoundError as error:
             if error.reason != BUCKET_MISSING:
@@ -161,7 +195,7 @@ class MinioStore:
         return True
 
     def check(self) -> None:
-        """See ObjectStore; creates the bucket where it is missing."""
+        """See ObjectStore; creates the bucket where it is missing and may be created."""
         with s3_errors(f"Bucket {self._bucket}"):
             self._with_bucket(lambda: self._client.probe(self._bucket, self._prefix))
 
@@ -182,14 +216,17 @@ class MinioStore:
         try:
             return action()
         except S3Error as error:
-            if error.code != "NoSuchBucket":
+            if error.code != "NoSuchBucket" or not self._create:
                 raise
+        self._make_bucket()
+        return action()
+
+    def _make_bucket(self) -> None:
         try:
             self._client.make_bucket(self._bucket, self._region)
         except S3Error as error:
             if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
-        return action()
 
     def _etag(self, key: str, sha256: str) -> str:
         """The ETag of an object; raises AbortedError where its content is not the one with this SHA-256."""

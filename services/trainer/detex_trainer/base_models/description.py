@@ -98,7 +98,7 @@ def describe(request: DescriptionRequest) -> BaseModelDescription:
         source,
         work_folder=request.work_folder,
         object_store=(
-            open_object_store(ObjectStoreSettings(url=request.object_store_url))
+            open_object_store(ObjectStoreSettings(url=request.object_store_url), create=False)
             if source.startswith("store:")
             else None
         ),

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -149,7 +150,7 @@ class TrainingSetRow(Table):
 
     `delete_time` is when its deletion was decided, after which no job may use it; `deleted` says that it is done. The
     row stays, so that a set that is gone is not taken for one that was never listed. Until `change_expire_time` it is
-    being changed by the call that `change_id` names.
+    being changed by the call that `change_id` names. `stored` says that all of it has been stored.
     """
 
     __tablename__ = "training_sets"
@@ -167,8 +168,28 @@ class TrainingSetRow(Table):
     use_time: Mapped[datetime | None]
     delete_time: Mapped[datetime | None]
     deleted: Mapped[bool] = mapped_column(default=False)
+    stored: Mapped[bool] = mapped_column(default=True, server_default=true())
     change_id: Mapped[str | None] = mapped_column(String(32))
     change_expire_time: Mapped[datetime | None]
+
+
+class ObjectStoreRow(Table):
+    """The object store that jobs and training sets belong to; there is one row at most, number 1."""
+
+    __tablename__ = "object_stores"
+
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    identity: Mapped[str] = mapped_column(String(32))
+
+
+class DeletionRow(Table):
+    """Objects that are to be deleted: all whose keys begin with `prefix`. The row goes when they are gone."""
+
+    __tablename__ = "deletions"
+
+    prefix: Mapped[str] = mapped_column(String(512), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(63))
+    request_time: Mapped[datetime]
 
 
 def _failure(reason: str | None, message: str | None) -> JobFailure | None:

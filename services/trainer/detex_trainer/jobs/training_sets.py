@@ -26,6 +26,7 @@ class NewTrainingSet:
         upload_id: Chosen by the caller for its upload; empty for none.
         size_bytes: Size of its photos and masks as sent.
         keep_photos: Whether it stays when its jobs have ended.
+        is_stored: Whether all of it is stored already; otherwise `mark_stored` says so later.
     """
 
     tenant: str
@@ -33,6 +34,7 @@ class NewTrainingSet:
     upload_id: str
     size_bytes: int
     keep_photos: bool
+    is_stored: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,21 @@ class TrainingSetLedger:
                     upload_id=new.upload_id or None,
                     size_bytes=new.size_bytes,
                     keep_photos=new.keep_photos,
+                    stored=new.is_stored,
                     create_time=self._now(),
                 )
             )
 
+    def mark_stored(self, tenant: str, training_set_id: str) -> None:
+        """Note that all of a set is stored."""
+        self._update(tenant, training_set_id, stored=True)
+
+    def give_up(self, tenant: str, training_set_id: str) -> None:
+        """Choose a set for deletion whose upload failed; the same upload may come again."""
+        self._update(tenant, training_set_id, delete_time=self._now(), upload_id=None)
+
     def remove(self, tenant: str, training_set_id: str) -> None:
-        """Forget a set whose upload failed."""
+        """Forget a set whose upload failed and of which nothing is left."""
         with self._database.writing() as session:
             session.execute(
                 delete(TrainingSetRow).where(
@@ -163,7 +174,9 @@ class TrainingSetLedger:
         )
         done = TrainingSetRow.use_time.is_not(None) & ~TrainingSetRow.keep_photos & ~used
         chosen = TrainingSetRow.delete_time.is_not(None)
-        due = ~TrainingSetRow.deleted & ~is_changing(now) & or_(chosen, forgotten & ~TrainingSetRow.keep_photos, done)
+        # One that is not stored as a whole is of an upload whose trainer died.
+        goes = ~TrainingSetRow.keep_photos | ~TrainingSetRow.stored
+        due = ~TrainingSetRow.deleted & ~is_changing(now) & or_(chosen, forgotten & goes, done)
         with self._database.reading() as session:
             found = session.execute(
                 select(TrainingSetRow.tenant, TrainingSetRow.training_set_id)
@@ -187,11 +200,14 @@ class TrainingSetLedger:
 
     def mark_deleted(self, key: TrainingSetKey) -> None:
         """Note that the pictures of a set are deleted."""
+        self._update(key.tenant, key.training_set_id, deleted=True)
+
+    def _update(self, tenant: str, training_set_id: str, **values: object) -> None:
         with self._database.writing() as session:
             session.execute(
                 update(TrainingSetRow)
-                .where(TrainingSetRow.tenant == key.tenant, TrainingSetRow.training_set_id == key.training_set_id)
-                .values(deleted=True)
+                .where(TrainingSetRow.tenant == tenant, TrainingSetRow.training_set_id == training_set_id)
+                .values(**values)
             )
 
     def _check_quota(self, session: Session, new: NewTrainingSet, max_tenant_bytes: int) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import grpc.aio
 
 from detex_core.artifact import ConceptArchive
-from detex_core.object_store import ObjectStore
 from detex_core.tenancy import current_tenant
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 from detex_trainer.base_models import BaseModelCatalogue
-from detex_trainer.cleanup import delete_concept
+from detex_trainer.concept_deletion import ConceptDeletion
 from detex_trainer.job_watch import JobWatch
 from detex_trainer.jobs import JobRepository
 from detex_trainer.jobs.page_token import page_size_of
@@ -48,12 +47,12 @@ class TrainerParts:
     intake: TrainingSetIntake
     curation: TrainingSetCuration
     training_sets: TrainingSetArchive
-    store: ObjectStore
     submission: JobSubmission
     jobs: JobRepository
     watch: JobWatch
     supervisor: Supervisor
     concepts: ConceptArchive
+    concept_deletion: ConceptDeletion
     base_models: BaseModelCatalogue
     metrics: TrainerMetrics
 
@@ -231,13 +230,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         check_texts(request)
         reference = request.reference
         deleted = await asyncio.to_thread(
-            delete_concept,
-            self._parts.concepts,
-            self._parts.jobs,
-            self._parts.store,
-            current_tenant(),
-            reference.name,
-            reference.version,
+            self._parts.concept_deletion.delete, current_tenant(), reference.name, reference.version
         )
         return deletion_message(deleted)
 

@@ -18,6 +18,7 @@ from detex_trainer.supervisor.claim_threads import ClaimThreads
 from detex_trainer.supervisor.ending import JobEndings
 from detex_trainer.supervisor.feed import JobFeed
 from detex_trainer.supervisor.job_attendance import Intention, JobCare
+from detex_trainer.supervisor.store_watch import StoreWatch
 
 _MAX_ENDINGS = 8
 _LAST_WRITES_SECONDS = 3.0
@@ -94,6 +95,7 @@ class Supervisor:
         self._draining = False
         self._finished = asyncio.Event()
         self._renewed = time.monotonic()
+        self._store = StoreWatch(store, self.wake)
         self._threads = ClaimThreads(1 + policy.worker_count)
         self._care = JobCare(
             claims,
@@ -173,6 +175,8 @@ class Supervisor:
         await self._release_expired()
         await self._end_unwanted()
         while not self._draining and len(self._attendances) < self._policy.worker_count:
+            if not self._store.is_there():
+                return  # whatever began now would only fail
             limits = PackLimits(
                 most=self._policy.max_pack_size,
                 idle_workers=self._policy.worker_count - len(self._attendances),

@@ -152,13 +152,6 @@ class TrainingSetArchive:
         keys = sorted((info.key for info in self._store.list(prefix)), key=lambda key: (key != record, key))
         return tuple(key for key in keys if self._store.delete(key))
 
-    def discard(self, tenant: str, training_set_id: str) -> None:
-        """Delete what an upload that failed has written; what cannot be deleted now is logged and stays unseen."""
-        try:
-            self.remove(tenant, training_set_id)
-        except DetexError as error:
-            _log.warning("rest of the upload %s not deleted: %s", training_set_id, error.message)
-
     def _load_photo(self, record: TrainingSetRecord, photo: PhotoRecord) -> TrainingPhoto:
         keys = (record.tenant, record.training_set_id, photo.photo_index)
         mask = None

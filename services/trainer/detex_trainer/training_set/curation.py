@@ -4,7 +4,7 @@ import hashlib
 import io
 import secrets
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -211,7 +211,9 @@ class TrainingSetCuration:
             AbortedError: Another call changes it at this moment (reason `TRAINING_SET_CHANGING`).
         """
         self._archive.record(tenant, training_set_id)
-        self._ledger.request_deletion(tenant, training_set_id)
+        # One that is noted as deleted and still there goes now: the store may have come back from a backup.
+        with suppress(NotFoundError):
+            self._ledger.request_deletion(tenant, training_set_id)
         deleted = self._archive.remove(tenant, training_set_id)
         self._ledger.mark_deleted(TrainingSetKey(tenant, training_set_id))
         return deleted

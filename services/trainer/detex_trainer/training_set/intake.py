@@ -153,9 +153,12 @@ class TrainingSetIntake:
         if training_set_id is None:
             return None
         try:
-            return await asyncio.to_thread(self._archive.record, tenant, training_set_id)
+            record = await asyncio.to_thread(self._archive.record, tenant, training_set_id)
         except NotFoundError:
             return None  # listed, and not yet stored
+        # Its trainer may have died before it could say so.
+        await asyncio.to_thread(self._ledger.mark_stored, tenant, training_set_id)
+        return record
 
     def received(self, tenant: str, upload_id: str) -> tuple[ReceivedFile, ...]:
         """What came of an upload that broke off; raises InvalidInputError for a malformed id."""
@@ -220,20 +223,21 @@ class TrainingSetIntake:
                 create_time=datetime.now(UTC),
             )
             self._archive.put_record(stored)
+            self._ledger.mark_stored(tenant, training_set_id)
             # Under an id of its own, an upload whose caller is gone is there to be found when it asks again.
             kept = bool(upload.upload_id) or not caller_is_gone.is_set()
             return stored
         finally:
             if not kept:
-                self._archive.discard(tenant, training_set_id)
-                self._unlist(tenant, training_set_id)
+                self._drop(tenant, training_set_id)
 
     def _list(self, tenant: str, training_set_id: str, upload: Upload) -> None:
         stale = self._ledger.find_upload(tenant, upload.upload_id) if upload.upload_id else None
         if stale is not None:  # its trainer died while it stored the pictures
-            self._archive.discard(tenant, stale)
-            self._ledger.remove(tenant, stale)
-        new = NewTrainingSet(tenant, training_set_id, upload.upload_id, upload.size_bytes, upload.keep_photos)
+            self._drop(tenant, stale)
+        new = NewTrainingSet(
+            tenant, training_set_id, upload.upload_id, upload.size_bytes, upload.keep_photos, is_stored=False
+        )
         try:
             self._ledger.add(new, max_tenant_bytes=self._policy.max_tenant_bytes)
         except IntegrityError:
@@ -241,9 +245,16 @@ class TrainingSetIntake:
                 "upload_id", upload.upload_id, "the id of an upload whose photos are not deleted"
             ) from None
 
-    def _unlist(self, tenant: str, training_set_id: str) -> None:
+    def _drop(self, tenant: str, training_set_id: str) -> None:
+        """Delete what an upload that failed has written; what cannot be deleted now stays listed as to be deleted."""
         try:
-            self._ledger.remove(tenant, training_set_id)
+            try:
+                self._archive.remove(tenant, training_set_id)
+            except DetexError as error:
+                _log.warning("the upload %s is deleted later: %s", training_set_id, error.message)
+                self._ledger.give_up(tenant, training_set_id)
+            else:
+                self._ledger.remove(tenant, training_set_id)
         except DetexError as error:
             _log.warning("training set %s stays listed until it expires: %s", training_set_id, error.message)
 

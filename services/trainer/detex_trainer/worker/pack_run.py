@@ -42,7 +42,7 @@ class PackRun:
             train: Gives the function that trains; called when there is something to train.
         """
         try:
-            store = open_object_store(self._pack.jobs[0].object_store)
+            store = open_object_store(self._pack.jobs[0].object_store, create=False)
             watch = OutcomeWatch(store, self._pack.jobs)
             jobs = [job for spec in self._pack.jobs if (job := self._prepare(spec, store, watch)) is not None]
             if not jobs:
