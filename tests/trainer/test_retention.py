@@ -1,6 +1,7 @@
 """Jobs that have ended are kept for a time and to a number; what is published, runs or waits stays."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from detex_core.artifact import ConceptArchive, ConceptReference
 from detex_core.errors import NotFoundError, UnavailableError
 from detex_core.object_store import FolderStore
 from detex_trainer.cleanup import Cleanup, CleanupStores
+from detex_trainer.concept_deletion import ConceptDeletion
 from detex_trainer.job_files import outcome_key, preview_key
 from detex_trainer.jobs import (
     Database,
@@ -34,7 +37,6 @@ from tests.trainer.test_training_set_ledger import database, url
 __all__ = ["database", "url"]  # over SQLite and PostgreSQL
 
 DAY = 86_400.0
-VERSION = "20260131T120000Z-0123456789ab"
 MakeSubmission = Callable[..., Submission]
 
 
@@ -59,6 +61,7 @@ class Jobs:
     store: FailingStore
     make_submission: MakeSubmission
     time: datetime = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    version: str = "20260131T120000Z-01234567"
 
     def __post_init__(self) -> None:
         self.repository = JobRepository(self.database, self.now)
@@ -87,7 +90,7 @@ class Jobs:
         self.store.put(outcome_key(tenant, job.job_id), b"outcome")
         assert self.claims.record_preview(claim, PreviewRecord(10, "a mug", preview))
         if state is JobState.SUCCEEDED:
-            self.claims.succeed(claim, VERSION)
+            self.claims.succeed(claim, self.version)
         elif state is JobState.FAILED:
             self.claims.fail(claim, JobFailure("DIVERGED", "It diverged."))
         else:
@@ -123,7 +126,7 @@ def jobs(database: Database, tmp_path: Path, make_submission: MakeSubmission) ->
 
 
 def test_what_has_ended_long_ago_goes_with_its_files_and_nothing_else(jobs: Jobs) -> None:
-    concept = f"concepts/default/my-mug/{VERSION}/manifest.json"
+    concept = f"concepts/default/my-mug/{jobs.version}/manifest.json"
     jobs.store.put(concept, b"manifest")
     states = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
     old = [jobs.end(state) for state in states]
@@ -237,3 +240,48 @@ def test_names_of_deleted_training_sets_go_as_well_and_sets_that_are_kept_stay(j
     jobs.advance(20 * DAY)
     assert retention.forget_deleted_training_sets() == 1
     assert jobs.ledger.find_upload("default", "upload-1") is not None
+
+
+class Died(BaseException):
+    """The process is no more."""
+
+
+class MortalStore(FailingStore):
+    """A store whose process dies where it would fail."""
+
+    def delete(self, key: str) -> bool:
+        try:
+            return super().delete(key)
+        except UnavailableError:
+            raise Died from None
+
+
+@pytest.mark.parametrize("ending", [FailingStore, MortalStore])
+@pytest.mark.parametrize("asks_again", [False, True])
+@pytest.mark.parametrize("deletions", range(8))
+def test_a_deletion_of_a_concept_that_broke_off_is_ended(
+    jobs: Jobs, tmp_path: Path, deletions: int, asks_again: bool, ending: type[FailingStore]
+) -> None:
+    jobs.store = ending(tmp_path / "objects")
+    concepts = ConceptArchive(jobs.store)
+    made = jobs.end()
+    other = jobs.end(tenant="other")
+    for name in ("my-mug", "other-mug"):
+        for file_name in ("concept.safetensors", "report.json", "manifest.json"):
+            jobs.store.put(f"concepts/default/{name}/{jobs.version}/{file_name}", b"file")
+    kept = [key for key in jobs.objects() if "/other" in key]
+    deletion = ConceptDeletion(concepts, jobs.repository, jobs.store, DeletionLedger(jobs.database, jobs.now))
+    jobs.store.deletions_left = deletions
+    breaks_off = deletions < 7  # the manifest twice, and with its files once more; two files of the job
+    with pytest.raises((UnavailableError, Died)) if breaks_off else nullcontext():
+        deletion.delete("default", "my-mug")
+    jobs.store.deletions_left = None
+    if asks_again and breaks_off:
+        assert deletion.delete("default", "my-mug").references == (ConceptReference("my-mug", jobs.version),)
+    jobs.look()
+    assert jobs.objects() == kept
+    assert outcome_key("other", other.job_id) in kept
+    assert jobs.repository.get("default", made.job_id).state is JobState.SUCCEEDED
+    with pytest.raises(NotFoundError):
+        deletion.delete("default", "my-mug")
+    assert DeletionLedger(jobs.database).due() == ()

@@ -143,3 +143,24 @@ def test_bytes_of_a_tenant_are_limited(database: Database) -> None:
     ledger.add(NewTrainingSet("b", "ts-2", "", 31, keep_photos=False), max_tenant_bytes=100)
     ledger.mark_deleted(TrainingSetKey("a", "ts-1"))
     ledger.add(NewTrainingSet("a", "ts-2", "", 100, keep_photos=False), max_tenant_bytes=100)
+
+
+def test_of_a_killed_upload_nothing_is_kept_and_the_same_upload_may_come_again(database: Database) -> None:
+    clock = Clock()
+    ledger = TrainingSetLedger(database, clock)
+
+    def chosen() -> set[str]:
+        return {key.training_set_id for key in ledger.choose_for_deletion(unused_seconds=UNUSED_SECONDS)}
+
+    for name in ("ts-whole", "ts-half"):
+        ledger.add(NewTrainingSet("default", name, f"upload-{name}", 10, keep_photos=True, is_stored=False))
+    ledger.mark_stored("default", "ts-whole")
+    assert chosen() == set()
+    clock.time += timedelta(seconds=UNUSED_SECONDS + 1)
+    assert chosen() == {"ts-half"}, "its trainer died before all was stored"
+
+    ledger.add(NewTrainingSet("default", "ts-failed", "upload-again", 10, keep_photos=True, is_stored=False))
+    ledger.give_up("default", "ts-failed")
+    assert chosen() == {"ts-half", "ts-failed"}
+    assert ledger.find_upload("default", "upload-again") is None
+    ledger.add(NewTrainingSet("default", "ts-again", "upload-again", 10, keep_photos=True, is_stored=False))

@@ -65,6 +65,6 @@ class ConceptDeletion:
         return DeletedConcepts(tuple(references), tuple(keys))
 
     def _prefixes(self, tenant: str, name: str, versions: list[str]) -> list[str]:
-        """Where the versions of a concept and the files of their jobs lie."""
-        concepts = [file_key(tenant, ConceptReference(name, version), "") for version in versions]
-        return concepts + [job_prefix(tenant, job_id) for job_id in self._jobs.published_by(tenant, name, versions)]
+        """Where the files of a concept's jobs lie, and then its versions: these are listed until all is gone."""
+        jobs = [job_prefix(tenant, job_id) for job_id in self._jobs.published_by(tenant, name, versions)]
+        return jobs + [file_key(tenant, ConceptReference(name, version), "") for version in versions]

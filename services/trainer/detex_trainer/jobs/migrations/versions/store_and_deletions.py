@@ -14,10 +14,12 @@ def upgrade() -> None:
         "object_stores",
         sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("identity", sa.String(32), nullable=False),
+        if_not_exists=True,
     )
     op.create_table(
         "deletions",
         sa.Column("prefix", sa.String(512), primary_key=True),
         sa.Column("tenant", sa.String(63), nullable=False),
         sa.Column("request_time", sa.DateTime(timezone=True), nullable=False),
+        if_not_exists=True,
     )
