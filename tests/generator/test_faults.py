@@ -13,11 +13,17 @@ from grpc_health.v1 import health_pb2
 from pydantic import SecretStr
 
 from detex_core.artifact import StoredManifest
-from detex_core.object_store import open_object_store
+from detex_core.object_store import FolderStore, open_object_store
 from detex_core.settings import ObjectStoreSettings
 from detex_diffusion.base_model import BaseModel
 from detex_generator.engine import slot_batch
-from detex_protos.v1.generator_pb2 import GenerateRequest, GenerateResponse
+from detex_protos.v1.common_pb2 import ConceptReference
+from detex_protos.v1.generator_pb2 import (
+    GenerateRequest,
+    GenerateResponse,
+    ListResidentConceptsRequest,
+    PrefetchConceptRequest,
+)
 from detex_protos.v1.generator_pb2_grpc import GeneratorServiceStub
 from tests.generator.published_concepts import publish, random_concept
 from tests.generator.running_generator import (
@@ -290,6 +296,55 @@ def test_a_store_that_is_away_costs_only_what_is_not_in_memory(
         assert next(event for event in bystander if event.HasField("progress")).progress.step < 500
         bystander.cancel()
         wait_until(lambda: is_idle(generator))
+
+
+def test_a_store_that_is_not_mounted_deletes_no_concept(
+    tmp_path: Path, model_folders: dict[str, Path], base_model: BaseModel
+) -> None:
+    folder = tmp_path / "store"
+    store = FolderStore(folder)
+    for seed, name in enumerate(("known", "unknown")):
+        publish(store, base_model, name, random_concept(base_model, seed))
+    settings = generator_settings(
+        model_folders, folder, newest_version_seconds=0, store_retry_seconds=0.05, store_retry_longest_seconds=0.2
+    )
+    away = folder.with_name("away")
+
+    def pinned() -> list[str]:
+        residents = generator.stub.ListResidentConcepts(ListResidentConceptsRequest()).concepts
+        return [each.reference.name for each in residents if each.pinned]
+
+    with running(settings) as generator:
+        generator.stub.PrefetchConcept(PrefetchConceptRequest(reference=ConceptReference(name="known"), pin=True))
+        folder.rename(away)
+        for emptied in (False, True):
+            if emptied:  # a mount point
+                folder.mkdir()
+            assert len(generator.draw(prompt="[known] on a table", steps=1)) == 1
+            assert pinned() == ["known"]
+            for name in ("unknown", "never-there"):
+                refusal = refusal_of(generator.start(prompt=f"[{name}]", steps=1))
+                assert refusal.code == grpc.StatusCode.UNAVAILABLE
+                assert refusal.retry_seconds is not None
+            assert list(folder.glob("*")) == []
+        folder.rmdir()
+        away.rename(folder)
+        wait_until(lambda: _draws(generator, "[unknown]"))
+        assert refusal_of(generator.start(prompt="[never-there]", steps=1)).code == grpc.StatusCode.NOT_FOUND
+        assert pinned() == ["known"]
+
+
+def test_a_generator_that_starts_before_its_store_is_there_waits_for_it(
+    tmp_path: Path, model_folders: dict[str, Path], base_model: BaseModel
+) -> None:
+    folder = tmp_path / "store"
+    settings = generator_settings(model_folders, folder, store_retry_seconds=0.05, store_retry_longest_seconds=0.2)
+    with running(settings) as generator:
+        assert len(generator.draw(prompt="a mug", steps=1)) == 1  # without concepts
+        assert refusal_of(generator.start(prompt="[known]", steps=1)).code == grpc.StatusCode.UNAVAILABLE
+        assert not folder.exists()
+        publish(FolderStore(folder), base_model, "known", random_concept(base_model, 1))
+        wait_until(lambda: _draws(generator, "[known]"))
 
 
 def _draws(generator: RunningGenerator, prompt: str) -> bool:

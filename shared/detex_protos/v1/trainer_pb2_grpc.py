@@ -219,7 +219,8 @@ class TrainerServiceServicer:
 
     def DeleteConcept(self, request, context):
         """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
-        jobs that made them.
+        jobs that made them. A deletion that breaks off (UNAVAILABLE) goes on by itself when the store answers, and may be
+        asked for again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

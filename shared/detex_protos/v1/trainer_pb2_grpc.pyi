@@ -70,7 +70,8 @@ class TrainerServiceStub:
     """Concepts by name, each with its newest version first, in pages."""
     DeleteConcept: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteConceptRequest, _trainer_pb2.DeleteConceptResponse]
     """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
-    jobs that made them.
+    jobs that made them. A deletion that breaks off (UNAVAILABLE) goes on by itself when the store answers, and may be
+    asked for again.
     """
     ListTrainableBaseModels: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListTrainableBaseModelsRequest, _trainer_pb2.ListTrainableBaseModelsResponse]
     """The base models that this trainer trains on."""
@@ -121,7 +122,8 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Concepts by name, each with its newest version first, in pages."""
     DeleteConcept: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteConceptRequest, _trainer_pb2.DeleteConceptResponse]  # type: ignore[assignment]
     """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
-    jobs that made them.
+    jobs that made them. A deletion that breaks off (UNAVAILABLE) goes on by itself when the store answers, and may be
+    asked for again.
     """
     ListTrainableBaseModels: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListTrainableBaseModelsRequest, _trainer_pb2.ListTrainableBaseModelsResponse]  # type: ignore[assignment]
     """The base models that this trainer trains on."""
@@ -253,7 +255,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.DeleteConceptResponse, _abc.Awaitable[_trainer_pb2.DeleteConceptResponse]]:
         """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
-        jobs that made them.
+        jobs that made them. A deletion that breaks off (UNAVAILABLE) goes on by itself when the store answers, and may be
+        asked for again.
         """
 
     @_abc_1.abstractmethod
