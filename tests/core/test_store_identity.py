@@ -1,11 +1,14 @@
 """A place where no store is now is never taken for an empty store."""
 
 import io
+import secrets
 import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -166,6 +169,22 @@ def test_the_first_identity_is_noted_and_what_was_noted_before_holds(place: Plac
     with pytest.raises(UnavailableError) as raised:
         place.open(note=lambda _: earlier).identity()
     assert raised.value.reason == OTHER_STORE
+
+
+def test_of_racing_threads_one_makes_the_store_and_all_find_it(seaweedfs: SeaweedServer) -> None:
+    keys = {"access_key": seaweedfs.access_key, "secret_key": seaweedfs.secret_key}
+    bucket = f"detex-{secrets.token_hex(6)}"
+    store = open_object_store(ObjectStoreSettings(url=seaweedfs.url(bucket), **keys))  # type: ignore[arg-type]
+    barrier = threading.Barrier(8)
+
+    def look(number: int) -> str:
+        barrier.wait()
+        if number % 2:
+            store.check()
+        return store.identity()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(look, range(8)))) == 1
 
 
 def test_of_racing_processes_all_find_the_same_identity(tmp_path: Path) -> None:

@@ -153,6 +153,8 @@ def other_value(setting: Setting) -> Any:
         return "showroom"
     if setting.field == "kernels":
         return "torch"
+    if setting.field == "identity":
+        return "0123456789abcdef" * 2
     if setting.field == "segmenter":
         return "none"
     if setting.field == "attribute_vocabulary":

@@ -180,6 +180,9 @@ def test_a_database_of_the_version_before_gets_its_columns(tmp_path: Path, make_
             "ALTER TABLE jobs DROP COLUMN pack_key",
             "ALTER TABLE training_sets DROP COLUMN change_id",
             "ALTER TABLE training_sets DROP COLUMN change_expire_time",
+            "ALTER TABLE training_sets DROP COLUMN stored",
+            "DROP TABLE object_stores",
+            "DROP TABLE deletions",
             "UPDATE alembic_version SET version_num = '0002'",
         ):
             connection.execute(text(statement))

@@ -89,14 +89,14 @@ class IdentifiedStore:
         Raises:
             UnavailableError: It is not there.
         """
-        found = self._store.read_identity()
-        with self._lock:
+        with self._lock:  # of many at the beginning one makes it
             if not self._expected:
-                found = found or self._begin()
-                if not found:
+                first = self._store.read_identity() or self._begin()
+                if not first:
                     return ""
-                self._expected = found if self._note is None else self._note(found)
+                self._expected = first if self._note is None else self._note(first)
             expected = self._expected
+        found = self._store.read_identity()
         if found != expected:
             raise self._absent(found, expected)
         self._found_until = time.monotonic() + self._trust_seconds
