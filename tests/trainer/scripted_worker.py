@@ -5,6 +5,7 @@ tests: it writes `<concept>.started` there with its process id, and concepts tha
 """
 
 import io
+import mmap
 import os
 import subprocess
 import sys
@@ -64,6 +65,19 @@ def train(
             raise invalid_input("prompt", "600 tokens", "at most 75 tokens")
         case "hungry":
             raise MemoryError
+        case "swells":  # in memory that may be asked for without being refused
+            taken = []
+            while True:
+                taken.append(mmap.mmap(-1, 16 * 1024**2))
+                taken[-1].write(b"1" * len(taken[-1]))
+                time.sleep(0.02)
+        case "balloons":
+            blocks = []
+            while True:
+                blocks.append(b"1" * 64 * 1024**2)
+        case "silent":
+            while not (folder / f"{name}.go").exists():
+                time.sleep(0.01)
         case "chatty":
             print("no event", flush=True)  # noqa: T201
             os.write(1, b"nor this\n")

@@ -68,7 +68,7 @@ def test_tables_from_before_migrations_are_upgraded(url: str, make_submission: C
         connection.execute(text("DROP INDEX jobs_cleared"))
         connection.execute(text("DROP INDEX jobs_pack_id"))
         later = "training_set_id priority deadline_time ready_time outages retry_reason retry_message cleared"
-        later += " pack_key pack_id"
+        later += " pack_key pack_id run_seconds"
         for column in later.split():
             connection.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         connection.execute(text("CREATE TABLE schema_version (version INTEGER PRIMARY KEY)"))

@@ -2,6 +2,10 @@
 
 from detex_core.errors import FailedPreconditionError
 
+OUT_OF_MEMORY = "OUT_OF_MEMORY"
+TIME_LIMIT = "TIME_LIMIT"
+WORKER_SILENT = "WORKER_SILENT"
+
 
 class DivergedError(FailedPreconditionError):
     """The loss or a trained weight became NaN or infinite, or the loss grew far beyond where it began."""
@@ -21,7 +25,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory did not suffice, of the machine or of its GPU."""
     # torch has a type of its own for GPUs and a plain RuntimeError for main memory. Told by name: this loads no torch.
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+    texts = ("can't allocate memory", "std::bad_alloc", "Cannot allocate memory")
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(text in str(error) for text in texts)
 
 
 def spoils_worker(error: BaseException) -> bool:

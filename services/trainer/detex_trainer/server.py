@@ -119,6 +119,8 @@ class Trainer:
                 reconcile_interval_seconds=settings.reconcile_interval_seconds,
                 stop_grace_seconds=settings.worker_stop_grace_seconds,
                 turn_seconds=settings.worker_turn_seconds,
+                silence_seconds=settings.worker_silence_seconds,
+                job_seconds=settings.max_job_seconds,
             ),
             self._cleanup.wake,
         )
@@ -208,7 +210,12 @@ def _open_store(settings: TrainerSettings, note: StoreNote) -> IdentifiedStore:
 def _executor(settings: TrainerSettings, worker_command: Sequence[str]) -> Executor:
     grace_seconds = settings.worker_stop_grace_seconds
     if settings.kubernetes is None or settings.executor == "process":
-        return ProcessExecutor(worker_command, threads=settings.threads_per_worker(), stop_grace_seconds=grace_seconds)
+        return ProcessExecutor(
+            worker_command,
+            threads=settings.threads_per_worker(),
+            stop_grace_seconds=grace_seconds,
+            memory=settings.memory_per_worker(),
+        )
     # Imported here: the client of Kubernetes comes with an extra of its own.
     from detex_trainer.executors.kubernetes import KubernetesExecutor
 

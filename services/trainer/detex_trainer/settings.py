@@ -12,11 +12,14 @@ from detex_core.images import MAX_IMAGE_BYTES
 from detex_core.settings import ServiceSettings
 from detex_trainer.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
+from detex_trainer.executors.worker_memory import WorkerMemory
 from detex_trainer.job_size import machine_memory_bytes
 from detex_trainer.job_spec import MOST_PACKED_JOBS
 from detex_trainer.training_set.record import MAX_PHOTOS
 
 _MIB = 1024**2
+_WORKERS_SHARE = 0.9
+"""Of this machine's memory; the rest is for the trainer itself and for the system."""
 _PACK_SIZE_ON_CPU, _PACK_SIZE_ON_GPU = 4, 8
 _ACCEPTED_DATABASES = (
     "accepted is an SQLAlchemy URL of SQLite or PostgreSQL, for example sqlite:////var/lib/detex/jobs.db or "
@@ -41,6 +44,11 @@ class TrainerSettings(ServiceSettings):
         worker_threads: CPU threads of each worker; 0 gives each its share of the CPUs.
         worker_niceness: Nice value of the workers, so that calls are answered while they train.
         worker_stop_grace_seconds: Wait between asking a worker to stop and killing it.
+        worker_memory_bytes: Memory that a worker on this machine may take, beside what it maps of files; one that takes
+            more is ended. 0 is nine tenths of this machine's, divided by worker_count. Workers in pods have the limit
+            of their pods.
+        worker_silence_seconds: A worker from which nothing is heard for so long is taken for hung and ended; 0 waits
+            for ever.
         worker_turn_seconds: How long a worker trains before it makes room for a tenant that waits and has no job at
             work: its jobs go back into the queue with a checkpoint, and no attempt is counted. 0 lets every job end
             first.
@@ -67,6 +75,8 @@ class TrainerSettings(ServiceSettings):
         max_job_memory_bytes: What one step of a job may keep in memory beside the base model, by an estimate when it is
             submitted; 0 takes the memory of this machine where its CPUs train, and sets no limit elsewhere.
         max_job_megapixels: Pixels of all pictures in all steps of a job, in millions; 0 sets no limit.
+        max_job_seconds: How long workers may train a job, in all its attempts together, before it is ended; what is
+            trained already and waits to be published stays. 0 sets no limit.
         max_queued_jobs_per_tenant: Jobs of one tenant that may wait.
         max_running_jobs_per_tenant: Jobs of one tenant that run at a time, over all trainers; 0 sets no limit.
         max_training_set_bytes_per_tenant: Photos and masks that are kept of one tenant, in all; 0 sets no limit.
@@ -93,6 +103,8 @@ class TrainerSettings(ServiceSettings):
     worker_threads: int = Field(default=0, ge=0, le=256)
     worker_niceness: int = Field(default=5, ge=0, le=19)
     worker_stop_grace_seconds: float = Field(default=10.0, gt=0, le=600)
+    worker_memory_bytes: int = Field(default=0, ge=0)
+    worker_silence_seconds: float = Field(default=3_600.0, ge=0, le=604_800)
     worker_turn_seconds: float = Field(default=300.0, ge=0, le=604_800)
     publication_patience_seconds: float = Field(default=86_400.0, ge=0, le=30 * 86_400)
     checkpoint_interval_seconds: float = Field(default=30.0, ge=0, le=86_400)
@@ -107,6 +119,7 @@ class TrainerSettings(ServiceSettings):
     watch_interval_seconds: float = Field(default=1.0, gt=0, le=60)
     max_job_memory_bytes: int = Field(default=0, ge=0)
     max_job_megapixels: float = Field(default=500_000.0, ge=0, allow_inf_nan=False)
+    max_job_seconds: float = Field(default=172_800.0, ge=0, le=31_536_000)
     max_queued_jobs_per_tenant: int = Field(default=100, ge=1, le=100_000)
     max_running_jobs_per_tenant: int = Field(default=0, ge=0, le=100_000)
     max_training_set_bytes_per_tenant: int = Field(default=0, ge=0)
@@ -181,6 +194,11 @@ class TrainerSettings(ServiceSettings):
         if self.max_job_memory_bytes:
             return self.max_job_memory_bytes
         return None if self.executor == "kubernetes" or self._trains_on_gpus() else machine_memory_bytes()
+
+    def memory_per_worker(self) -> WorkerMemory:
+        """What each worker on this machine may take."""
+        share = int(_WORKERS_SHARE * machine_memory_bytes()) // self.worker_count
+        return WorkerMemory(self.worker_memory_bytes or share, refuses_more=not self._trains_on_gpus())
 
     def _trains_on_gpus(self) -> bool:
         """Whether workers will find a GPU; told without torch, which only they load."""

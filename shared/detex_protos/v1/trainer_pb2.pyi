@@ -1174,7 +1174,10 @@ class JobFailure(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Stable reason in capitals, for example `DIVERGED` or `WORKER_DIED`."""
+    """Stable reason in capitals: `DIVERGED`, `OUT_OF_MEMORY` (its worker took more than it may), `TIME_LIMIT` (its workers
+    had it for as long as a job may take), `WORKER_SILENT`, `WORKER_DIED`, `TRAINER_DIED`, `DEADLINE_PASSED`, or the reason
+    of the error that ended it, for example `DATA_LOSS`.
+    """
     message: _builtins.str
     """A sentence for people: what happened and what to do."""
     def __init__(

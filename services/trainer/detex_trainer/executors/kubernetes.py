@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from detex_core.errors import AlreadyExistsError, DetexError, UnavailableError
@@ -19,6 +20,7 @@ from detex_trainer.executors.kubernetes_api import KubernetesApi
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
 from detex_trainer.executors.protocol import WorkerExit
 from detex_trainer.executors.worker_manifest import job_name, worker_manifest
+from detex_trainer.failures import OUT_OF_MEMORY
 from detex_trainer.job_spec import PackSpec
 from detex_trainer.worker.events import WorkerEvent, read_event
 
@@ -175,7 +177,7 @@ class KubernetesRun:
     async def wait(self) -> WorkerExit:
         """Wait for the end of the worker; afterwards its Job is deleted."""
         await asyncio.shield(self._watch)
-        return WorkerExit(self._exit.code, "\n".join(self._tail), self._exit.cause)
+        return replace(self._exit, log_tail="\n".join(self._tail))
 
     def stop(self) -> None:
         """Delete the Job, at which the cluster asks its pod to stop, and kills it after the grace time."""
@@ -252,8 +254,12 @@ class KubernetesRun:
             ended = status.state.terminated
             if ended is not None:
                 code = ended.exit_code
-                cause = "ran out of the memory that its pod may use" if ended.reason == "OOMKilled" else ""
-                self._exit = WorkerExit(128 - code if 128 < code < 160 else code, "", cause)
+                code = 128 - code if 128 < code < 160 else code
+                if ended.reason == "OOMKilled":
+                    cause = "took more memory than its pod may use"
+                    self._exit = WorkerExit(code, "", cause, reason=OUT_OF_MEMORY)
+                else:
+                    self._exit = WorkerExit(code, "")
                 return
         if pod.status.reason:
             self._exit = WorkerExit(_UNKNOWN_EXIT, "", f"lost its pod ({pod.status.reason})")

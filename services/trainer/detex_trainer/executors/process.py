@@ -15,6 +15,8 @@ from contextlib import suppress
 
 from detex_core.errors import UnavailableError
 from detex_trainer.executors.protocol import WorkerExit
+from detex_trainer.executors.worker_memory import UNLIMITED, WorkerMemory
+from detex_trainer.failures import OUT_OF_MEMORY
 from detex_trainer.job_spec import PackSpec
 from detex_trainer.worker.events import WorkerEvent, read_event
 
@@ -37,15 +39,24 @@ class ProcessExecutor:
 
     outlives_trainer = False
 
-    def __init__(self, command: Sequence[str], *, threads: int, stop_grace_seconds: float) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        threads: int,
+        stop_grace_seconds: float,
+        memory: WorkerMemory = UNLIMITED,
+    ) -> None:
         """Nothing is started yet.
 
         Args:
             command: Program and arguments of a worker.
             threads: CPU threads of each worker.
             stop_grace_seconds: Wait between asking a worker to stop and killing it.
+            memory: What each worker may take.
         """
         self._command = tuple(command)
+        self._memory = memory
         self._threads = threads
         self._stop_grace_seconds = stop_grace_seconds
 
@@ -63,7 +74,8 @@ class ProcessExecutor:
             )
         except OSError as error:
             raise UnavailableError(f"The worker could not be started: {error.strerror}.") from error
-        run = ProcessRun(process, pack.pack_id, self._stop_grace_seconds)
+        self._memory.bind(process.pid)
+        run = ProcessRun(process, pack.pack_id, self._stop_grace_seconds, self._memory)
         await run.send(pack)
         return run
 
@@ -71,8 +83,12 @@ class ProcessExecutor:
 class ProcessRun:
     """A worker in a child process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, pack_id: str, stop_grace_seconds: float) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, pack_id: str, stop_grace_seconds: float, memory: WorkerMemory
+    ) -> None:
         self._process = process
+        self._memory = memory
+        self._is_too_large = False
         self._pack_id = pack_id
         self._stop_grace_seconds = stop_grace_seconds
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -116,7 +132,10 @@ class ProcessRun:
         """Wait for the worker's end and that of all it has started."""
         code = await asyncio.shield(self._reaper)
         await asyncio.shield(self._log_reader)
-        return WorkerExit(code, "\n".join(self._tail))
+        tail = "\n".join(self._tail)
+        if self._is_too_large:
+            return WorkerExit(code, tail, f"took more than {self._memory.describe()}", reason=OUT_OF_MEMORY)
+        return WorkerExit(code, tail)
 
     def stop(self) -> None:
         """SIGTERM now, SIGKILL after the grace time."""
@@ -141,6 +160,9 @@ class ProcessRun:
         # Python neither would `wait`, which is why this looks for itself.
         while self._process.returncode is None:
             await asyncio.sleep(_LOOK_SECONDS)
+            if self._memory.is_exceeded_by(self._process.pid):
+                self._is_too_large = True
+                self.kill()
         self._signal_group(signal.SIGKILL)
         code = await self._process.wait()
         if self._killer is not None:

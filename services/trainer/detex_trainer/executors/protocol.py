@@ -16,11 +16,14 @@ class WorkerExit:
         code: Exit status; negative for the signal that killed it.
         log_tail: The end of what it wrote to its log, for the trainer's log and never for callers.
         cause: What is known beyond that, in words that follow `The worker`; empty for nothing.
+        reason: Of the failure of its job where that is its fault: `OUT_OF_MEMORY` for a worker that took more than it
+            may; empty where nothing is known.
     """
 
     code: int
     log_tail: str
     cause: str = ""
+    reason: str = ""
 
     def describe(self) -> str:
         """The exit in words, for example `was killed by signal 9`."""

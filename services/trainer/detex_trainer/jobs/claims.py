@@ -233,6 +233,7 @@ class JobClaims:
         cause: JobFailure | None = None,
         is_outage: bool = False,
         pause_seconds: float = 0.0,
+        run_seconds: float = 0.0,
     ) -> bool:
         """Put a job back where it was in the queue; False where the claim is lost.
 
@@ -241,9 +242,12 @@ class JobClaims:
             cause: What went wrong, which counts as an attempt; None where the job was stopped on purpose.
             is_outage: Whether something that jobs need did not answer: that counts as an outage, not as an attempt.
             pause_seconds: How long it waits before it may be taken again.
+            run_seconds: How long a worker has had it.
         """
         now = self._now()
         values: dict[str, Any] = {"state": JobState.QUEUED, "queue_time": now, "progress": None, "pack_id": None}
+        if run_seconds:
+            values["run_seconds"] = JobRow.run_seconds + run_seconds
         if cause is None or is_outage:
             values["attempts"] = JobRow.attempts - 1
         if is_outage:

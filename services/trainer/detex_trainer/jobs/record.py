@@ -100,6 +100,7 @@ class Job:
         priority: Higher ones come first among the jobs of a tenant.
         deadline_time: When it is given up; None for never.
         interruption: Why the last attempt that is to be repeated ended; None where there was none.
+        run_seconds: How long workers have had it, in attempts that are over.
     """
 
     sequence: int
@@ -120,6 +121,7 @@ class Job:
     priority: int = 0
     deadline_time: datetime | None = None
     interruption: JobFailure | None = None
+    run_seconds: float = 0.0
 
     @property
     def has_ended(self) -> bool:

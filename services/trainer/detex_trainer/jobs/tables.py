@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -61,8 +62,8 @@ class JobRow(Table):
     A running job is held by one server (`lease_owner`) until `lease_expire_time`, which that server moves on as long
     as it lives; `claims` tells two claims of the same server apart. Jobs of one `pack_key` can be trained together, and
     those of one `pack_id` are, by one worker; it stays with a job whose server was lost, for its worker may be alive.
-    `cleared` says that nothing is left to delete of
-    what an ended job does not need any more.
+    `run_seconds` is how long workers have had it in attempts that are over. `cleared` says that nothing is left to
+    delete of what an ended job does not need any more.
     """
 
     __tablename__ = "jobs"
@@ -109,6 +110,7 @@ class JobRow(Table):
     cleared: Mapped[bool] = mapped_column(default=False, server_default=false())
     pack_key: Mapped[str] = mapped_column(String(64), default="", server_default="")
     pack_id: Mapped[str | None] = mapped_column(String(64))
+    run_seconds: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
 
     def to_job(self) -> Job:
         """The row as a record."""
@@ -131,6 +133,7 @@ class JobRow(Table):
             priority=self.priority,
             deadline_time=self.deadline_time,
             interruption=_failure(self.retry_reason, self.retry_message),
+            run_seconds=self.run_seconds,
         )
 
 

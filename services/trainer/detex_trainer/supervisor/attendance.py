@@ -4,10 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 
 from detex_core.errors import DetexError
 from detex_core.grpc_server import as_domain_error
 from detex_trainer.executors import Executor, WorkerExit, WorkerRun
+from detex_trainer.failures import WORKER_SILENT
 from detex_trainer.job_spec import JobSpec, PackSpec
 from detex_trainer.jobs import Job, JobClaim
 from detex_trainer.progress import JobPhase
@@ -44,6 +46,8 @@ class Attendance:
         self._training_began: float | None = None
         self._memory_bytes = 0
         self._gpu_memory_bytes = 0
+        self._is_silent = False
+        self._silence: asyncio.TimerHandle | None = None
 
     @property
     def time_left_seconds(self) -> float | None:
@@ -80,6 +84,9 @@ class Attendance:
             else:
                 self._care.metrics.pack_size.observe(len(specs))
                 ended = await self._follow(self._run)
+                if self._is_silent:
+                    cause = f"gave no sign of life for {self._care.silence_seconds:,.0f} seconds"
+                    ended = replace(ended, cause=cause, reason=WORKER_SILENT)
                 self._care.metrics.worker_ended(self._memory_bytes, self._gpu_memory_bytes)
         for job in self.jobs:
             if not job.is_over:
@@ -136,18 +143,37 @@ class Attendance:
         for job in self._at_work():
             if job.intention is not None:
                 self.stop(job, job.intention)
+        self._listen(run)
         try:
             if self._at_work():
                 await self._take_events(run)
         finally:
+            self._end_silence()
             # Whatever went wrong here, and whatever the worker does after its last word: it may not outlive this.
             ended = await self._end_of(run)
         return ended
+
+    def _listen(self, run: WorkerRun) -> None:
+        """Give the worker time anew until its next sign of life."""
+        self._end_silence()
+        if self._care.silence_seconds:
+            loop = asyncio.get_running_loop()
+            self._silence = loop.call_later(self._care.silence_seconds, self._give_up_on, run)
+
+    def _end_silence(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+
+    def _give_up_on(self, run: WorkerRun) -> None:
+        _log.error("worker of %s gives no sign of life and is ended", self._pack_id)
+        self._is_silent = True
+        run.kill()
 
     async def _take_events(self, run: WorkerRun) -> None:
         jobs = {job.job_id: job for job in self.jobs}
         only = self.jobs[0] if len(self.jobs) == 1 else None
         async for event in run.events():
+            self._listen(run)
             job = jobs.get(event.job_id, None if event.job_id else only)
             if isinstance(event, ProgressEvent):
                 if event.progress.phase is JobPhase.TRAINING and self._training_began is None:

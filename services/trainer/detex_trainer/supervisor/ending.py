@@ -82,6 +82,7 @@ class JobEndings:
         *,
         is_outage: bool = False,
         pause_seconds: float = 0,
+        run_seconds: float = 0,
     ) -> None:
         """Put a job back into the queue.
 
@@ -91,10 +92,13 @@ class JobEndings:
             cause: Cause for people; None where the job was stopped on purpose.
             is_outage: Whether something that jobs need did not answer, for which no job is to blame.
             pause_seconds: How long it waits before it is tried again.
+            run_seconds: How long a worker has had it.
         """
 
         def requeue() -> bool:
-            return self._claims.requeue(claim, cause=cause, is_outage=is_outage, pause_seconds=pause_seconds)
+            return self._claims.requeue(
+                claim, cause=cause, is_outage=is_outage, pause_seconds=pause_seconds, run_seconds=run_seconds
+            )
 
         if await self._write(claim, JobState.QUEUED, requeue):
             self._metrics.requeued.labels(label).inc()

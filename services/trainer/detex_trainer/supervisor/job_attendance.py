@@ -8,6 +8,7 @@ from enum import Enum
 
 from detex_core.errors import DetexError
 from detex_trainer.executors import WorkerExit
+from detex_trainer.failures import OUT_OF_MEMORY, TIME_LIMIT, WORKER_SILENT
 from detex_trainer.jobs import CANCELLED, JobClaim, JobClaims, JobFailure, PreviewRecord, deadline_passed
 from detex_trainer.metrics import TrainerMetrics
 from detex_trainer.progress import JobPhase, JobProgress
@@ -28,6 +29,13 @@ from detex_trainer.worker.events import (
 
 _CANCELLED = JobFailure(CANCELLED, "Its caller asked it to stop.")
 _LONGEST_PAUSE_SECONDS = 60.0
+_ADVICE = {
+    OUT_OF_MEMORY: "Submit the job again with a smaller batch_size or resolution.",
+    "WORKER_DIED": (
+        "Often that means that memory ran out: submit the job again with a smaller batch_size or resolution."
+    ),
+    WORKER_SILENT: "Submit the job again; where that comes again, its photos or its base model cannot be read in time.",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +45,7 @@ class Intention(Enum):
 
     CANCEL = "its caller asked for it"
     DEADLINE = "its deadline has passed"
+    TIME_LIMIT = "workers have had it for as long as a job may take"
     REQUEUE = "this trainer stops"
     MAKE_ROOM = "its turn is over, and a tenant without a worker waits"
     ABANDON = "the job is no longer held by this trainer"
@@ -54,6 +63,7 @@ class JobCare:
         endings: Records what became of jobs.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure.
         max_outages: How often a job is tried again because something that it needs does not answer.
+        silence_seconds: A worker of which nothing is heard for so long is ended; 0 waits for ever.
     """
 
     claims: JobClaims
@@ -63,6 +73,7 @@ class JobCare:
     endings: JobEndings
     max_attempts: int
     max_outages: int
+    silence_seconds: float = 0.0
 
 
 class JobAttendance:
@@ -86,8 +97,7 @@ class JobAttendance:
         self._care = care
         self._progress: JobProgress | None = None
         self._last_trained: JobProgress | None = None
-        self._phase_began = time.monotonic()
-        self._kept = time.monotonic()
+        self._began = self._phase_began = self._kept = time.monotonic()
 
     @property
     def job_id(self) -> str:
@@ -108,6 +118,16 @@ class JobAttendance:
     def checkpoint_age_seconds(self) -> float:
         """Time for which training would be lost with the worker: since the last checkpoint, or since the claim."""
         return time.monotonic() - self._kept
+
+    @property
+    def run_seconds(self) -> float:
+        """How long workers have had the job, in all attempts."""
+        return self.claim.job.run_seconds + time.monotonic() - self._began
+
+    @property
+    def is_publishing(self) -> bool:
+        """Whether it is trained, and only has to be published."""
+        return self._progress is not None and self._progress.phase is JobPhase.PUBLISHING
 
     def intend(self, intention: Intention) -> None:
         """Note why it is to be stopped; the first intention decides what becomes of it."""
@@ -150,17 +170,19 @@ class JobAttendance:
                 deadline = job.deadline_time
                 assert deadline is not None  # noqa: S101 - the reason for the intention
                 await endings.end(self.claim, deadline_passed(deadline))
+            case _, Intention.TIME_LIMIT:
+                await endings.end(self.claim, self._time_limit())
             case FailedEvent() as failed, _:
                 _log.warning("job %s failed: %s %s\n%s", job.job_id, failed.reason, failed.message, ended.log_tail)
                 await self._conclude_failed(failed)
             case _, Intention.REQUEUE:
-                await endings.requeue(self.claim, "trainer_stops", None)
+                await self._requeue("trainer_stops", None)
             case _, Intention.MAKE_ROOM:
-                await endings.requeue(self.claim, "turn_over", None)
+                await self._requeue("turn_over", None)
             case _, Intention.ABANDON:
                 return
             case ReturnedEvent(), _:
-                await endings.requeue(self.claim, "no_room", None)
+                await self._requeue("no_room", None)
             case _:
                 _log.error("worker of %s %s\n%s", job.job_id, ended.describe(), ended.log_tail)
                 await self._conclude_dead(ended)
@@ -206,7 +228,7 @@ class JobAttendance:
         attempts = self.claim.job.attempts
         if failed.is_shared and (self.shares_worker or attempts < self._care.max_attempts):
             message = f"The jobs trained together with it failed with it in attempt {attempts}: {failed.message}"
-            await self._care.endings.requeue(self.claim, "pack_failed", JobFailure(failed.reason, message))
+            await self._requeue("pack_failed", JobFailure(failed.reason, message))
             return
         failure = JobFailure(failed.reason, failed.message)
         await self._try_again_or_fail(failure, "unavailable", failed.retry_delay_seconds)
@@ -217,17 +239,38 @@ class JobAttendance:
             await self._care.endings.end(self.claim, failure)
             return
         pause = min(_LONGEST_PAUSE_SECONDS, max(retry_delay_seconds, 2.0**job.outages))
-        await self._care.endings.requeue(self.claim, label, failure, is_outage=True, pause_seconds=pause)
+        await self._requeue(label, failure, is_outage=True, pause_seconds=pause)
 
     async def _conclude_dead(self, ended: WorkerExit) -> None:
         attempts = self.claim.job.attempts
-        if self.shares_worker or (ended.code != ExitCode.BAD_SPEC and attempts < self._care.max_attempts):
+        # What a worker of one job took beyond its limit, it takes again.
+        is_hopeless = ended.code == ExitCode.BAD_SPEC or ended.reason == OUT_OF_MEMORY
+        reason = ended.reason or "WORKER_DIED"
+        if self.shares_worker or (not is_hopeless and attempts < self._care.max_attempts):
             message = f"The worker {ended.describe()} in attempt {attempts}, and the job is tried again."
-            await self._care.endings.requeue(self.claim, "worker_died", JobFailure("WORKER_DIED", message))
+            await self._requeue("worker_died", JobFailure(reason, message))
             return
         message = (
             f"The worker {ended.describe()} before it had published a concept"
-            f"{f', in the last of {attempts} attempts' if attempts > 1 else ''}. Often that means that memory ran out: "
-            "submit the job again with a smaller batch_size or resolution."
+            f"{f', in the last of {attempts} attempts' if attempts > 1 else ''}. {_ADVICE.get(reason, '')}"
         )
-        await self._care.endings.end(self.claim, JobFailure("WORKER_DIED", message))
+        await self._care.endings.end(self.claim, JobFailure(reason, message.rstrip()))
+
+    async def _requeue(
+        self, label: str, cause: JobFailure | None, *, is_outage: bool = False, pause_seconds: float = 0
+    ) -> None:
+        await self._care.endings.requeue(
+            self.claim,
+            label,
+            cause,
+            is_outage=is_outage,
+            pause_seconds=pause_seconds,
+            run_seconds=time.monotonic() - self._began,
+        )
+
+    def _time_limit(self) -> JobFailure:
+        return JobFailure(
+            TIME_LIMIT,
+            f"Workers have trained the job for {self.run_seconds:,.0f} seconds, as long as a job may take here; "
+            "submit it again with fewer steps, a smaller batch_size or resolution.",
+        )

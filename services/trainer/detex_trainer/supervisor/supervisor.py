@@ -41,6 +41,8 @@ class SupervisorPolicy:
         reconcile_interval_seconds: Longest time between two looks.
         stop_grace_seconds: How long a worker may take to stop.
         turn_seconds: How long a worker trains before it makes room for a tenant that has none; 0 for ever.
+        silence_seconds: A worker of which nothing is heard for so long is ended; 0 waits for ever.
+        job_seconds: How long workers may have a job before it is ended; 0 sets no limit.
     """
 
     worker_count: int
@@ -51,6 +53,8 @@ class SupervisorPolicy:
     reconcile_interval_seconds: float
     stop_grace_seconds: float
     turn_seconds: float
+    silence_seconds: float = 0.0
+    job_seconds: float = 0.0
 
 
 class Supervisor:
@@ -105,6 +109,7 @@ class Supervisor:
             JobEndings(claims, self._threads, store, feed, metrics, on_end),
             max_attempts=policy.max_attempts,
             max_outages=policy.max_outages,
+            silence_seconds=policy.silence_seconds,
         )
         metrics.checkpoint_age.set_function(self._checkpoint_age_seconds)
 
@@ -234,6 +239,8 @@ class Supervisor:
                 attendance.stop(job, Intention.CANCEL)
             elif held.deadline_passed:
                 attendance.stop(job, Intention.DEADLINE)
+            elif 0 < self._policy.job_seconds < job.run_seconds and not job.is_publishing:
+                attendance.stop(job, Intention.TIME_LIMIT)
 
     async def _release_expired(self) -> None:
         released = await self._threads.run(self._claims.release_expired, max_attempts=self._policy.max_attempts)

@@ -3,10 +3,10 @@
 from detex_core.artifact import Manifest
 from detex_core.errors import DetexError
 from detex_core.grpc_server import as_domain_error
-from detex_trainer.failures import NoRoomError, TrainingStopped, is_out_of_memory
+from detex_trainer.failures import OUT_OF_MEMORY, NoRoomError, TrainingStopped, is_out_of_memory
 from detex_trainer.worker.events import FailedEvent, FinalEvent, ReturnedEvent, StoppedEvent, SucceededEvent
 
-_OUT_OF_MEMORY = "The memory did not suffice; submit the job again with a smaller batch_size or resolution."
+MEMORY_ADVICE = "The memory did not suffice; submit the job again with a smaller batch_size or resolution."
 _STORAGE_RETRY_SECONDS = 1.0
 # An event is a line, and the trainer reads no endless ones.
 _MESSAGE_CHARACTERS = 4_000
@@ -30,7 +30,7 @@ def end_of_job(job_id: str, outcome: Manifest | Exception, *, is_shared: bool) -
         case DetexError():
             return _failed(job_id, outcome)
         case _ if is_out_of_memory(outcome):
-            return FailedEvent(job_id=job_id, reason="OUT_OF_MEMORY", message=_OUT_OF_MEMORY, is_shared=is_shared)
+            return FailedEvent(job_id=job_id, reason=OUT_OF_MEMORY, message=MEMORY_ADVICE, is_shared=is_shared)
         case _:
             return _failed(job_id, as_domain_error(outcome))
 
