@@ -109,6 +109,7 @@ def test_architecture_names_every_package(root: Path, pyproject: dict[str, Any])
         "shared/detex_diffusion",
         "services/trainer/detex_trainer",
         "services/generator/detex_generator",
+        "services/catalog/detex_catalog",
     ],
 )
 def test_architecture_names_modules_that_exist(root: Path, package: str) -> None:

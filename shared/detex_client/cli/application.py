@@ -1,4 +1,7 @@
-"""All commands of `detex`."""
+"""All commands of `detex`, with those that other packages bring along."""
+
+from importlib.metadata import entry_points
+from typing import Final
 
 import typer
 
@@ -12,6 +15,9 @@ from detex_client.cli.photos import photos
 from detex_client.cli.serve import serve
 from detex_client.cli.train import train
 from detex_client.cli.version import version
+
+COMMANDS: Final = "detex.commands"
+"""Group of entry points; each gives a group of commands, a `typer.Typer`, under its name."""
 
 application = typer.Typer(
     help="From a few photos of a product to a word, and from the word to new pictures.",
@@ -29,3 +35,5 @@ application.command()(methods)
 application.command()(serve)
 application.command()(demo)
 application.command()(version)
+for found in entry_points(group=COMMANDS):
+    application.add_typer(found.load(), name=found.name)

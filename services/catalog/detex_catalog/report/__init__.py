@@ -1,0 +1,1 @@
+"""What a run tells people and machines when it ends: tables, a page, metrics."""
