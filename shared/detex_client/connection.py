@@ -156,7 +156,10 @@ def _is_line(text: str) -> bool:
 
 
 def _service_config(contract: str, safe_to_repeat: tuple[str, ...]) -> str:
-    """Service config of gRPC (gRFC A6): calls that are safe to repeat are, as long as nothing has come back yet."""
+    """Service config of gRPC: all addresses of a name in turn, and calls that are safe to repeat are (gRFC A6).
+
+    They are repeated as long as nothing has come back yet.
+    """
     retry = {
         "maxAttempts": 4,
         "initialBackoff": "0.2s",
@@ -165,7 +168,9 @@ def _service_config(contract: str, safe_to_repeat: tuple[str, ...]) -> str:
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
     names = [{"service": contract, "method": method} for method in safe_to_repeat]
-    return json.dumps({"methodConfig": [{"name": names, "retryPolicy": retry}]})
+    return json.dumps(
+        {"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [{"name": names, "retryPolicy": retry}]}
+    )
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:

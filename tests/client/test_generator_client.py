@@ -19,6 +19,7 @@ from detex_client import (
     Solver,
 )
 from tests.client.conftest import Scripted
+from tests.client.scripted_services import ScriptedGenerator, serve_generator
 
 
 def test_generate_gives_all_pictures_and_tells_all_news(
@@ -131,3 +132,21 @@ def test_requests_are_taken_as_they_come(generator_client: GeneratorClient) -> N
             answered.append(news.request_index)
             first_done.set()
     assert answered == [0, 1]
+
+
+def test_calls_go_in_turn_to_all_addresses_of_a_name() -> None:
+    first, second = ScriptedGenerator(), ScriptedGenerator()
+    with (
+        serve_generator(first) as one,
+        serve_generator(second) as other,
+        GeneratorClient(f"ipv4:{one.address},{other.address}", timeout_seconds=30) as client,
+    ):
+        calls = 0
+        while not (first.requests and second.requests):  # an address joins when its connection stands
+            client.generate("a mug")
+            calls += 1
+            assert calls < 1000
+        before = len(first.requests), len(second.requests)
+        for _ in range(6):
+            client.generate("a mug")
+    assert (len(first.requests) - before[0], len(second.requests) - before[1]) == (3, 3)
