@@ -16,6 +16,8 @@ def pod_specs(manifests: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any],
     for manifest in manifests:
         if manifest["kind"] in {"Deployment", "StatefulSet"}:
             yield manifest, manifest["spec"]["template"]["spec"]
+        elif manifest["kind"] == "CronJob":
+            yield manifest, manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 def test_lint_is_clean(helm, chart: Path, example: str) -> None:
@@ -53,7 +55,7 @@ def test_names_are_unique_and_labelled(render, example: str) -> None:
     for manifest in manifests:
         labels = manifest["metadata"]["labels"]
         assert labels["app.kubernetes.io/instance"] == "shop"
-        assert labels["app.kubernetes.io/component"] in {"trainer", "generator", "minio", "postgresql"}
+        assert labels["app.kubernetes.io/component"] in {"trainer", "generator", "catalog", "minio", "postgresql"}
         assert len(manifest["metadata"]["name"]) <= 63
 
 
@@ -96,7 +98,11 @@ def test_mounts_and_volumes_agree(render, example: str) -> None:
 
 def test_services_reach_pods(render, example: str) -> None:
     manifests = render(example)
-    targets = [(manifest["spec"]["template"]["metadata"]["labels"], pod) for manifest, pod in pod_specs(manifests)]
+    targets = [
+        (manifest["spec"]["template"]["metadata"]["labels"], pod)
+        for manifest, pod in pod_specs(manifests)
+        if manifest["kind"] != "CronJob"
+    ]
     services = [manifest for manifest in manifests if manifest["kind"] == "Service"]
     assert len(services) >= 4
     for service in services:
@@ -277,6 +283,9 @@ def test_network_policies_admit_who_is_named(render, find) -> None:
         assert [port["port"] for port in calls["ports"]] == ["grpc"]
         assert calls["from"][0]["podSelector"] == {"matchLabels": {"app": "web"}}
         assert calls["from"][1] == {"ipBlock": {"cidr": "10.0.0.0/8"}}
+        runs = calls["from"][2]["podSelector"]["matchLabels"]
+        template = find(manifests, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]
+        assert runs.items() <= template["metadata"]["labels"].items()
         assert [port["port"] for port in scrapes["ports"]] == ["metrics"]
         assert len(scrapes["from"]) == 1
 

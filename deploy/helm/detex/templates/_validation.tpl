@@ -28,6 +28,9 @@
 {{- if and $values.generator.service.headless (ne $values.generator.service.type "ClusterIP") -}}
 {{- fail (printf "generator.service.headless: given true beside type %s; accepted is type ClusterIP" $values.generator.service.type) -}}
 {{- end -}}
+{{- if and $values.catalog.enabled (not $values.catalog.existingClaim) -}}
+{{- fail "catalog.existingClaim: given nothing; accepted is a claim with the table and its photos, where catalog.enabled is true" -}}
+{{- end -}}
 {{- with $values.generator.rollout -}}
 {{- if and (has (toString .maxSurge) (list "0" "0%")) (has (toString .maxUnavailable) (list "0" "0%")) -}}
 {{- fail "generator.rollout: given maxSurge 0 and maxUnavailable 0; accepted is one of them above 0" -}}
