@@ -69,7 +69,7 @@ def test_a_photo_is_more_like_its_own_product_than_like_another(name: str) -> No
 def test_likeness_finds_a_picture_without_the_product(check: Check) -> None:
     assert check(photos_of("green-mug")[0]) == ()
     (reason,) = check(photos_of("pink-teapot")[0])
-    assert reason.startswith("likeness: must be at least 0.6, got 0.")
+    assert reason.startswith("likeness: must be at least 0.7, got 0.")
     assert check(photos_of("pink-teapot")[0], min_likeness=0) == ()
 
 

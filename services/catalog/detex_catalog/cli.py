@@ -104,7 +104,7 @@ def run(
     shard: ShardText = "",
     min_likeness: Annotated[
         float, typer.Option(help="Least likeness to the product's photos, 0 to 1; 0 switches it off.")
-    ] = 0.6,
+    ] = 0.7,
     min_contrast: Annotated[float, typer.Option(help="Below it a picture is blank, 0 to 0.5.")] = 0.03,
     min_duplicate_distance: Annotated[
         int, typer.Option(help="Least distance in bits of 64 between two pictures of a product; 0 switches it off.")

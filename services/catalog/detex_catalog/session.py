@@ -117,6 +117,7 @@ def run(request: Request, trainer: TrainerClient, generator: GeneratorClient, pr
         recorder = Recorder(journal, read_state(request.out))
         folder = PictureFolder(request.out, request.shard)
         folder.sweep()
+        stack.callback(folder.sweep)
         catalog = load(request, recorder.state)
         part = request.shard.part(catalog)
         marks = read_marks(request.out)

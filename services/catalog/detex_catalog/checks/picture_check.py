@@ -27,7 +27,7 @@ class Thresholds(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_likeness: float = Field(default=0.6, ge=0, le=1)
+    min_likeness: float = Field(default=0.7, ge=0, le=1)
     min_contrast: float = Field(default=0.03, ge=0, le=0.5)
     min_duplicate_distance: int = Field(default=4, ge=0, le=64)
     max_unsafe: float = Field(default=0.5, ge=0, le=1)

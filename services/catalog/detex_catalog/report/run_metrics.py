@@ -63,4 +63,6 @@ class RunMetrics:
         Raises:
             FolderUnusableError: It cannot be written.
         """
-        write_whole(path, generate_latest(self.registry), path.parent / f".{path.name}.unfinished")
+        unfinished = path.parent / f".{path.name}.unfinished"
+        write_whole(path, generate_latest(self.registry), unfinished)
+        unfinished.rmdir()
