@@ -113,6 +113,20 @@ class MemoryBudget:
         finally:
             self._give_back(size, tenant)
 
+    @contextmanager
+    def hold_what_is_taken(self, size_bytes: int, tenant: str) -> Iterator[None]:
+        """Hold bytes for the time of a block that are in memory already, also where that is more than there is.
+
+        For who goes on holding a part of what it has held: if it waited for that, all could wait for each other.
+        """
+        size = min(max(0, size_bytes), self._capacity)
+        with self._changed:
+            self._grant(size, tenant)
+        try:
+            yield
+        finally:
+            self._give_back(size, tenant)
+
     @asynccontextmanager
     async def hold_when_free(self, size_bytes: int, tenant: str, *, share: float = 1.0) -> AsyncIterator[None]:
         """Hold bytes for the time of a block, as `hold_at_once` but for that it waits, for ever, without a thread."""

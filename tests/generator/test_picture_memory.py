@@ -150,6 +150,38 @@ def test_large_requests_of_a_stream_wait_for_memory(model_folders: dict[str, Pat
         assert all(each.HasField("done") for each in ends), ends
 
 
+@pytest.mark.parametrize("in_flight", [1, 2, 8])
+@pytest.mark.parametrize("memory_bytes", [1, 8_000_000])
+def test_streams_of_large_requests_never_wait_for_each_other(
+    model_folders: dict[str, Path], tmp_path: Path, in_flight: int, memory_bytes: int
+) -> None:
+    large = EDIT.image + b"x" * 1_200_000
+    settings = generator_settings(
+        model_folders,
+        tmp_path,
+        message_memory_bytes=memory_bytes,
+        max_requests_in_flight_per_stream=in_flight,
+    )
+
+    def draw_all(number: int) -> list[str]:
+        requests = [
+            GenerateManyRequest(
+                key=str(each),
+                request=GenerateRequest(prompt="a mug", steps=2, edit=Edit(image=large, kind=EDIT.kind)),
+            )
+            for each in range(4)
+        ]
+        tenant = (("detex-tenant", f"tenant-{number % 3}"),)
+        answers = generator.stub.GenerateMany(iter(requests), timeout=90, metadata=tenant)
+        ends = [each for each in answers if not each.HasField("response")]
+        assert all(each.HasField("done") for each in ends), ends
+        return sorted(each.key for each in ends)
+
+    with running(settings) as generator, ThreadPoolExecutor(6) as callers:
+        assert list(callers.map(draw_all, range(6))) == [["0", "1", "2", "3"]] * 6
+        wait_until(lambda: generator.generator.server._calls._messages.held_bytes == 0)
+
+
 def test_who_sends_no_picture_waits_for_nobody_who_does(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, ExitStack, aclosing
+from functools import partial
 
 from detex_core.errors import AlreadyExistsError, ResourceExhaustedError, UnavailableError, invalid_input
 from detex_core.grpc_server.status import request_error
@@ -11,6 +12,7 @@ from detex_protos.v1.generator_pb2 import GenerateManyRequest, GenerateManyRespo
 
 MAX_KEY_CHARACTERS = 128
 
+Room = Callable[[GenerateManyRequest], AbstractContextManager[None]]
 Draw = Callable[[generator_pb2.GenerateRequest], AsyncGenerator[generator_pb2.GenerateResponse]]
 
 
@@ -21,16 +23,18 @@ class RequestStream:
     while fewer than `in_flight` are being worked on, and news are made only as fast as the caller reads them.
     """
 
-    def __init__(self, draw: Draw, *, in_flight: int, max_requests: int, draining: asyncio.Event) -> None:
+    def __init__(self, draw: Draw, room: Room, *, in_flight: int, max_requests: int, draining: asyncio.Event) -> None:
         """Prepare.
 
         Args:
             draw: Draws one request; what it raises is the failure of that request alone.
+            room: Memory of a request, held from before the next one is read until it is done; does not wait.
             in_flight: Requests that are worked on at the same time.
             max_requests: Requests that the stream may carry in all; keys are remembered to find duplicates.
             draining: Once it is set, the stream ends as soon as all that was begun is done.
         """
         self._draw = draw
+        self._room = room
         self._free = asyncio.Semaphore(in_flight)
         self._max_requests = max_requests
         self._draining = draining
@@ -58,9 +62,12 @@ class RequestStream:
 
     async def _read(self, requests: AsyncIterator[GenerateManyRequest]) -> None:
         try:
-            async for request in requests:
-                await self._free.acquire()
+            # A place first: while a large request is read, memory is held that those in places may need.
+            while await self._free.acquire() and (request := await anext(requests, None)) is not None:
+                held = ExitStack()
+                held.enter_context(self._room(request))
                 task = asyncio.create_task(self._serve(request))
+                task.add_done_callback(partial(self._let_go, held))
                 self._tasks.add(task)
                 task.add_done_callback(self._done)
             await self._wait_for_tasks()
@@ -76,6 +83,9 @@ class RequestStream:
     async def _wait_for_tasks(self) -> None:
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _let_go(self, held: ExitStack, _task: asyncio.Task[None]) -> None:
+        held.close()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

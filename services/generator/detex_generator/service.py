@@ -3,19 +3,20 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from functools import partial
 from typing import Any
 
 import grpc.aio
 
 from detex_core.errors import DetexError, ResourceExhaustedError
-from detex_core.memory_budget import LARGE_MESSAGE_BYTES, MESSAGE_SHARE, MemoryBudget
+from detex_core.memory_budget import LARGE_MESSAGE_BYTES, MemoryBudget
 from detex_core.tenancy import current_tenant
 from detex_diffusion.solver import usual_solver
 from detex_generator.base_models import BaseModels
 from detex_generator.concept_cache import ConceptCache
 from detex_generator.engine import ActiveRequest, Engine
+from detex_generator.engine.tenant_threads import TenantThreads
 from detex_generator.messages import base_model_message, event_message, resident_message
 from detex_generator.metrics import GeneratorMetrics
 from detex_generator.request_stream import RequestStream
@@ -53,6 +54,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         self._metrics = metrics
         self._draining = draining
         self._messages = messages
+        self._prefetching = TenantThreads(settings.loading_threads, "prefetching")
 
     async def Generate(  # noqa: N802
         self, request: GenerateRequest, context: Context
@@ -72,14 +74,14 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         deadline = _deadline(context)
 
         async def draw(request: GenerateRequest) -> AsyncGenerator[GenerateResponse]:
-            async with self._room_for(request):
-                begun = await self._begin(request, deadline, waits=True)
-                async with aclosing(_events(begun)) as responses:
-                    async for response in responses:
-                        yield response
+            begun = await self._begin(request, deadline, waits=True)
+            async with aclosing(_events(begun)) as responses:
+                async for response in responses:
+                    yield response
 
         stream = RequestStream(
             draw,
+            self._room_for,
             in_flight=self._settings.max_requests_in_flight_per_stream,
             max_requests=self._settings.max_requests_per_stream,
             draining=self._draining,
@@ -120,18 +122,15 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             base_model,
             pin=request.pin if request.HasField("pin") else None,
         )
-        resident = await asyncio.to_thread(prefetch)
+        resident = await asyncio.wrap_future(self._prefetching.submit(current_tenant(), prefetch))
         return generator_pb2.PrefetchConceptResponse(concept=resident_message(resident))
 
-    @asynccontextmanager
-    async def _room_for(self, message: GenerateRequest) -> AsyncIterator[None]:
-        """Hold memory for a large request of a stream, whose next requests wait until there is some."""
+    def _room_for(self, message: generator_pb2.GenerateManyRequest) -> AbstractContextManager[None]:
+        """Memory of a request of a stream while it is worked on; its stream has waited for it before it was parsed."""
         size = message.ByteSize()
         if size < LARGE_MESSAGE_BYTES:
-            yield
-            return
-        async with self._messages.hold_when_free(size, current_tenant(), share=MESSAGE_SHARE):
-            yield
+            return nullcontext()
+        return self._messages.hold_what_is_taken(size, current_tenant())
 
     async def _begin(self, message: GenerateRequest, deadline: float | None, *, waits: bool = False) -> ActiveRequest:
         """Check a request and hand it to the engine; refusals are counted here, all else by the engine.

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 
@@ -21,6 +22,7 @@ from detex_generator.engine.failures import EngineStoppedError, OutOfMemoryError
 from detex_generator.engine.row_lanes import use_cores
 from detex_generator.engine.scheduler import Scheduler
 from detex_generator.engine.step_loop import StepLoop
+from detex_generator.engine.tenant_threads import TenantThreads
 from detex_generator.generation_request import GenerationRequest
 from detex_generator.metrics import GeneratorMetrics
 from detex_generator.settings import GeneratorSettings
@@ -68,16 +70,14 @@ class Engine:
             tenant_capacity=settings.max_waiting_images_per_tenant,
             loading_limit=settings.loading_threads,
         )
-        self._checking = ThreadPoolExecutor(settings.loading_threads, thread_name_prefix="checking")
-        self._loading = ThreadPoolExecutor(settings.loading_threads, thread_name_prefix="loading")
+        self._checking = TenantThreads(settings.loading_threads, "checking")
+        self._loading = TenantThreads(settings.loading_threads, "loading")
         cores = settings.denoising_threads or torch.get_num_threads()
         self._encoding = ThreadPoolExecutor(
             settings.admission_threads, "encoding", initializer=use_cores, initargs=(cores,)
         )
         # Who waits for memory for pictures must not keep those from a thread who send none.
-        self._pictures = ThreadPoolExecutor(
-            settings.loading_threads, "pictures", initializer=use_cores, initargs=(cores,)
-        )
+        self._pictures = TenantThreads(settings.loading_threads, "pictures", initializer=use_cores, initargs=(cores,))
         self._decoding = Decoding(settings.decoding_threads, cores, metrics, self._scheduler.end_decoding)
         self._step_loop = StepLoop(
             self._scheduler,
@@ -144,7 +144,8 @@ class Engine:
             self._active.add(active)
         active.tell(Queued(active.request_id, position))
         try:
-            (self._pictures if request.has_pictures else self._checking).submit(self._check, active)
+            threads = self._pictures if request.has_pictures else self._checking
+            threads.submit(tenant, partial(self._check, active))
         except RuntimeError:
             active.fail(UnavailableError("The generator is shutting down.", reason="DRAINING"))
         if self._failed.is_set():
@@ -164,10 +165,9 @@ class Engine:
         self._scheduler.stop()
         self._step_loop.join(timeout_seconds)
         self.give_up()
-        self._checking.shutdown(wait=False, cancel_futures=True)
-        self._loading.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._checking, self._loading, self._pictures):
+            threads.shutdown()
         self._encoding.shutdown(wait=False, cancel_futures=True)
-        self._pictures.shutdown(wait=False, cancel_futures=True)
         self._decoding.close()
 
     def _check(self, active: ActiveRequest) -> None:
@@ -188,14 +188,17 @@ class Engine:
             try:
                 if self._admission.needs_loading(task.checked):
                     self._scheduler.begin_loading(task)
-                    self._loading.submit(self._load, task)
+                    self._loading.submit(task.active.tenant, partial(self._load, task))
                 else:
-                    self._encoding_of(task).submit(self._encode, task)
+                    self._submit_encoding(task)
             except RuntimeError:  # the threads have ended, and with them all requests
                 return
 
-    def _encoding_of(self, task: ImageTask) -> ThreadPoolExecutor:
-        return self._pictures if task.active.request.edit is not None else self._encoding
+    def _submit_encoding(self, task: ImageTask) -> None:
+        if task.active.request.edit is not None:
+            self._pictures.submit(task.active.tenant, partial(self._encode, task))
+        else:
+            self._encoding.submit(self._encode, task)
 
     def _load(self, task: ImageTask) -> None:
         """Bring the concepts of an image into memory; whether that succeeds or not, encoding finds out and tells."""
@@ -208,7 +211,7 @@ class Engine:
         finally:
             self._scheduler.end_loading(task)
         try:
-            self._encoding_of(task).submit(self._encode, task)
+            self._submit_encoding(task)
         except RuntimeError:
             return
         self._encode_more()

@@ -47,7 +47,7 @@ class Scheduler:
             capacity: Images that may wait for a slot.
             lookahead: Images of each class that may be encoded or ready ahead of a free slot.
             tenant_capacity: Images of one tenant that may wait for a slot; 0 for no bound but `capacity`.
-            loading_limit: Images of each class whose concepts may be on their way from the object store, beyond the
+            loading_limit: Images of each tenant whose concepts may be on their way from the object store, beyond the
                 lookahead.
         """
         self.pace = Pace()
@@ -63,7 +63,7 @@ class Scheduler:
         self._high_images: Counter[str] = Counter()  # of the highest class
         self._class_images: Counter[Priority] = Counter()
         self._queues: dict[Priority, FairQueue[ImageTask]] = {each: FairQueue() for each in Priority}
-        self._loading: Counter[Priority] = Counter()
+        self._loading: Counter[str] = Counter()  # by tenant
         self._encoding: Counter[Priority] = Counter()
         self._ready: dict[Priority, deque[ImageTask]] = {each: deque() for each in Priority}
         self._ahead: Counter[tuple[Priority, str]] = Counter()  # encoding or ready, by tenant
@@ -141,29 +141,39 @@ class Scheduler:
         with self._condition:
             for priority in sorted(Priority, reverse=True):
                 ahead = self._encoding[priority] + len(self._ready[priority])
-                if ahead >= 2 * self._lookahead or self._loading[priority] >= self._loading_limit:
+                if ahead >= 2 * self._lookahead:
                     continue
-                task = self._queues[priority].take(self._newcomers(priority, ahead))
+                task = self._queues[priority].take(self._may_be_encoded(priority, ahead))
                 if task is not None:
                     self._encoding[priority] += 1
                     self._ahead[priority, task.active.tenant] += 1
                     return task
         return None
 
-    def _newcomers(self, priority: Priority, ahead: int) -> Callable[[str], bool]:
-        """Who may have another image encoded: all, or where enough are ahead those who have none among them."""
-        return lambda tenant: ahead < self._lookahead or not self._ahead[priority, tenant]
+    def _may_be_encoded(self, priority: Priority, ahead: int) -> Callable[[str], bool]:
+        """Who may have another image encoded: who does not wait for many concepts.
+
+        Where enough are ahead, only tenants that have none among them.
+        """
+
+        def may(tenant: str) -> bool:
+            has_turn = ahead < self._lookahead or (priority, tenant) not in self._ahead
+            return has_turn and self._loading.get(tenant, 0) < self._loading_limit
+
+        return may
 
     def begin_loading(self, task: ImageTask) -> None:
         """An image to encode waits for the object store first, so that others may be encoded before it."""
         with self._condition:
             self._encoding[task.priority] -= 1
-            self._loading[task.priority] += 1
+            self._loading[task.active.tenant] += 1
 
     def end_loading(self, task: ImageTask) -> None:
         """The object store has answered, or has failed."""
         with self._condition:
-            self._loading[task.priority] -= 1
+            self._loading[task.active.tenant] -= 1
+            if not self._loading[task.active.tenant]:
+                del self._loading[task.active.tenant]
             self._encoding[task.priority] += 1
 
     def add_ready(self, task: ImageTask) -> None:
