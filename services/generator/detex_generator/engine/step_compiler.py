@@ -3,6 +3,7 @@
 Nothing waits for a compilation, and none that fails costs a request: what is not compiled is run as it was.
 """
 
+import atexit
 import logging
 import threading
 import time
@@ -137,10 +138,14 @@ class StepCompiler:
             return sum(size.done and size.error is None for size in self._sizes.values())
 
     def close(self) -> None:
-        """Compile nothing further; what is being compiled goes on in a thread that ends with the process."""
+        """Compile nothing further; what is being compiled is done before the process ends, whose end others bound."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            # An interpreter that ends stops threads amid torch's own code, which aborts the process.
+            atexit.register(thread.join)
 
     def _begin(self) -> None:
         if self._thread is None and not self._closed:
