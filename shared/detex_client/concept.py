@@ -7,7 +7,7 @@ from typing import Self
 from detex_client.errors import refused
 from detex_client.wire_enum import Method
 from detex_client.wire_message import wire_message
-from detex_core.prompt import CONCEPT_NAME
+from detex_core.prompt import CONCEPT_NAMES
 from detex_protos.v1 import common_pb2, trainer_pb2
 
 
@@ -126,5 +126,5 @@ class BaseModel:
 
 def check_concept_name(name: str) -> None:
     """Refuse what no concept can be called, before anything is uploaded for it."""
-    if not CONCEPT_NAME.fullmatch(name):
-        raise refused("concept_name", repr(name), "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter")
+    if not CONCEPT_NAMES.is_name(name):
+        raise refused("concept_name", CONCEPT_NAMES.given(name), CONCEPT_NAMES.accepted)

@@ -1,8 +1,9 @@
 """The one error of the client, with all that the services say about what went wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import grpc
@@ -68,6 +69,41 @@ def refused(field: str, given: object, accepted: str) -> DetexClientError:
         reason=InvalidInputError.reason,
         violations=(violation,),
     )
+
+
+def with_file_names(error: DetexClientError, files: Mapping[str, Path]) -> DetexClientError:
+    """The same error, which names the files that fields were read from: `regions[1].mask "back.png": given ...`.
+
+    Args:
+        error: As the service worded it.
+        files: The files of a request by the paths of their fields.
+    """
+    named = {violation.field: files[violation.field] for violation in error.violations if violation.field in files}
+    if not named:
+        return error
+    message = error.message
+    for field, path in named.items():
+        message = message.replace(f"{field}: ", f'{field} "{path.name}": ', 1)
+    violations = tuple(
+        Violation(each.field, f'"{named[each.field].name}": {each.description}') if each.field in named else each
+        for each in error.violations
+    )
+    return DetexClientError(
+        message,
+        code=error.code,
+        reason=error.reason,
+        violations=violations,
+        retry_delay_seconds=error.retry_delay_seconds,
+    )
+
+
+@contextmanager
+def naming_files(files: Mapping[str, Path]) -> Iterator[None]:
+    """Errors of a call inside the block name the files that their fields were read from."""
+    try:
+        yield
+    except DetexClientError as error:
+        raise with_file_names(error, files) from None
 
 
 class _Call(Protocol):

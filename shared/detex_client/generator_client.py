@@ -1,7 +1,8 @@
 """Python client of the generator."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Unpack
 
 import grpc
@@ -9,7 +10,7 @@ import grpc
 from detex_client.background_call import BackgroundStream, StreamingCall
 from detex_client.concept import BaseModel, ConceptReference
 from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Tls
-from detex_client.errors import DetexClientError, from_request_error
+from detex_client.errors import DetexClientError, from_request_error, naming_files, with_file_names
 from detex_client.picture import (
     GeneratedPicture,
     GenerationEvent,
@@ -145,7 +146,7 @@ class GeneratorClient(Connection):
         Leaving the iterator early ends the work at the generator's next step.
         """
         message = request.to_wire()
-        with self.errors():
+        with naming_files(request.files()), self.errors():
             for response in BackgroundStream(
                 lambda: self._stub.Generate(message, timeout=timeout_seconds, metadata=self.metadata)
             ):
@@ -165,10 +166,15 @@ class GeneratorClient(Connection):
             requests: Taken one after the other, from another thread.
             timeout_seconds: Deadline of the whole stream.
         """
-        stream = RequestStream(
-            generator_pb2.GenerateManyRequest(key=str(index), request=request.to_wire())
-            for index, request in enumerate(requests)
-        )
+        files: dict[int, Mapping[str, Path]] = {}  # of requests that are not done, by index
+
+        def messages() -> Iterator[generator_pb2.GenerateManyRequest]:
+            for index, request in enumerate(requests):
+                if named := request.files():
+                    files[index] = named
+                yield generator_pb2.GenerateManyRequest(key=str(index), request=request.to_wire())
+
+        stream = RequestStream(messages())
 
         def begin() -> StreamingCall[generator_pb2.GenerateManyResponse]:
             call = self._stub.GenerateMany(iter(stream), timeout=timeout_seconds, metadata=self.metadata)
@@ -178,9 +184,13 @@ class GeneratorClient(Connection):
         with self.errors():
             try:
                 for response in BackgroundStream(begin):
-                    event = _many_event(response)
+                    event, index = _many_event(response), int(response.key)
+                    if isinstance(event, RequestFailed):
+                        event = RequestFailed(with_file_names(event.error, files.get(index, {})))
+                    if isinstance(event, RequestFailed | RequestDone):
+                        files.pop(index, None)
                     if event is not None:
-                        yield RequestEvent(int(response.key), event)
+                        yield RequestEvent(index, event)
             except grpc.RpcError:
                 if stream.failure is not None:
                     raise stream.failure from None

@@ -97,7 +97,7 @@ class PictureRequest:
             message.solver = self.solver.number()
         versions = wire_message(generator_pb2.GenerateRequest, concept_versions=self.concept_versions)
         message.MergeFrom(versions)
-        message.regions.extend(region.to_wire() for region in self.regions)
+        message.regions.extend(region.to_wire(index) for index, region in enumerate(self.regions))
         if self.region_mode is not None:
             message.region_mode = self.region_mode.number()
         if self.edit is not None:
@@ -105,6 +105,18 @@ class PictureRequest:
         if self.priority is not None:
             message.priority = self.priority.number()
         return message
+
+    def files(self) -> dict[str, Path]:
+        """The files that are sent along, by the paths of their fields in the contract."""
+        files = {
+            f"regions[{index}].mask": region.place
+            for index, region in enumerate(self.regions)
+            if isinstance(region.place, Path)
+        }
+        if self.edit is not None:
+            sources = {"edit.image": self.edit.image, "edit.mask": self.edit.mask}
+            files |= {name: source for name, source in sources.items() if isinstance(source, Path)}
+        return files
 
     def _set(self, message: generator_pb2.GenerateRequest, name: str) -> None:
         value = getattr(self, name)

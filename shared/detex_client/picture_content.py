@@ -59,8 +59,12 @@ class Region:
     weight: float = 1.0
     prompt: str = ""
 
-    def to_wire(self) -> generator_pb2.Region:
-        """The message of the contract; raises DetexClientError for a mask that cannot be read."""
+    def to_wire(self, index: int = 0) -> generator_pb2.Region:
+        """The message of the contract; raises DetexClientError for a mask that cannot be read.
+
+        Args:
+            index: Position among the regions of its request, for errors.
+        """
         region = wire_message(generator_pb2.Region, concept=self.concept, weight=self.weight, prompt=self.prompt)
         if isinstance(self.place, Box):
             place = self.place
@@ -68,7 +72,7 @@ class Region:
                 wire_message(generator_pb2.Box, left=place.left, top=place.top, right=place.right, bottom=place.bottom)
             )
         else:
-            region.mask = _content(self.place, "regions.mask")
+            region.mask = _content(self.place, f"regions[{index}].mask")
         return region
 
 

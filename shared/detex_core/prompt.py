@@ -12,10 +12,14 @@ import re
 from dataclasses import dataclass
 
 from detex_core.errors import InvalidInputError, invalid_input
+from detex_core.name_form import NameForm
 
-CONCEPT_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-ATTRIBUTE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+CONCEPT_NAMES = NameForm("a-z", "a-z0-9-", 63, "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter")
+ATTRIBUTE_NAMES = NameForm("a-z", "a-z0-9_-", 32, "1 to 32 of a-z, 0-9, _ and -, beginning with a letter")
+CONCEPT_NAME = CONCEPT_NAMES.pattern
+ATTRIBUTE_NAME = ATTRIBUTE_NAMES.pattern
 MAX_PROMPT_CHARACTERS = 10_000
+_SHOWN_CHARACTERS = 40
 
 _TOKEN = re.compile(r"\\(?P<escaped>[\[\]\\])|\[(?P<word>[^\[\]]*)\]|(?P<stray>[\[\]])|(?P<text>[^\[\]\\]+|\\)")
 
@@ -107,6 +111,13 @@ def _parse_word(word: str, field: str) -> SubjectWord | AttributeWord:
 
 
 def _word_error(word: str, field: str) -> InvalidInputError:
+    pieces = word.split(":")
+    if len(pieces) in (1, 3):
+        for what, form, name in zip(("concept", "attribute"), (CONCEPT_NAMES, ATTRIBUTE_NAMES), pieces, strict=False):
+            if name and not form.is_name(name):
+                shown = word if len(word) <= _SHOWN_CHARACTERS else f"{word[: _SHOWN_CHARACTERS - 3]}..."
+                given = f"[{shown}]{form.fault(name)}"
+                return invalid_input(field, given, f"{_LANGUAGE}; the name of a {what} is {form.accepted}")
     return invalid_input(field, f"[{word}]", _LANGUAGE)
 
 

@@ -4,15 +4,16 @@
 `asyncio.to_thread`.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from detex_core.errors import invalid_input
+from detex_core.name_form import NameForm
 
 DEFAULT_TENANT = "default"
-TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+TENANT_NAMES = NameForm("a-z0-9", "a-z0-9-", 63, "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter or a digit")
+TENANT_NAME = TENANT_NAMES.pattern
 TENANT_METADATA_KEY = "detex-tenant"
 
 _tenant: ContextVar[str | None] = ContextVar("detex_tenant", default=None)
@@ -49,6 +50,6 @@ def checked_tenant(tenant: str, *, field: str = TENANT_METADATA_KEY) -> str:
     Raises:
         InvalidInputError: It is not 1 to 63 of a-z, 0-9 and hyphens, beginning with a letter or digit.
     """
-    if not TENANT_NAME.fullmatch(tenant):
-        raise invalid_input(field, repr(tenant), "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter or a digit")
+    if not TENANT_NAMES.is_name(tenant):
+        raise invalid_input(field, TENANT_NAMES.given(tenant), TENANT_NAMES.accepted)
     return tenant

@@ -14,8 +14,9 @@ from typing import Any
 
 from PIL import Image
 
-from detex_core.errors import NotFoundError, UnavailableError, invalid_input
+from detex_core.errors import InvalidInputError, NotFoundError, UnavailableError, invalid_input
 from detex_core.grpc_server import Server, Service
+from detex_core.grpc_server.status import request_error
 from detex_core.metrics import new_registry
 from detex_core.settings import ServiceSettings
 from detex_core.tenancy import current_tenant
@@ -262,6 +263,9 @@ class ScriptedGenerator(GeneratorServiceServicer):
             raise UnavailableError("Too many pictures wait.", reason="OVERLOADED", retry_delay_seconds=2.5)
         if request.guidance_scale != request.guidance_scale:
             raise invalid_input("guidance_scale", request.guidance_scale, "0 to 50")
+        for index, region in enumerate(request.regions):
+            if region.mask == b"no picture":
+                raise invalid_input(f"regions[{index}].mask", "a file that begins with b'no pictu'", "a picture")
         steps = request.steps or 2
         yield generator_pb2.GenerateResponse(queued=generator_pb2.Queued(request_id="r-1", queue_position=3))
         try:
@@ -293,9 +297,8 @@ class ScriptedGenerator(GeneratorServiceServicer):
             try:
                 async for response in self._drawn(request.request):
                     yield generator_pb2.GenerateManyResponse(key=request.key, response=response)
-            except NotFoundError as error:
-                failed = generator_pb2.RequestError(code=5, reason=error.reason, message=error.message)
-                yield generator_pb2.GenerateManyResponse(key=request.key, error=failed)
+            except (NotFoundError, InvalidInputError) as error:
+                yield generator_pb2.GenerateManyResponse(key=request.key, error=request_error(error))
                 continue
             done = generator_pb2.RequestDone(images=request.request.count)
             yield generator_pb2.GenerateManyResponse(key=request.key, done=done)

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from detex_client import Box, DetexClientError, Edit, EditKind, GeneratorClient, Provenance, Region, RegionMode
+from detex_client import (
+    Box,
+    DetexClientError,
+    Edit,
+    EditKind,
+    GeneratorClient,
+    PictureRequest,
+    Provenance,
+    Region,
+    RegionMode,
+    RequestFailed,
+)
 from detex_protos.v1 import generator_pb2
 from tests.client.conftest import Outcome, Scripted
 
@@ -44,8 +55,35 @@ def test_what_is_not_given_is_not_sent(scripted: Scripted, generator_client: Gen
 def test_a_file_that_is_not_there_is_refused_here(generator_client: GeneratorClient, tmp_path: Path) -> None:
     with pytest.raises(DetexClientError, match=r"edit\.image: given .*missing\.png"):
         generator_client.generate("a mug", edit=Edit(EditKind.IMAGE_TO_IMAGE, tmp_path / "missing.png"))
-    with pytest.raises(DetexClientError, match=r"regions\.mask"):
+    with pytest.raises(DetexClientError, match=r"regions\[0\]\.mask"):
         generator_client.generate("a mug", regions=(Region("my-mug", tmp_path / "missing.png"),))
+
+
+def test_errors_about_a_file_of_several_name_it(
+    scripted: Scripted, generator_client: GeneratorClient, detex: Detex, tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "front.png", tmp_path / "back.png"
+    good.write_bytes(b"a picture")
+    bad.write_bytes(b"no picture")
+    regions = (Region("my-mug", good), Region("my-vase", bad))
+    with pytest.raises(DetexClientError) as raised:
+        generator_client.generate("[my-mug] next to [my-vase]", regions=regions)
+    assert raised.value.message.startswith('regions[1].mask "back.png": given a file that begins with')
+    assert [each.field for each in raised.value.violations] == ["regions[1].mask"]
+    assert raised.value.violations[0].description.startswith('"back.png": Given a file')
+
+    requests = [PictureRequest("a mug"), PictureRequest("two", regions=regions)]
+    failed = [each for each in generator_client.generate_many(requests) if isinstance(each.event, RequestFailed)]
+    assert [each.request_index for each in failed] == [1]
+    assert isinstance(failed[0].event, RequestFailed)
+    assert 'regions[1].mask "back.png": ' in failed[0].event.error.message
+
+    outcome = detex(
+        "generate", "[my-mug] next to [my-vase]", "--region", f"my-mug={good}", "--region", f"my-vase={bad}",
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert outcome.exit_code == 2
+    assert 'regions[1].mask "back.png": given a file' in outcome.stderr
 
 
 def test_provenance_comes_back() -> None:

@@ -14,6 +14,7 @@ from tests.generator.published_concepts import publish, random_concept
 from tests.generator.running_generator import RunningGenerator, refusal_of
 
 LANGUAGE = r"[concept], [concept:attribute:photo] with a photo index from 0, or \[ and \] for plain brackets"
+OF_CONCEPTS = "the name of a concept is 1 to 63 of a-z, 0-9 and hyphens, beginning with a letter"
 PLAIN = {"prompt": "a mug"}
 
 NOT_BLANK = ("''", "a prompt of 1 to 10,000 characters that are not all blank")
@@ -35,7 +36,11 @@ INVALID: list[tuple[str, dict[str, Any], dict[str, tuple[str, str]]]] = [
     ("too many tokens", {"prompt": "a " * 5_000}, {"prompt": ("5,000 tokens", TOKENS)}),
     ("negative tokens", PLAIN | {"negative_prompt": "a " * 80}, {"negative_prompt": ("80 tokens", TOKENS)}),
     ("open bracket", {"prompt": "a [mug on"}, {"prompt": ("'[' at character 2 without its partner", LANGUAGE)}),
-    ("no word", {"prompt": "a [My Mug]"}, {"prompt": ("[My Mug]", LANGUAGE)}),
+    (
+        "no word",
+        {"prompt": "a [My Mug]"},
+        {"prompt": ("[My Mug], where 'M' is not accepted", f"{LANGUAGE}; {OF_CONCEPTS}")},
+    ),
     (
         "no attribute",
         {"prompt": "[my-mug:colour:0]"},

@@ -218,6 +218,11 @@ NAMES = "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter"
 SUBMISSIONS = {
     "no name": ({"concept_name": ""}, "concept_name", f"concept_name: given ''; accepted is {NAMES}"),
     "capitals": ({"concept_name": "My-Mug"}, "concept_name", "given 'My-Mug'"),
+    "underscore": (
+        {"concept_name": "my_mug"},
+        "concept_name",
+        f"given 'my_mug', where '_' is not accepted; accepted is {NAMES}",
+    ),
     "path": ({"concept_name": "../mug"}, "concept_name", "given '../mug'"),
     "steps 0": (
         {"hyperparameters": Knobs(steps=0)},
@@ -243,7 +248,16 @@ SUBMISSIONS = {
         "attributes",
         "given pose; accepted is none for the method textual_inversion",
     ),
-    "attribute": ({"attributes": ["pose", "Back ground"]}, "attributes[1]", "1 to 32 of a-z, 0-9, _ and -"),
+    "attribute": (
+        {"attributes": ["pose", "Back ground"]},
+        "attributes[1]",
+        "given 'Back ground', where 'B' is not accepted; accepted is 1 to 32 of a-z, 0-9, _ and -",
+    ),
+    "NUL in key": (
+        {"idempotency_key": "a\0"},
+        "idempotency_key",
+        "given 'a\\x00', where '\\x00' (U+0000) is not accepted",
+    ),
     "attribute twice": ({"attributes": ["pose", "pose"]}, "attributes[1]", "accepted is each word once"),
     "many attributes": ({"attributes": list("abcdefghi")}, "attributes", "given 9 words; accepted is at most 8 words"),
     "base model": ({"base_model": "sdxl"}, "base_model", "given 'sdxl'; accepted is one of showroom"),
@@ -452,7 +466,7 @@ def test_base_models(start_trainer: StartTrainer, tmp_path: Path) -> None:
     assert large.family == "stable_diffusion"
     small = stream(header(), file(encoded(photo(size=(40, 48)))))
     warnings = trainer.stub.UploadTrainingSet(small).training_set.warnings
-    assert any("Photo 0 has 40 x 48 pixels, fewer than the 512" in warning for warning in warnings)
+    assert any("Photo 0 (0.png) has 40 x 48 pixels, fewer than the 512" in warning for warning in warnings)
 
 
 def test_no_job_is_taken_for_a_folder_that_cannot_train(start_trainer: StartTrainer, tmp_path: Path) -> None:

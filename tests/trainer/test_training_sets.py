@@ -189,9 +189,9 @@ def test_the_segmenter_finds_masks_when_photos_arrive(start_trainer: StartTraine
         assert each.mask_share == pytest.approx(0.25, abs=0.08)
     warnings = " ".join(training_set.warnings)
     assert "These three photos share one background; add another for a cleaner result." in warnings
-    assert "Photo 2 is blurred" in warnings
-    assert "Photo 0 is blurred" not in warnings
-    assert "Photos 0, 1, 2 had no mask: the segmenter has found a subject" in warnings
+    assert "Photo 2 (2.png) is blurred" in warnings
+    assert "Photo 0 (0.png) is blurred" not in warnings
+    assert "Photos 0 (0.png), 1 (1.png), 2 (2.png) had no mask: the segmenter has found a subject" in warnings
     other = stream(header(), file(encoded(mug(0, grey))), file(encoded(mug(8, blue)), 1))
     assert "share one background" not in " ".join(
         trainer.stub.UploadTrainingSet(other, timeout=60).training_set.warnings
@@ -208,5 +208,5 @@ def test_near_duplicates_are_told(trainer: RunningTrainer) -> None:
     )
     warnings = trainer.stub.UploadTrainingSet(parts, timeout=60).training_set.warnings
     assert [each for each in warnings if "nearly the same picture" in each] == [
-        "Photos 0 and 1 are nearly the same picture; one from another side teaches more."
+        "Photos 0 (0.png) and 1 (1.png) are nearly the same picture; one from another side teaches more."
     ]

@@ -63,7 +63,7 @@ def test_photos_masks_and_captions_are_kept(trainer: RunningTrainer) -> None:
         (2, 64, 48, trainer_pb2.MASK_SOURCE_SEGMENTER, 0, ""),
     ]
     assert training_set.photos[1].sha256 == hashlib.sha256(PNG).hexdigest()
-    assert [warning for warning in training_set.warnings if "Photo 2 has no mask" in warning]
+    assert [warning for warning in training_set.warnings if "Photo 2 (2.png) has no mask" in warning]
     loaded = TrainingSetArchive(FolderStore(trainer.store_folder)).load("default", training_set.training_set_id)
     assert [each.picture.mode for each in loaded.photos] == ["RGB"] * 3
     assert loaded.photos[1].picture.tobytes() == photo().tobytes()
@@ -111,10 +111,10 @@ def test_pictures_of_any_mode_become_upright_rgb(trainer: RunningTrainer, data: 
     ("parts", "warning"),
     [
         ([file(PNG)], "There is one photo"),
-        ([file(PNG), file(PNG, 1)], "Photos 0 and 1 are the same file"),
-        ([file(PNG), file(OTHER_PNG, 1)], "Photos 0, 1 have no mask"),
-        ([file(encoded(photo(0, (120, 40))))], "Photo 0 is long and narrow (120 x 40 pixels)"),
-        ([file(PNG), mask_file(encoded(mask(share=1)))], "The mask of photo 0 covers 100% of it"),
+        ([file(PNG), file(PNG, 1)], "Photos 0 (0.png) and 1 (1.png) are the same file"),
+        ([file(PNG), file(OTHER_PNG, 1)], "Photos 0 (0.png), 1 (1.png) have no mask"),
+        ([file(encoded(photo(0, (120, 40))))], "Photo 0 (0.png) is long and narrow (120 x 40 pixels)"),
+        ([file(PNG), mask_file(encoded(mask(share=1)))], "The mask of photo 0 (0.png) covers 100% of it"),
         ([file(encoded(photo(0, (96, 96)))), mask_file(encoded(mask((96, 96), 1 / 96)))], "covers 1.0% of it"),
     ],
 )
@@ -162,7 +162,8 @@ REFUSED = {
     "class word of digits": ([header("12 3")], "header.class_word", "with at least one letter"),
     "long class word": ([header("x" * 65)], "header.class_word", "1 to 64 letters, digits, spaces and hyphens"),
     "class word with a bracket": ([header("mug]")], "header.class_word", "given 'mug]'"),
-    "class word with a line": ([header("mug\nred")], "header.class_word", "given 'mug\\nred'"),
+    "class word with a line": ([header("mug\nred")], "header.class_word", "where '\\n' (U+000A) is not accepted"),
+    "class word with an underscore": ([header("tea_pot")], "header.class_word", "'tea_pot', where '_' is not accepted"),
     # File headers.
     "no kind": ([header(), file(PNG, kind=0)], "files[0].kind", "accepted is FILE_KIND_PHOTO or FILE_KIND_MASK"),
     "unknown kind": ([header(), file(PNG, kind=9)], "files[0].kind", "accepted is FILE_KIND_PHOTO or FILE_KIND_MASK"),
@@ -175,12 +176,12 @@ REFUSED = {
     "gap": (
         [header(), file(PNG), file(OTHER_PNG, 2)],
         "files[1].photo_index",
-        "given 2 without a photo 1; accepted is indices from 0 without gaps",
+        "photo 2 (2.png): files[1].photo_index: given 2 without a photo 1; accepted is indices from 0 without gaps",
     ),
     "mask without photo": (
         [header(), file(PNG), mask_file(encoded(mask()), 1)],
         "files[1].photo_index",
-        "given a mask for 1; accepted is the index of an uploaded photo",
+        "mask of photo 1 (1.png): files[1].photo_index: given a mask for 1; accepted is the index of an uploaded photo",
     ),
     "no bytes": ([header(), file(b"")], "files[0].size_bytes", "given 0; accepted is 1 to 33,554,432"),
     "too large": ([header(), file(PNG, size_bytes=2**40)], "files[0].size_bytes", "given 1,099,511,627,776"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from detex_core.errors import invalid_input
-from detex_core.prompt import ATTRIBUTE_NAME
+from detex_core.prompt import ATTRIBUTE_NAMES
 
 MAX_ATTRIBUTES = 8
 DEFAULT_ATTRIBUTES = ("pose", "background")
@@ -67,10 +67,9 @@ def parse_attributes(names: Sequence[str], *, field: str = "attributes") -> tupl
     if len(names) > MAX_ATTRIBUTES:
         raise invalid_input(field, f"{len(names)} words", f"at most {MAX_ATTRIBUTES} words")
     for index, name in enumerate(names):
-        if not ATTRIBUTE_NAME.fullmatch(name):
-            raise invalid_input(
-                f"{field}[{index}]", name or "an empty word", "1 to 32 of a-z, 0-9, _ and -, beginning with a letter"
-            )
+        if not ATTRIBUTE_NAMES.is_name(name):
+            given = ATTRIBUTE_NAMES.given(name) if name else "an empty word"
+            raise invalid_input(f"{field}[{index}]", given, ATTRIBUTE_NAMES.accepted)
         if name in names[:index]:
             raise invalid_input(f"{field}[{index}]", f"{name} a second time", "each word once")
     return tuple(Attribute(name, attribute_region(name)) for name in names)

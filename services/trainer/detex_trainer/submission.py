@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from detex_core.errors import FailedPreconditionError, invalid_input
-from detex_core.prompt import CONCEPT_NAME
+from detex_core.prompt import CONCEPT_NAMES
 from detex_core.settings import BaseModelSettings
 from detex_trainer.attributes import DEFAULT_ATTRIBUTES, parse_attributes
 from detex_trainer.base_model_family import BaseModelFamily
@@ -110,12 +110,9 @@ class JobSubmission:
         return self._jobs.submit(submission, max_queued=self._settings.max_queued_jobs_per_tenant)
 
     def _order(self, tenant: str, request: JobRequest, description: BaseModelDescription | None) -> JobOrder:
-        if not CONCEPT_NAME.fullmatch(request.concept_name):
-            raise invalid_input(
-                "concept_name",
-                repr(request.concept_name),
-                "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter, for example my-mug",
-            )
+        if not CONCEPT_NAMES.is_name(request.concept_name):
+            given, accepted = CONCEPT_NAMES.given(request.concept_name), CONCEPT_NAMES.accepted
+            raise invalid_input("concept_name", given, f"{accepted}, for example my-mug")
         base_model = self._settings.base_model(request.base_model)
         family = assumed_family(base_model) if description is None else description.family
         hyperparameters = resolve_hyperparameters(request.method, request.hyperparameters, family)
@@ -165,8 +162,8 @@ class JobSubmission:
             )
         if attributes and not description.has_image_encoder:
             raise FailedPreconditionError(
-                f"The base model {description.name} has no image encoder, by which attribute words are learned; "
-                "choose another method or another base model."
+                f"base_model: {description.name} has no image encoder, by which attribute words are learned; choose "
+                "another method or another base model."
             )
         check_job_size(hyperparameters, side or min(description.width, description.height), description.unet, limits)
         reader = description.text_reader()

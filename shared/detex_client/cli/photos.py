@@ -9,7 +9,7 @@ from detex_client.cli import options
 from detex_client.cli.failure import reported
 from detex_client.cli.picture_files import write_picture
 from detex_client.cli.terminal import Terminal
-from detex_client.errors import refused
+from detex_client.errors import naming_files, refused
 from detex_client.trainer_client import TrainerClient
 from detex_client.training_set import TrainingSet
 
@@ -57,7 +57,7 @@ def replace_mask(
         data = mask.read_bytes()
     except OSError as error:
         raise refused("mask", f"{mask} ({error.strerror})", "a readable file") from None
-    with options.open_trainer(trainer, tenant, tls, root_certificates) as client:
+    with naming_files({"mask": mask}), options.open_trainer(trainer, tenant, tls, root_certificates) as client:
         training_set = client.replace_mask(training_set_id, photo_index, data)
     terminal.document(training_set)
     terminal.say(f"Photo {photo_index} has the mask {mask} now.")

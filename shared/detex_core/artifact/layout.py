@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from detex_core.artifact.manifest import CONCEPT_VERSION
 from detex_core.errors import invalid_input
-from detex_core.prompt import CONCEPT_NAME
-from detex_core.tenancy import TENANT_NAME
+from detex_core.prompt import CONCEPT_NAME, CONCEPT_NAMES
+from detex_core.tenancy import TENANT_NAME, checked_tenant
 
 MANIFEST_FILE = "manifest.json"
 
@@ -46,11 +46,9 @@ def manifest_reference(key: str) -> ConceptReference | None:
 
 def check_reference(tenant: str, name: str, version: str, field: str) -> None:
     """Raise InvalidInputError where tenant, name or version (may be empty) is malformed; `field` is the reference."""
-    if not TENANT_NAME.fullmatch(tenant):
-        raise invalid_input("tenant", repr(tenant), "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter or digit")
-    if not CONCEPT_NAME.fullmatch(name):
-        accepted = "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter"
-        raise invalid_input(f"{field}.name", repr(name), accepted)
+    checked_tenant(tenant, field="tenant")
+    if not CONCEPT_NAMES.is_name(name):
+        raise invalid_input(f"{field}.name", CONCEPT_NAMES.given(name), CONCEPT_NAMES.accepted)
     if version and not CONCEPT_VERSION.fullmatch(version):
         accepted = "a version as published, for example 20260131T120000Z-0a1b2c3d, or nothing for the newest"
         raise invalid_input(f"{field}.version", repr(version), accepted)

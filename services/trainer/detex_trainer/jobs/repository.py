@@ -249,7 +249,9 @@ def _row(session: Session, tenant: str, job_id: str) -> JobRow:
     if _JOB_ID.fullmatch(job_id):  # PostgreSQL does not take every text
         row = session.scalar(select(JobRow).where(JobRow.tenant == tenant, JobRow.job_id == job_id))
     if row is None:
-        raise NotFoundError(f"There is no job {job_id[:80]!r}; ListJobs tells which there are.", reason="JOB_NOT_FOUND")
+        raise NotFoundError(
+            f"job_id: there is no job {job_id[:80]!r}; ListJobs tells which there are.", reason="JOB_NOT_FOUND"
+        )
     return row
 
 
@@ -259,7 +261,7 @@ def _find_submitted(session: Session, tenant: str, key: str, request_sha256: str
         return None
     if row.request_sha256 != request_sha256:
         raise AlreadyExistsError(
-            f"The idempotency key {key!r} was used for {row.job_id} with another content; take a new key.",
+            f"idempotency_key: {key!r} was used for {row.job_id} with another content; take a new key.",
             reason="IDEMPOTENCY_KEY_REUSED",
         )
     return row.to_job()

@@ -7,6 +7,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from detex_core.errors import invalid_input
+from detex_core.name_form import shown_character, shown_text
 
 
 def check_texts(message: Message, path: str = "") -> None:
@@ -38,4 +39,5 @@ def _check(value: Any, name: str) -> None:
     if isinstance(value, Message):
         check_texts(value, f"{name}.")
     elif isinstance(value, str) and "\0" in value:
-        raise invalid_input(name, repr(value), "text without the character U+0000")
+        given = f"{shown_text(value)}, where {shown_character(chr(0))} is not accepted"
+        raise invalid_input(name, given, "text without the character U+0000")

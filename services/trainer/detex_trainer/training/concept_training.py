@@ -38,6 +38,7 @@ from detex_trainer.training.reporting import Training, report_on
 from detex_trainer.training.run import TrainingRun
 from detex_trainer.training.selection import CheckpointSelection
 from detex_trainer.training.step_observer import StepObserver
+from detex_trainer.training_set.photo_place import photo_name
 from detex_trainer.training_set.training_set import TrainingPhoto, TrainingSet
 
 _MESSAGE_CHARACTERS = 500
@@ -292,7 +293,8 @@ def _masked(photo: TrainingPhoto, uses_masks: bool, segmenter: Segmenter) -> Mas
         mask = segmenter.segment(photo.picture) if photo.mask is None else mask_from_image(photo.mask)
     except SubjectNotFoundError as error:
         if uses_masks:
-            raise SubjectNotFoundError(f"Photo {photo.record.photo_index}: {error.message}") from error
+            name = photo_name(photo.record.photo_index, photo.record.file_name)
+            raise SubjectNotFoundError(f"Photo {name}: {error.message}") from error
         mask = whole_picture(*photo.picture.size)
     if uses_masks:
         return MaskedPhoto(photo.picture, mask, caption)

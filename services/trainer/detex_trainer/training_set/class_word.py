@@ -3,6 +3,7 @@
 import unicodedata
 
 from detex_core.errors import invalid_input
+from detex_core.name_form import shown_character, shown_text
 from detex_trainer.training_set.record import MAX_CLASS_WORD_CHARACTERS
 
 _ACCEPTED = (
@@ -26,8 +27,16 @@ def checked_class_word(class_word: str) -> str:
         and any(character.isalpha() for character in words)
     )
     if not well_formed:
-        raise invalid_input("header.class_word", repr(class_word), _ACCEPTED)
+        raise invalid_input("header.class_word", f"{shown_text(class_word)}{_fault(words)}", _ACCEPTED)
     return words
+
+
+def _fault(words: str) -> str:
+    """What is wrong, where a character or the length is; otherwise the words show it themselves."""
+    for character in words:
+        if character not in " -" and unicodedata.category(character)[0] not in "LNM":
+            return f", where {shown_character(character)} is not accepted"
+    return f", which has {len(words):,} characters" if len(words) > MAX_CLASS_WORD_CHARACTERS else ""
 
 
 def _is_word(word: str) -> bool:

@@ -14,14 +14,16 @@ from detex_core.errors import (
     AbortedError,
     DataLossError,
     FailedPreconditionError,
+    InvalidInputError,
     NotFoundError,
-    ResourceExhaustedError,
+    invalid_input,
 )
 from detex_core.images import BYTES_PER_PIXEL, decode_mask
 from detex_core.memory_budget import MemoryBudget
 from detex_trainer.jobs import TrainingSetChanges, TrainingSetKey, TrainingSetLedger
 from detex_trainer.training_set.archive import TrainingSetArchive, training_set_prefix
 from detex_trainer.training_set.look import PhotoLook, look_at
+from detex_trainer.training_set.photo_place import photo_place
 from detex_trainer.training_set.record import (
     MaskSource,
     PhotoRecord,
@@ -130,15 +132,12 @@ class TrainingSetCuration:
 
         Raises:
             NotFoundError: The tenant has no such training set.
-            InvalidInputError: The set has no such photo, or the mask is none of its size.
+            InvalidInputError: The set has no such photo, or the mask is too large a file or none of its size.
             FailedPreconditionError: Jobs that have not ended use the set (reason `TRAINING_SET_IN_USE`).
-            ResourceExhaustedError: The mask is too large.
             AbortedError: Another call changes the set at this moment (reason `TRAINING_SET_CHANGING`).
         """
         if len(mask) > self._max_file_bytes:
-            raise ResourceExhaustedError(
-                f"mask: given {len(mask):,} bytes; accepted is at most {self._max_file_bytes:,}."
-            )
+            raise invalid_input("mask", f"{len(mask):,} bytes", f"at most {self._max_file_bytes:,} bytes")
         for attempt in range(1, _ATTEMPTS + 1):
             replacement = self._as_it_stands(
                 tenant, training_set_id, lambda record: self._changed(record, photo_index, mask, base_model_side)
@@ -162,7 +161,10 @@ class TrainingSetCuration:
         self, record: TrainingSetRecord, photo_index: int, mask: bytes, base_model_side: int | None
     ) -> "_Replacement":
         before = self._archive.load_photo(record, photo_index).record
-        decoded = decode_mask(mask, field="mask", size=(before.width, before.height))
+        try:
+            decoded = decode_mask(mask, field="mask", size=(before.width, before.height))
+        except InvalidInputError as error:
+            raise error.at(photo_place(photo_index, before.file_name)) from error.__cause__
         data = _png(decoded)
         # Under a name of its own: readers find either the old mask or the new one, each with its hash.
         name = f"mask_{photo_index}_{secrets.token_hex(8)}.png"

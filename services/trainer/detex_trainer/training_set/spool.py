@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 import secrets
 import shutil
 import time
@@ -11,11 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from detex_core.errors import AbortedError, InvalidInputError, invalid_input
+from detex_core.name_form import NameForm
 from detex_core.object_store.disk import disk_errors
 from detex_trainer.training_set.upload import received_files
 from detex_trainer.training_set.upload_parts import ReceivedFile
 
-_UPLOAD_ID = re.compile(r"[a-z0-9-]{16,64}")
+_UPLOAD_IDS = NameForm("a-z0-9-", "a-z0-9-", 64, "16 to 64 of a-z, 0-9 and hyphens", shortest=16)
 _ABANDONED_SECONDS = 3_600
 _MAX_BROKEN_UPLOADS_PER_TENANT = 8
 _BUSY_RETRY_SECONDS = 1.0
@@ -84,8 +84,8 @@ class UploadSpool:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _path(self, tenant: str, upload_id: str) -> Path:
-        if not _UPLOAD_ID.fullmatch(upload_id):
-            raise invalid_input("upload_id", repr(upload_id), "16 to 64 of a-z, 0-9 and hyphens")
+        if not _UPLOAD_IDS.is_name(upload_id):
+            raise invalid_input("upload_id", _UPLOAD_IDS.given(upload_id), _UPLOAD_IDS.accepted)
         # Hashed together: a tenant may name another's upload, and gets a folder of its own.
         return self._folder / f"{_tenant_prefix(tenant)}{hashlib.sha256(upload_id.encode()).hexdigest()[:32]}"
 

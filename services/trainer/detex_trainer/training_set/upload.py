@@ -151,9 +151,10 @@ class UploadReceiver:
         self._check_indices(photos)
         for index, mask in masks.items():
             if index not in photos:
-                raise invalid_input(
-                    f"{mask.field}.photo_index", f"a mask for {index}", "the index of an uploaded photo"
-                )
+                with naming_file(mask.header):
+                    raise invalid_input(
+                        f"{mask.field}.photo_index", f"a mask for {index}", "the index of an uploaded photo"
+                    )
         return Upload(
             class_word=self._class_word,
             keep_photos=self._header.keep_photos,
@@ -239,11 +240,12 @@ class UploadReceiver:
         missing = next((index for index in range(len(photos)) if index not in photos), None)
         if missing is not None:
             last = photos[max(photos)]
-            raise invalid_input(
-                f"{last.field}.photo_index",
-                f"{last.header.photo_index} without a photo {missing}",
-                "indices from 0 without gaps",
-            )
+            with naming_file(last.header):
+                raise invalid_input(
+                    f"{last.field}.photo_index",
+                    f"{last.header.photo_index} without a photo {missing}",
+                    "indices from 0 without gaps",
+                )
 
 
 def out_of_order(given: str) -> DetexError:

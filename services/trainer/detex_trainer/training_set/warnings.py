@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from detex_trainer.training_set.look import PhotoLook, likeness, shared_surroundings
+from detex_trainer.training_set.photo_place import photo_name
 from detex_trainer.training_set.record import MaskSource, PhotoRecord
 
 _SMALLEST_SHARE = 0.02
@@ -36,8 +37,7 @@ def training_set_warnings(
     for first, second in combinations(photos, 2):
         if first.sha256 == second.sha256:
             warnings.append(
-                f"Photos {first.photo_index} and {second.photo_index} are the same file; a different photo teaches "
-                "more."
+                f"Photos {_name(first)} and {_name(second)} are the same file; a different photo teaches more."
             )
     if len(looks) == len(photos):
         warnings.extend(_look_warnings(photos, looks))
@@ -59,14 +59,14 @@ def training_set_warnings(
 
 def _look_warnings(photos: Sequence[PhotoRecord], looks: Sequence[PhotoLook]) -> list[str]:
     warnings = [
-        f"Photo {photo.photo_index} is blurred; the subject will look blurred in pictures too. Take a sharper one."
+        f"Photo {_name(photo)} is blurred; the subject will look blurred in pictures too. Take a sharper one."
         for photo, look in zip(photos, looks, strict=True)
         if look.blur > _LARGEST_BLUR
     ]
     for (first, first_look), (second, second_look) in combinations(zip(photos, looks, strict=True), 2):
         if first.sha256 != second.sha256 and likeness(first_look, second_look) >= _LIKE:
             warnings.append(
-                f"Photos {first.photo_index} and {second.photo_index} are nearly the same picture; one from another "
+                f"Photos {_name(first)} and {_name(second)} are nearly the same picture; one from another "
                 "side teaches more."
             )
     # What was cut out stands on white by our own doing.
@@ -80,7 +80,12 @@ def _look_warnings(photos: Sequence[PhotoRecord], looks: Sequence[PhotoLook]) ->
 
 def _listed(photos: Sequence[PhotoRecord]) -> str:
     which = "Photo" if len(photos) == 1 else "Photos"
-    return f"{which} {', '.join(str(photo.photo_index) for photo in photos)}"
+    return f"{which} {', '.join(map(_name, photos))}"
+
+
+def _name(photo: PhotoRecord) -> str:
+    """Its index, with the file name that its caller knows it by."""
+    return photo_name(photo.photo_index, photo.file_name)
 
 
 def _number(count: int) -> str:
@@ -88,7 +93,7 @@ def _number(count: int) -> str:
 
 
 def _photo_warnings(photo: PhotoRecord, base_model_side: int | None) -> list[str]:
-    name = f"Photo {photo.photo_index}"
+    name = f"Photo {_name(photo)}"
     size = f"{photo.width} x {photo.height} pixels"
     warnings = []
     shorter, longer = sorted((photo.width, photo.height))
@@ -101,12 +106,12 @@ def _photo_warnings(photo: PhotoRecord, base_model_side: int | None) -> list[str
         warnings.append(f"{name} is long and narrow ({size}); only a square part of it is used.")
     if photo.mask_sha256 is not None and photo.mask_share < _SMALLEST_SHARE:
         warnings.append(
-            f"The mask of photo {photo.photo_index} covers {photo.mask_share:.1%} of it; crop the photo closer to the "
+            f"The mask of photo {_name(photo)} covers {photo.mask_share:.1%} of it; crop the photo closer to the "
             "subject."
         )
     if photo.mask_sha256 is not None and photo.mask_share > _LARGEST_SHARE:
         warnings.append(
-            f"The mask of photo {photo.photo_index} covers {photo.mask_share:.0%} of it; with so little background the "
+            f"The mask of photo {_name(photo)} covers {photo.mask_share:.0%} of it; with so little background the "
             "subject is hard to tell from it."
         )
     return warnings
