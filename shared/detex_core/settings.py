@@ -162,6 +162,8 @@ class ServiceSettings(BaseSettings):
         picture_wait_seconds: Longest wait for that memory.
         message_memory_bytes: Memory that large messages (above 1 MiB) of callers may take together while their calls
             run; one tenant may hold half of it. What does not fit is refused at once. 0 is as above.
+        max_calls_per_tenant: Calls of one tenant that may run at a time, streams that follow a job among them; others
+            are refused. 0 sets no limit.
         liveness_seconds: /healthz says no once the event loop has not turned for so long.
         readiness_interval_seconds: Time between two looks at whether the service can serve.
         log_format: `auto` writes text on terminals and JSON lines elsewhere.
@@ -187,6 +189,7 @@ class ServiceSettings(BaseSettings):
     picture_memory_bytes: int = Field(default=0, ge=0)
     picture_wait_seconds: float = Field(default=60.0, gt=0, le=3600)
     message_memory_bytes: int = Field(default=0, ge=0)
+    max_calls_per_tenant: int = Field(default=1_000, ge=0, le=1_000_000)
     liveness_seconds: float = Field(default=30.0, gt=0, le=3600)
     readiness_interval_seconds: float = Field(default=5.0, gt=0, le=600)
     log_format: Literal["auto", "json", "text"] = "auto"

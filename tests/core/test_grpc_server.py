@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client.parser import text_string_to_metric_families
@@ -103,6 +103,35 @@ def test_messages_that_are_too_large_are_refused_and_the_server_goes_on() -> Non
                 with pytest.raises(grpc.aio.AioRpcError) as raised:
                     await run.trainer.UploadTrainingSet(upload, timeout=10)
                 assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    asyncio.run(scenario())
+
+
+def test_calls_of_one_tenant_that_run_at_a_time_are_bounded_and_others_have_theirs() -> None:
+    async def scenario() -> None:
+        async with running(max_calls_per_tenant=2) as run:
+            waits = generator_pb2.GenerateRequest(prompt="wait", count=1)
+            greedy = {"metadata": (("detex-tenant", "greedy"),), "timeout": 60}
+            held = [run.generator.Generate(waits, **greedy) for _ in range(2)]
+            for call in held:
+                await call.read()
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await run.generator.Generate(waits, **greedy).read()
+            assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            told = details(raised.value)
+            assert told[ErrorInfo].reason == "TOO_MANY_CALLS"
+            assert told[RetryInfo].retry_delay.ToTimedelta().total_seconds() > 0
+            assert await status(run, "") in (SERVING, NOT_SERVING)  # who asks for health is nobody's tenant
+            other = run.generator.Generate(waits, metadata=(("detex-tenant", "other"),), timeout=60)
+            await other.read()
+            held[0].cancel()
+            async with asyncio.timeout(60):
+                while True:
+                    try:
+                        await run.generator.Generate(waits, **greedy).read()
+                        break
+                    except grpc.aio.AioRpcError:
+                        await asyncio.sleep(0)
 
     asyncio.run(scenario())
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from detex_core.artifact import ConceptArchive
 from detex_core.object_store import FolderStore
+from detex_core.tenant_threads import TenantThreads
 from detex_diffusion.base_model import BaseModel
-from detex_generator.engine.tenant_threads import TenantThreads
 from detex_protos.v1.common_pb2 import ConceptReference
 from detex_protos.v1.generator_pb2 import PrefetchConceptRequest
 from tests.generator.published_concepts import publish, random_concept

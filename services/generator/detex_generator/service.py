@@ -12,11 +12,11 @@ import grpc.aio
 from detex_core.errors import DetexError, ResourceExhaustedError
 from detex_core.memory_budget import LARGE_MESSAGE_BYTES, MemoryBudget
 from detex_core.tenancy import current_tenant
+from detex_core.tenant_threads import TenantThreads
 from detex_diffusion.solver import usual_solver
 from detex_generator.base_models import BaseModels
 from detex_generator.concept_cache import ConceptCache
 from detex_generator.engine import ActiveRequest, Engine
-from detex_generator.engine.tenant_threads import TenantThreads
 from detex_generator.messages import base_model_message, event_message, resident_message
 from detex_generator.metrics import GeneratorMetrics
 from detex_generator.request_stream import RequestStream
@@ -122,7 +122,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             base_model,
             pin=request.pin if request.HasField("pin") else None,
         )
-        resident = await asyncio.wrap_future(self._prefetching.submit(current_tenant(), prefetch))
+        resident = await self._prefetching.run(prefetch)
         return generator_pb2.PrefetchConceptResponse(concept=resident_message(resident))
 
     def _room_for(self, message: generator_pb2.GenerateManyRequest) -> AbstractContextManager[None]:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from detex_core.errors import DataLossError, NotFoundError, UnavailableError
 from detex_core.object_store import ObjectStore
+from detex_core.tenant_threads import TenantThreads
 from detex_trainer.jobs import Job, JobRepository, JobState, PreviewRecord
 from detex_trainer.progress import JobPreview, JobProgress
 from detex_trainer.supervisor import JobFeed
@@ -22,6 +23,7 @@ class JobWatch:
         jobs: The jobs.
         store: Where previews lie.
         feed: Tells of changes made here.
+        threads: Who watches shares these with the other calls.
         interval_seconds: Longest time between two looks.
         stopping: Set when this trainer stops; watchers are sent away then.
     """
@@ -31,6 +33,7 @@ class JobWatch:
         jobs: JobRepository,
         store: ObjectStore,
         feed: JobFeed,
+        threads: TenantThreads,
         *,
         interval_seconds: float,
         stopping: asyncio.Event,
@@ -38,6 +41,7 @@ class JobWatch:
         self._jobs = jobs
         self._store = store
         self._feed = feed
+        self._threads = threads
         self._interval_seconds = interval_seconds
         self._stopping = stopping
 
@@ -49,7 +53,7 @@ class JobWatch:
             UnavailableError: This trainer stops, or the database does not answer; another trainer can be asked.
         """
         with self._feed.watching(job_id) as changed:
-            job = await asyncio.to_thread(self._jobs.get, tenant, job_id)
+            job = await self._threads.run(self._jobs.get, tenant, job_id)
             yield job
             shown_step = -1
             if not job.has_ended and (earlier := await self._previews(job, -1)):
@@ -59,7 +63,7 @@ class JobWatch:
                     yield preview
             while not job.has_ended:
                 await self._next_look(changed)
-                before, job = job, await asyncio.to_thread(self._jobs.get, tenant, job_id)
+                before, job = job, await self._threads.run(self._jobs.get, tenant, job_id)
                 if job.progress is not None and job.progress != before.progress:
                     yield job.progress
                 if before.attempts != job.attempts and job.state is not JobState.QUEUED:
@@ -86,12 +90,12 @@ class JobWatch:
         changed.clear()
 
     async def _previews(self, job: Job, after_step: int) -> tuple[PreviewRecord, ...]:
-        return await asyncio.to_thread(self._jobs.previews, job, after_step=after_step)
+        return await self._threads.run(self._jobs.previews, job, after_step=after_step)
 
     async def _loaded(self, previews: tuple[PreviewRecord, ...]) -> AsyncIterator[JobPreview]:
         for preview in previews:
             try:
-                png = await asyncio.to_thread(self._store.get, preview.key)
+                png = await self._threads.run(self._store.get, preview.key)
             except (NotFoundError, DataLossError, UnavailableError):
                 continue  # a missing preview is no reason to end the watch
             yield JobPreview(preview.step, preview.prompt, png)

@@ -20,6 +20,7 @@ from detex_core.logging import configure_logging
 from detex_core.memory_budget import MemoryBudget, picture_budget
 from detex_core.metrics import new_registry
 from detex_core.object_store import IdentifiedStore, ObjectStore, open_object_store
+from detex_core.tenant_threads import TenantThreads
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 from detex_trainer.base_models import BaseModelCatalogue
 from detex_trainer.cleanup import Cleanup, CleanupStores
@@ -54,6 +55,8 @@ _ACTIONS = (
 )
 WORKER_COMMAND = (sys.executable, "-m", "detex_trainer.worker")
 _LAST_LOOK_SECONDS = 5.0
+_CALL_THREADS = 16
+"""They wait for database and store most of the time."""
 _SERVICE_NAME = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name
 
 _log = logging.getLogger(__name__)
@@ -125,9 +128,10 @@ class Trainer:
             self._cleanup.wake,
         )
         pictures = picture_budget(settings)
+        threads = TenantThreads(_CALL_THREADS, "calls")
         parts = TrainerParts(
             settings=settings,
-            intake=_intake(settings, training_sets, ledger, spool, pictures),
+            intake=_intake(settings, training_sets, ledger, spool, pictures, threads),
             curation=TrainingSetCuration(
                 training_sets,
                 ledger,
@@ -142,6 +146,7 @@ class Trainer:
                 jobs,
                 self._store,
                 feed,
+                threads,
                 interval_seconds=settings.watch_interval_seconds,
                 stopping=self._stopping,
             ),
@@ -150,6 +155,7 @@ class Trainer:
             concept_deletion=ConceptDeletion(concepts, jobs, self._store, deletions),
             base_models=self._base_models,
             metrics=metrics,
+            threads=threads,
         )
         register = functools.partial(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, TrainerServicer(parts))
         self.server = Server(settings, [Service(_SERVICE_NAME, register, self._check_readiness)], registry)
@@ -229,6 +235,7 @@ def _intake(
     ledger: TrainingSetLedger,
     spool: UploadSpool,
     pictures: MemoryBudget,
+    threads: TenantThreads,
 ) -> TrainingSetIntake:
     policy = IntakePolicy(
         UploadLimits(settings.max_photos, settings.max_file_bytes, settings.max_training_set_bytes),
@@ -239,7 +246,7 @@ def _intake(
         max_tenant_bytes=settings.max_training_set_bytes_per_tenant,
         segmenter=settings.segmenter,
     )
-    return TrainingSetIntake(training_sets, ledger, spool, policy, pictures)
+    return TrainingSetIntake(training_sets, ledger, spool, policy, pictures, threads)
 
 
 def adopt_store(settings: TrainerSettings) -> str:

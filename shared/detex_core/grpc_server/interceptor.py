@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ import grpc
 import grpc.aio
 
 from detex_core.deadline import is_over
-from detex_core.errors import UnavailableError, invalid_input
+from detex_core.errors import ResourceExhaustedError, UnavailableError, invalid_input
 from detex_core.grpc_server.call_metrics import CallMetrics
 from detex_core.grpc_server.message_outline import check_outline
 from detex_core.grpc_server.status import as_domain_error, rich_status
 from detex_core.logging import add_log_fields
-from detex_core.memory_budget import LARGE_MESSAGE_BYTES, MESSAGE_SHARE, MemoryBudget
+from detex_core.memory_budget import LARGE_MESSAGE_BYTES, MESSAGE_SHARE, RETRY_SECONDS, MemoryBudget
 from detex_core.tenancy import DEFAULT_TENANT, TENANT_METADATA_KEY, checked_tenant, current_tenant, set_tenant
 from detex_core.tracing import NO_SPAN, Span, Tracing, set_span
 
@@ -89,7 +90,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     responses are closed at once, so that their `finally` blocks run.
     """
 
-    def __init__(self, metrics: CallMetrics, tracing: Tracing, messages: MemoryBudget) -> None:
+    def __init__(
+        self, metrics: CallMetrics, tracing: Tracing, messages: MemoryBudget, *, max_calls_per_tenant: int = 0
+    ) -> None:
+        """No call runs yet.
+
+        Args:
+            metrics: Counts and times.
+            tracing: Where spans go.
+            messages: Memory for large messages.
+            max_calls_per_tenant: Calls of the domain of one tenant that may run at a time; 0 sets no limit.
+        """
+        self._max_calls_per_tenant = max_calls_per_tenant
+        self._tenant_calls: Counter[str] = Counter()
         self._messages = messages
         self._metrics = metrics
         self._tracing = tracing
@@ -188,6 +201,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         with self._messages.hold_at_once(_COPIES * len(request), current_tenant(), share=MESSAGE_SHARE):
             yield
 
+    @contextmanager
+    def _place_of_tenant(self, method: _Method) -> Iterator[None]:
+        """Count a call of a tenant while it runs; raises ResourceExhaustedError where too many do."""
+        if not method.is_ours:
+            yield
+            return
+        tenant = current_tenant()
+        if 0 < self._max_calls_per_tenant <= self._tenant_calls[tenant]:
+            raise ResourceExhaustedError(
+                f"{self._max_calls_per_tenant:,} calls of this tenant run, the most that may at a time; end some, or "
+                "try again in a moment.",
+                reason="TOO_MANY_CALLS",
+                retry_delay_seconds=RETRY_SECONDS,
+            )
+        self._tenant_calls[tenant] += 1
+        try:
+            yield
+        finally:
+            self._tenant_calls[tenant] -= 1
+            if not self._tenant_calls[tenant]:
+                del self._tenant_calls[tenant]
+
     @asynccontextmanager
     async def _call(self, method: _Method, context: Context) -> AsyncIterator[None]:
         full_name = f"{method.service}/{method.name}"
@@ -203,7 +238,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             set_span(span)
             if method.is_ours:
                 set_tenant(_tenant(context))
-            yield
+            with self._place_of_tenant(method):
+                yield
             running.end(_code(context))
         except asyncio.CancelledError:
             ended_here = self._ending and not method.is_ours

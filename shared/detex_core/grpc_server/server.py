@@ -62,7 +62,12 @@ class Server:
         self._settings = settings
         self._registry = registry
         self._hurry = asyncio.Event()
-        self._calls = CallInterceptor(CallMetrics(registry), tracing or Tracing(), messages or message_budget(settings))
+        self._calls = CallInterceptor(
+            CallMetrics(registry),
+            tracing or Tracing(),
+            messages or message_budget(settings),
+            max_calls_per_tenant=settings.max_calls_per_tenant,
+        )
         self._heartbeat = Heartbeat(settings.liveness_seconds)
         self._beat: asyncio.Task[None] | None = None
         self._readiness = Readiness(services, settings.readiness_interval_seconds)

@@ -12,6 +12,7 @@ import torch
 
 from detex_core.errors import DetexError, UnavailableError
 from detex_core.grpc_server.status import as_domain_error
+from detex_core.tenant_threads import TenantThreads
 from detex_core.tracing import current_span
 from detex_generator.engine.acceleration import Acceleration
 from detex_generator.engine.active_request import ActiveRequest, ImageTask
@@ -22,7 +23,6 @@ from detex_generator.engine.failures import EngineStoppedError, OutOfMemoryError
 from detex_generator.engine.row_lanes import use_cores
 from detex_generator.engine.scheduler import Scheduler
 from detex_generator.engine.step_loop import StepLoop
-from detex_generator.engine.tenant_threads import TenantThreads
 from detex_generator.generation_request import GenerationRequest
 from detex_generator.metrics import GeneratorMetrics
 from detex_generator.settings import GeneratorSettings

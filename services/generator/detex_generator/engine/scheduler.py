@@ -6,10 +6,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
 from detex_core.errors import ResourceExhaustedError, UnavailableError
+from detex_core.fair_queue import FairQueue
 from detex_generator.engine.active_request import ActiveRequest, ImageTask
 from detex_generator.engine.class_turns import ClassTurns
 from detex_generator.engine.failures import HopelessDeadlineError
-from detex_generator.engine.fair_queue import FairQueue
 from detex_generator.engine.pace import Pace
 from detex_generator.generation_request import Priority
 

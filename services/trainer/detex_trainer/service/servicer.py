@@ -1,6 +1,5 @@
 """The gRPC servicer of the trainer."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import grpc.aio
 
 from detex_core.artifact import ConceptArchive
 from detex_core.tenancy import current_tenant
+from detex_core.tenant_threads import TenantThreads
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 from detex_trainer.base_models import BaseModelCatalogue
 from detex_trainer.concept_deletion import ConceptDeletion
@@ -55,6 +55,7 @@ class TrainerParts:
     concept_deletion: ConceptDeletion
     base_models: BaseModelCatalogue
     metrics: TrainerMetrics
+    threads: TenantThreads
 
 
 class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
@@ -94,7 +95,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
     ) -> trainer_pb2.GetTrainingSetResponse:
         """One training set."""
         check_texts(request)
-        record = await asyncio.to_thread(self._parts.curation.record, current_tenant(), request.training_set_id)
+        record = await self._parts.threads.run(self._parts.curation.record, current_tenant(), request.training_set_id)
         return trainer_pb2.GetTrainingSetResponse(training_set=training_set_message(record))
 
     async def GetMask(  # noqa: N802
@@ -132,7 +133,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         """Delete a training set."""
         check_texts(request)
         deleted = await after_changes(
-            lambda: asyncio.to_thread(self._parts.curation.delete, current_tenant(), request.training_set_id)
+            lambda: self._parts.threads.run(self._parts.curation.delete, current_tenant(), request.training_set_id)
         )
         return trainer_pb2.DeleteTrainingSetResponse(deleted_keys=deleted)
 
@@ -143,7 +144,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         check_texts(request)
         wanted, base_model = read_job_request(request), await self._parts.base_models.find(request.base_model)
         job = await after_changes(
-            lambda: asyncio.to_thread(
+            lambda: self._parts.threads.run(
                 self._parts.submission.submit,
                 current_tenant(),
                 wanted,
@@ -159,7 +160,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
     ) -> trainer_pb2.GetJobResponse:
         """One job as it stands."""
         check_texts(request)
-        job = await asyncio.to_thread(self._parts.jobs.get, current_tenant(), request.job_id)
+        job = await self._parts.threads.run(self._parts.jobs.get, current_tenant(), request.job_id)
         return trainer_pb2.GetJobResponse(job=job_message(job))
 
     async def ListJobs(  # noqa: N802
@@ -167,7 +168,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
     ) -> trainer_pb2.ListJobsResponse:
         """A page of jobs."""
         check_texts(request)
-        page = await asyncio.to_thread(
+        page = await self._parts.threads.run(
             self._parts.jobs.list,
             current_tenant(),
             page_size=page_size_of(request.page_size),
@@ -193,7 +194,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
     ) -> trainer_pb2.CancelJobResponse:
         """Ask a job to stop."""
         check_texts(request)
-        job = await asyncio.to_thread(self._parts.jobs.request_cancel, current_tenant(), request.job_id)
+        job = await self._parts.threads.run(self._parts.jobs.request_cancel, current_tenant(), request.job_id)
         self._parts.supervisor.cancel_requested(job.job_id)
         return trainer_pb2.CancelJobResponse(job=job_message(job))
 
@@ -203,7 +204,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         """One concept."""
         check_texts(request)
         reference = request.reference
-        stored = await asyncio.to_thread(
+        stored = await self._parts.threads.run(
             self._parts.concepts.resolve, current_tenant(), reference.name, reference.version
         )
         return trainer_pb2.GetConceptResponse(concept=concept_message(stored))
@@ -213,7 +214,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
     ) -> trainer_pb2.ListConceptsResponse:
         """A page of concepts."""
         check_texts(request)
-        page = await asyncio.to_thread(
+        page = await self._parts.threads.run(
             self._parts.concepts.list,
             current_tenant(),
             page_size=request.page_size,
@@ -229,7 +230,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         """Delete one version of a concept, or all of them."""
         check_texts(request)
         reference = request.reference
-        deleted = await asyncio.to_thread(
+        deleted = await self._parts.threads.run(
             self._parts.concept_deletion.delete, current_tenant(), reference.name, reference.version
         )
         return deletion_message(deleted)

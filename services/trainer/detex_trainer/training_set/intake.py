@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from detex_core.errors import AbortedError, DetexError, NotFoundError, invalid_input
 from detex_core.memory_budget import MemoryBudget
 from detex_core.object_store.disk import disk_errors
+from detex_core.tenant_threads import TenantThreads
 from detex_trainer.jobs import NewTrainingSet, TrainingSetLedger
 from detex_trainer.segmenters.segmentation import SegmentationRequest, SegmentationTask, segment_apart
 from detex_trainer.text_limits import TextReader, check_upload_texts
@@ -92,7 +93,9 @@ class TrainingSetIntake:
         spool: UploadSpool,
         policy: IntakePolicy,
         pictures: MemoryBudget,
+        threads: TenantThreads,
     ) -> None:
+        self._threads = threads
         self._archive = archive
         self._ledger = ledger
         self._spool = spool
@@ -143,21 +146,21 @@ class TrainingSetIntake:
                 upload = await receive_upload(header, timely, folder, self._policy.limits)
                 place.is_receiving = False
                 if text_reader is not None:
-                    await asyncio.to_thread(check_upload_texts, text_reader, upload)
+                    await self._threads.run(check_upload_texts, text_reader, upload)
                 return await self._keep(tenant, upload, folder, base_model_side)
 
     async def find(self, tenant: str, upload_id: str) -> TrainingSetRecord | None:
         """What an upload has become; None where it has not ended. Raises as `UploadSpool.received`."""
         self._spool.received(tenant, upload_id)
-        training_set_id = await asyncio.to_thread(self._ledger.find_upload, tenant, upload_id)
+        training_set_id = await self._threads.run(self._ledger.find_upload, tenant, upload_id)
         if training_set_id is None:
             return None
         try:
-            record = await asyncio.to_thread(self._archive.record, tenant, training_set_id)
+            record = await self._threads.run(self._archive.record, tenant, training_set_id)
         except NotFoundError:
             return None  # listed, and not yet stored
         # Its trainer may have died before it could say so.
-        await asyncio.to_thread(self._ledger.mark_stored, tenant, training_set_id)
+        await self._threads.run(self._ledger.mark_stored, tenant, training_set_id)
         return record
 
     def received(self, tenant: str, upload_id: str) -> tuple[ReceivedFile, ...]:

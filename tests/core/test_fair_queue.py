@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detex_core.fair_queue import FairQueue
 from detex_generator.engine.class_turns import ClassTurns
-from detex_generator.engine.fair_queue import FairQueue
 from detex_generator.generation_request import Priority
 
 TENANTS = st.sampled_from(["a", "b", "c"])

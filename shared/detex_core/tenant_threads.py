@@ -1,14 +1,19 @@
 """Threads that tenants share: one whose work takes long, or comes in hundreds, leaves some to the others."""
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from contextvars import copy_context
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
-from detex_generator.engine.fair_queue import FairQueue
+from detex_core.fair_queue import FairQueue
+from detex_core.tenancy import current_tenant
 
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -49,6 +54,13 @@ class TenantThreads:
             future.cancel()
             raise
         return future
+
+    async def run(
+        self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """Have something done for the tenant of this call, in its context, and wait for it in an event loop."""
+        context, work = copy_context(), partial(function, *args, **kwargs)
+        return await asyncio.wrap_future(self.submit(current_tenant(), lambda: context.run(work)))
 
     def shutdown(self) -> None:
         """Begin nothing further; what runs is ended, and waited for at the end of the process."""
