@@ -4,10 +4,56 @@ isort:skip_file
 The wire contract of detex: photos of one product become a concept, a concept becomes pictures.
 
 Conventions that hold for every call of both services:
-- The tenant is the value of the request metadata key `detex-tenant`; without one it is `default`.
-- Failures are gRPC statuses with google.rpc details: BadRequest (field violations) for what the caller can mend,
-  ErrorInfo (domain `detex`, a stable reason) always, RetryInfo where a later try can succeed.
-- Deadlines are respected: work whose caller is gone stops at the next step.
+
+Limits stand at their calls and fields. Where operators can change one, its default and the name of the setting are
+given, and a service may have another: `256 by default (DETEX_MAX_WAITING_IMAGES)`. What a service refuses says what
+it accepts.
+
+The tenant is the value of the request metadata key `detex-tenant`, once: 1 to 63 of a-z, 0-9 and hyphens, beginning
+with a letter or a digit. Without one it is `default`. Names and ids of other tenants are as if they were not there.
+
+Sizes of messages: a request, or one message of a stream of requests, has at most 34 MiB, and no more than the limit
+of answers. Larger ones are RESOURCE_EXHAUSTED, by gRPC itself and without details. An answer, or one message of a
+stream of answers, has at most 64 MiB by default (DETEX_MAX_MESSAGE_BYTES): callers let their library receive as
+much, for most take 4 MiB unless they are told. A request above 64 KiB may have 4,096 fields, those of nested
+messages included, and 16,384 bytes in one packed field; others are RESOURCE_EXHAUSTED, `TOO_MANY_FIELDS`, and stay
+so.
+
+Requests from 1 MiB on share memory while their calls run, an eighth of the service's, 64 MiB at least and 2 GiB at
+most, unless DETEX_MESSAGE_MEMORY_BYTES says otherwise; each counts 3 times, and one tenant may hold 50% of it. Where
+none is free, a call is RESOURCE_EXHAUSTED, `MESSAGE_MEMORY`, to be tried again after 1 second, and a stream is held
+up. Pictures that are decoded share memory alike, by 24 bytes a pixel (DETEX_PICTURE_MEMORY_BYTES): who finds none
+free waits, and after 60 seconds by default (DETEX_PICTURE_WAIT_SECONDS) hears RESOURCE_EXHAUSTED, `PICTURE_MEMORY`,
+to be tried again after 1 second.
+
+Photos and masks in requests are still PNG, JPEG or WebP files, judged by their content and not by their names, of at
+most 64 MiB where no field says less, with sides of 32 to 16,384 pixels and at most 50 megapixels. JPEGs and PNGs of
+more pieces than cameras and editors write are refused.
+
+Failures are gRPC statuses with google.rpc details. ErrorInfo is always there but in what gRPC says by itself: domain
+`detex`, and a stable reason. BadRequest names the fields that the caller can mend, by their paths
+(`regions[1].mask`, `files[2].sha256`): what was given, shortened, and what is accepted. RetryInfo says how long to
+wait before another try, and is there where one can succeed as the request is; without it, something has to change
+first. Sentence and violations are cut to fit into 8 KiB of metadata.
+
+Statuses of every call, with their reasons (where none is named, the reason is the name of the status):
+- INVALID_ARGUMENT, `INVALID_INPUT`: the request is wrong, whatever the state of the service.
+- NOT_FOUND: what the request names is not there, for this tenant. The reason says what: see the calls.
+- ALREADY_EXISTS, FAILED_PRECONDITION: the request is well formed and does not fit what is there. See the calls.
+- RESOURCE_EXHAUSTED: a limit is reached. With RetryInfo: wait. Without: ask for less, or free something;
+  `STORAGE_FULL` is a full disk or object store.
+- UNAVAILABLE, with RetryInfo: `DRAINING` and `LOADING` (the service ends or begins), `ENGINE_STOPPED`,
+  `OBJECT_STORE_UNAVAILABLE`, `STORE_ABSENT`, `OTHER_STORE`, `CLOCK_SKEW`, `CREDENTIALS_EXPIRED` (the object store
+  cannot be asked), or UNAVAILABLE.
+- PERMISSION_DENIED, and the reasons `STORE_SETTINGS`, `BUCKET_MISSING` and `KEY_CONFLICT`: the object store refuses
+  the service, which only its operator can mend.
+- ABORTED, with RetryInfo: another call came in between (`OBJECT_CHANGED`, or see the calls).
+- DATA_LOSS: stored data is damaged. A new try does not help.
+- DEADLINE_EXCEEDED, CANCELLED: as the caller wished. INTERNAL: a defect of the service, with ErrorInfo's `incident`.
+
+Deadlines are the caller's; no call needs one, and none is refused for a long one. Work whose caller is gone, or
+whose deadline has passed, stops at the next step. Connections that are pinged more often than every 5 seconds are
+ended.
 """
 
 from collections import abc as _abc

@@ -38,9 +38,9 @@ class _SolverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Solver.ValueTy
     SOLVER_EULER_ANCESTRAL: _Solver.ValueType  # 4
     """Euler's method with fresh noise after each step, for SDXL-Turbo in several steps."""
     SOLVER_LCM: _Solver.ValueType  # 5
-    """Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, good from 2 to 8."""
+    """Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, good are few of them."""
     SOLVER_TCD: _Solver.ValueType  # 6
-    """Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, good from 2 to 8."""
+    """Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, good are few of them."""
 
 class Solver(_Solver, metaclass=_SolverEnumTypeWrapper):
     """How the reverse diffusion is solved."""
@@ -56,9 +56,9 @@ SOLVER_DPM_SOLVER_PP_2M: Solver.ValueType  # 3
 SOLVER_EULER_ANCESTRAL: Solver.ValueType  # 4
 """Euler's method with fresh noise after each step, for SDXL-Turbo in several steps."""
 SOLVER_LCM: Solver.ValueType  # 5
-"""Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, good from 2 to 8."""
+"""Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, good are few of them."""
 SOLVER_TCD: Solver.ValueType  # 6
-"""Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, good from 2 to 8."""
+"""Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, good are few of them."""
 Global___Solver: _TypeAlias = Solver  # noqa: Y015
 
 class _Priority:
@@ -70,11 +70,13 @@ class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.Val
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
     """Not given; the generator takes PRIORITY_NORMAL."""
     PRIORITY_LOW: _Priority.ValueType  # 1
-    """Work that nobody waits for, such as whole catalogs; gets what the others leave, and at least one turn in ten."""
+    """Work that nobody waits for, such as whole catalogs; gets what the others leave, and at least 1 turn in 10."""
     PRIORITY_NORMAL: _Priority.ValueType  # 2
     """As most requests are."""
     PRIORITY_HIGH: _Priority.ValueType  # 3
-    """Somebody looks at the screen. Of a tenant that has many such images waiting, further ones count as normal."""
+    """Somebody looks at the screen. Where a tenant has twice as many such pictures waiting as there are slots, 8 slots by
+    default (DETEX_SLOTS), further ones count as normal.
+    """
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
     """Which requests go first when more are there than can be drawn at once."""
@@ -82,11 +84,13 @@ class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
 """Not given; the generator takes PRIORITY_NORMAL."""
 PRIORITY_LOW: Priority.ValueType  # 1
-"""Work that nobody waits for, such as whole catalogs; gets what the others leave, and at least one turn in ten."""
+"""Work that nobody waits for, such as whole catalogs; gets what the others leave, and at least 1 turn in 10."""
 PRIORITY_NORMAL: Priority.ValueType  # 2
 """As most requests are."""
 PRIORITY_HIGH: Priority.ValueType  # 3
-"""Somebody looks at the screen. Of a tenant that has many such images waiting, further ones count as normal."""
+"""Somebody looks at the screen. Where a tenant has twice as many such pictures waiting as there are slots, 8 slots by
+default (DETEX_SLOTS), further ones count as normal.
+"""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 class _RegionMode:
@@ -154,7 +158,8 @@ class GenerateRequest(_message.Message):
     """Asks for pictures.
 
     A call with a deadline that cannot be met ends with DEADLINE_EXCEEDED at once, and of one tenant's requests of one
-    priority those with the earliest deadline go first.
+    priority those with the earliest deadline go first. The files of a request, the photo with all masks, have at most 32
+    MiB together.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -197,37 +202,52 @@ class GenerateRequest(_message.Message):
     REGION_MODE_FIELD_NUMBER: _builtins.int
     EDIT_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
-    """What to draw; 1 to 10,000 characters and no more tokens than the base model reads."""
+    """What to draw; 1 to 10,000 characters that are not all blank, and no more tokens than the base model reads: 75 for
+    Stable Diffusion, 46 for the embedded `showroom`. A subject counts with its own tokens and those of its class word,
+    an attribute word with 1 and those of the attribute; where the prompt has the class word or the attribute next
+    already, it is not counted twice. Prompt, negative prompt and prompts of regions name at most 8 concepts by default
+    (DETEX_MAX_CONCEPTS_PER_REQUEST) together.
+    """
     negative_prompt: _builtins.str
-    """What to keep away from; may be empty."""
+    """What to keep away from, within the limits of the prompt; may be empty."""
     base_model: _builtins.str
-    """Base model by name; empty means the generator's default."""
+    """Base model by name; empty means the generator's default. NOT_FOUND, `BASE_MODEL_NOT_FOUND`, where there is none;
+    UNAVAILABLE, `LOADING`, where it is still being loaded.
+    """
     count: _builtins.int
-    """Pictures to draw, 1 to 64; 0 means 1. Picture i takes seed + i."""
+    """Pictures to draw, 1 to 64 by default (DETEX_MAX_IMAGES_PER_REQUEST, which cannot be more); 0 means 1. Picture i
+    takes seed + i.
+    """
     seed: _builtins.int
     """Seed of the first picture, 0 to 2^32 - count; chosen and reported where absent."""
     steps: _builtins.int
-    """Denoising steps, 1 to 500; the default of the base model where absent."""
+    """Denoising steps, 1 to 500 by default (DETEX_MAX_STEPS, which cannot be more), fewer where the solver says so;
+    absent takes the default of the base model, 25 unless its operator says otherwise.
+    """
     guidance_scale: _builtins.float
-    """Guidance scale, 0 to 50; 1 and below draws without guidance; the default of the base model where absent."""
+    """Guidance scale, a finite number of 0 to 50; 1 and below draws without guidance; absent takes the default of the
+    base model, 6 unless its operator says otherwise.
+    """
     solver: Global___Solver.ValueType
     """How to solve."""
     width: _builtins.int
-    """Width in pixels, a multiple of 8; 0 means the base model's. Width times height is limited by the operator (1,048,576
-    by default). Where both are 0 and a photo is edited, the photo's shape is taken, of no more pixels than the base
-    model's and the limit.
+    """Width in pixels, a multiple of 8, or of what the base model needs where that is more; 0 means the base model's.
+    Width times height is at most 1,048,576 by default (DETEX_MAX_IMAGE_PIXELS). Where both are 0 and a photo is
+    edited, the photo's shape is taken, of no more pixels than the base model's and the limit.
     """
     height: _builtins.int
-    """Height in pixels, a multiple of 8; 0 means the base model's."""
+    """Height in pixels, as the width; 0 means the base model's."""
     preview_interval_steps: _builtins.int
-    """A preview every so many steps; 0 means none."""
+    """A preview every so many steps; 0 means none, and so does a number above that of the steps."""
     priority: Global___Priority.ValueType
     """Which requests go first."""
     region_mode: Global___RegionMode.ValueType
     """How the prompt is read where there are regions."""
     @_builtins.property
     def concept_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Versions of concepts in the prompt, by name; a concept that is not listed takes its newest."""
+        """Versions of concepts in the prompts, by name; a concept that is not listed takes its newest. One that no prompt
+        names is INVALID_ARGUMENT.
+        """
 
     @_builtins.property
     def guidance_interval(self) -> Global___GuidanceInterval:
@@ -323,15 +343,22 @@ class Region(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
-    """Concept whose subject word stands in the prompt; may be empty where the region has a prompt of its own."""
+    """Concept whose subject word stands in the prompt, each in one region; may be empty where the region has a prompt of
+    its own.
+    """
     mask: _builtins.bytes
-    """White on black; PNG, JPEG or WebP of any size, scaled to the picture. Greys are soft edges."""
+    """White on black; PNG, JPEG or WebP of any size that pictures in requests may have, scaled to the picture. Greys
+    are soft edges. All masks of a request have at most 32 MiB together, with the photo. Errors name
+    `regions[<i>].mask`.
+    """
     weight: _builtins.float
     """How much the subject counts against the rest of the prompt inside its region, above 0 and at most 10; 1 where
     absent.
     """
     prompt: _builtins.str
-    """What the region reads with REGION_MODE_BLEND; empty takes the prompt without what speaks of other subjects."""
+    """What the region reads with REGION_MODE_BLEND, within the limits of the prompt; empty takes the prompt without what
+    speaks of other subjects. Not accepted with REGION_MODE_JOINT.
+    """
     @_builtins.property
     def box(self) -> Global___Box:
         """A rectangle."""
@@ -398,7 +425,7 @@ Global___Box: _TypeAlias = Box  # noqa: Y015
 class Edit(_message.Message):
     """A photo as part of the request. Where width and height of the request are 0, it is drawn in the shape of the photo
     with about as many pixels as the base model was made for; else in that size, which must have the photo's shape within
-    a tenth unless the kind is EDIT_KIND_IMAGE_TO_IMAGE.
+    10% unless the kind is EDIT_KIND_IMAGE_TO_IMAGE. Photo and masks of a request have at most 32 MiB together.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -411,14 +438,16 @@ class Edit(_message.Message):
     kind: Global___EditKind.ValueType
     """What becomes of it."""
     image: _builtins.bytes
-    """PNG, JPEG or WebP; upright by its EXIF orientation, in sRGB."""
+    """PNG, JPEG or WebP; upright by its EXIF orientation, in sRGB. At most 16,777,216 pixels unless the kind is
+    EDIT_KIND_IMAGE_TO_IMAGE: the picture has its size then, and has to fit into an answer.
+    """
     mask: _builtins.bytes
     """PNG, JPEG or WebP of the photo's size; greys are soft edges. Needed by EDIT_KIND_INPAINT, and by
     EDIT_KIND_KEEP_PRODUCT unless the photo has transparent pixels, which are never kept; not accepted otherwise.
     """
     strength: _builtins.float
     """How far the picture may leave the photo where it is drawn anew, above 0 and at most 1: this share of the denoising
-    steps is done. Absent takes 0.8 for EDIT_KIND_IMAGE_TO_IMAGE and 1 otherwise.
+    steps is done, and at least 1 step. Absent takes 0.8 for EDIT_KIND_IMAGE_TO_IMAGE and 1 otherwise.
     """
     shadow: _builtins.float
     """Opacity of a contact shadow below the product, 0 to 1, EDIT_KIND_KEEP_PRODUCT only."""
@@ -812,7 +841,7 @@ class GenerateManyRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """Chosen by the caller, 1 to 128 characters, unique in the stream."""
+    """Chosen by the caller, 1 to 128 characters of any kind, unique in the stream."""
     @_builtins.property
     def request(self) -> Global___GenerateRequest:
         """The request."""
@@ -842,8 +871,8 @@ class GenerateManyResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """Key of the request. A request whose key this stream has used before fails with ALREADY_EXISTS (reason DUPLICATE_KEY),
-    which is sent after all news of the request that has the key.
+    """Key of the request. A request whose key this stream has used before fails with ALREADY_EXISTS (reason
+    `DUPLICATE_KEY`), which is sent after all news of the request that has the key.
     """
     @_builtins.property
     def response(self) -> Global___GenerateResponse:
@@ -1102,7 +1131,7 @@ class PrefetchConceptRequest(_message.Message):
     """Base model by name; empty means the generator's default."""
     pin: _builtins.bool
     """True pins this version in memory until a call with false; absent leaves it as it is. Pins may take at most half of
-    the concept cache; beyond that they are refused with RESOURCE_EXHAUSTED.
+    the memory for concepts; beyond that they are refused with RESOURCE_EXHAUSTED, `TOO_MANY_PINS`.
     """
     @_builtins.property
     def reference(self) -> _common_pb2.ConceptReference:

@@ -31,9 +31,11 @@ class _FileKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileKind.Val
     FILE_KIND_UNSPECIFIED: _FileKind.ValueType  # 0
     """Not given; refused."""
     FILE_KIND_PHOTO: _FileKind.ValueType  # 1
-    """PNG, JPEG or WebP, 8 or 16 bits, any colour mode; an alpha channel serves as mask."""
+    """PNG, JPEG or WebP of the sizes that pictures in requests may have, any depth and colour mode; an alpha channel
+    serves as mask, and one that hides the whole photo is refused.
+    """
     FILE_KIND_MASK: _FileKind.ValueType  # 2
-    """The subject in white on black, of the size of its photo."""
+    """The subject in white on black, of the size of its photo after EXIF rotation; not black all over. PNG, JPEG or WebP."""
 
 class FileKind(_FileKind, metaclass=_FileKindEnumTypeWrapper):
     """What an uploaded file is."""
@@ -41,9 +43,11 @@ class FileKind(_FileKind, metaclass=_FileKindEnumTypeWrapper):
 FILE_KIND_UNSPECIFIED: FileKind.ValueType  # 0
 """Not given; refused."""
 FILE_KIND_PHOTO: FileKind.ValueType  # 1
-"""PNG, JPEG or WebP, 8 or 16 bits, any colour mode; an alpha channel serves as mask."""
+"""PNG, JPEG or WebP of the sizes that pictures in requests may have, any depth and colour mode; an alpha channel
+serves as mask, and one that hides the whole photo is refused.
+"""
 FILE_KIND_MASK: FileKind.ValueType  # 2
-"""The subject in white on black, of the size of its photo."""
+"""The subject in white on black, of the size of its photo after EXIF rotation; not black all over. PNG, JPEG or WebP."""
 Global___FileKind: _TypeAlias = FileKind  # noqa: Y015
 
 class _MaskSource:
@@ -111,7 +115,9 @@ class _PriorPreservationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pri
     PRIOR_PRESERVATION_IMAGES: _PriorPreservation.ValueType  # 2
     """Pictures of the class, which the base model draws once and all jobs share, are learned beside the photos."""
     PRIOR_PRESERVATION_PROMPT: _PriorPreservation.ValueType  # 3
-    """For the class word, on the noisy photos of the step, the prediction stays that of the base model. Takes no pictures."""
+    """For the class word, on the noisy photos of the step, the prediction stays that of the base model. Takes no
+    pictures.
+    """
     PRIOR_PRESERVATION_KEY_VALUES: _PriorPreservation.ValueType  # 4
     """Keys and values of text that has nothing to do with the concept stay as they are. Takes no UNet pass."""
 
@@ -125,7 +131,9 @@ PRIOR_PRESERVATION_NONE: PriorPreservation.ValueType  # 1
 PRIOR_PRESERVATION_IMAGES: PriorPreservation.ValueType  # 2
 """Pictures of the class, which the base model draws once and all jobs share, are learned beside the photos."""
 PRIOR_PRESERVATION_PROMPT: PriorPreservation.ValueType  # 3
-"""For the class word, on the noisy photos of the step, the prediction stays that of the base model. Takes no pictures."""
+"""For the class word, on the noisy photos of the step, the prediction stays that of the base model. Takes no
+pictures.
+"""
 PRIOR_PRESERVATION_KEY_VALUES: PriorPreservation.ValueType  # 4
 """Keys and values of text that has nothing to do with the concept stay as they are. Takes no UNet pass."""
 Global___PriorPreservation: _TypeAlias = PriorPreservation  # noqa: Y015
@@ -260,14 +268,14 @@ class UploadTrainingSetRequest(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """Next bytes of the file begun last; at most 1 MiB."""
+    """Next bytes of the file begun last; 1 byte to 1 MiB."""
     @_builtins.property
     def header(self) -> Global___TrainingSetHeader:
         """First message of the stream, once."""
 
     @_builtins.property
     def file(self) -> Global___FileHeader:
-        """Begins a file."""
+        """Begins a file; errors call the first one `files[0]`."""
 
     def __init__(
         self,
@@ -288,7 +296,10 @@ Global___UploadTrainingSetRequest: _TypeAlias = UploadTrainingSetRequest  # noqa
 
 @_typing.final
 class TrainingSetHeader(_message.Message):
-    """What holds for all photos of the set."""
+    """What holds for all photos of the set. A set has 1 to 64 photos by default (DETEX_MAX_PHOTOS, which cannot be more),
+    each with a mask or without; their files have at most 512 MiB together by default (DETEX_MAX_TRAINING_SET_BYTES).
+    METHOD_DETEX needs 2 photos or more; 3 to 5 in different places work best.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -297,17 +308,24 @@ class TrainingSetHeader(_message.Message):
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
     FILE_COUNT_FIELD_NUMBER: _builtins.int
     class_word: _builtins.str
-    """What the subject is in one or two plain words that the base model knows, for example `mug`."""
+    """What the subject is in one or two plain words that the base model knows, for example `mug`: 1 to 64 letters and
+    digits of any script, with single spaces or hyphens between them, and at least one letter. INVALID_ARGUMENT names
+    the character that is not accepted. It has to leave room for the rest of a prompt: see `caption` for the tokens.
+    """
     keep_photos: _builtins.bool
-    """Whether photos and masks stay when the jobs of the set have ended, until DeleteTrainingSet. Otherwise they are deleted
-    when the last job that uses the set has ended, or when no job has come for a time that the trainer sets.
+    """Whether photos and masks stay when the jobs of the set have ended, until DeleteTrainingSet. Otherwise they are
+    deleted when the last job that uses the set has ended, or when no job has come for 1 day by default
+    (DETEX_UNUSED_TRAINING_SET_SECONDS).
     """
     upload_id: _builtins.str
     """Chosen by the caller, 16 to 64 of a-z, 0-9 and hyphens: an upload of the same id goes on where one broke off, and
-    never gives two training sets. Empty means that an upload that breaks off is begun anew.
+    never gives two training sets. Empty means that an upload that breaks off is begun anew. An id is used up for as
+    long as the training set that it gave is there.
     """
     file_count: _builtins.int
-    """Photos and masks in all, 1 to 128; needed with `upload_id`, so that a stream that broke off is not taken for the whole."""
+    """Photos and masks in all, 1 to 128 by default, twice what DETEX_MAX_PHOTOS allows; needed with `upload_id`, so that
+    a stream that broke off is not taken for the whole.
+    """
     def __init__(
         self,
         *,
@@ -340,20 +358,27 @@ class FileHeader(_message.Message):
     kind: Global___FileKind.ValueType
     """Photo or mask."""
     photo_index: _builtins.int
-    """Position of the photo in the set, from 0. A mask carries the index of its photo."""
+    """Position of the photo in the set, 0 to 63 by default (DETEX_MAX_PHOTOS), without gaps and each once, in any order.
+    A mask carries the index of its photo.
+    """
     file_name: _builtins.str
-    """File name of at most 255 characters, by which errors name the photo."""
+    """File name of at most 255 characters, by which errors and warnings name the photo; may be empty."""
     size_bytes: _builtins.int
-    """Size of the whole file in bytes."""
+    """Size of the whole file in bytes: 1 byte to 32 MiB by default (DETEX_MAX_FILE_BYTES, which cannot be more than 64
+    MiB).
+    """
     sha256: _builtins.str
-    """SHA-256 (hex) of the file; empty where the caller does not check."""
+    """SHA-256 of the file as 64 hexadecimal digits in lower case; empty where the caller does not check."""
     caption: _builtins.str
     """What the photo shows, in words; optional, photos only. At most 1,000 characters, and no more tokens than the text
-    encoder of the base model reads beside the subject's words: 75 in all for Stable Diffusion. Checked by the default
-    base model at the upload, and by that of the job when one is submitted.
+    encoder of the base model reads beside the words of subject and attributes: 75 in all for Stable Diffusion, 46 for
+    the embedded `showroom`. Checked by the default base model at the upload, and by that of the job when one is
+    submitted; errors say how many tokens are left.
     """
     offset_bytes: _builtins.int
-    """Bytes of the file that the trainer has already, as GetUpload says; the chunks that follow go on from there."""
+    """Bytes of the file that the trainer has already, as GetUpload says; the chunks that follow go on from there. 0
+    without `upload_id` and `sha256`.
+    """
     def __init__(
         self,
         *,
@@ -445,7 +470,9 @@ class TrainingSet(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Plain words on what may spoil the result, for example photos that are too small."""
+        """Plain words on what may spoil the result, for example photos that are too small, which they name by index and file
+        name.
+        """
 
     def __init__(
         self,
@@ -497,7 +524,7 @@ class GetUploadRequest(_message.Message):
 
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
     upload_id: _builtins.str
-    """As in the header of the upload."""
+    """As in the header of the upload: 16 to 64 of a-z, 0-9 and hyphens."""
     def __init__(
         self,
         *,
@@ -526,7 +553,7 @@ class ReceivedFile(_message.Message):
     photo_index: _builtins.int
     """Position of its photo."""
     sha256: _builtins.str
-    """SHA-256 (hex) as announced; only files announced with one are kept."""
+    """SHA-256 as announced; only files announced with one are kept."""
     received_bytes: _builtins.int
     """Bytes that the trainer has."""
     def __init__(
@@ -547,8 +574,8 @@ Global___ReceivedFile: _TypeAlias = ReceivedFile  # noqa: Y015
 
 @_typing.final
 class GetUploadResponse(_message.Message):
-    """How far an upload has come. Uploads that broke off lie with the trainer that took them; another knows nothing of them,
-    and the upload begins anew there.
+    """How far an upload has come. Uploads that broke off lie with the trainer that took them; another knows nothing of
+    them, and the upload begins anew there.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -634,7 +661,7 @@ class GetMaskRequest(_message.Message):
     training_set_id: _builtins.str
     """Id of the training set."""
     photo_index: _builtins.int
-    """Position of the photo."""
+    """Position of the photo; INVALID_ARGUMENT where the set has none there."""
     def __init__(
         self,
         *,
@@ -695,7 +722,9 @@ class ReplaceMaskRequest(_message.Message):
     photo_index: _builtins.int
     """Position of the photo."""
     mask: _builtins.bytes
-    """PNG of the size of the photo, the subject in white on black."""
+    """PNG, JPEG or WebP of the size of the photo, the subject in white on black, at most 32 MiB by default
+    (DETEX_MAX_FILE_BYTES). One that is larger, of another size in pixels, or black all over is INVALID_ARGUMENT.
+    """
     def __init__(
         self,
         *,
@@ -783,8 +812,9 @@ Global___DeleteTrainingSetResponse: _TypeAlias = DeleteTrainingSetResponse  # no
 
 @_typing.final
 class Hyperparameters(_message.Message):
-    """Knobs of a training job. What is not given takes the default of the method on its base model; a job reports all of
-    them as used.
+    """Knobs of a training job. What is not given takes the default of the method on its base model, which ListMethods
+    tells; a job reports all of them as used. All numbers are finite. INVALID_ARGUMENT names each that is out of its
+    range.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -837,9 +867,11 @@ class Hyperparameters(_message.Message):
     seed: _builtins.int
     """Seed of everything random in the job, 0 to 2^32 - 1."""
     resolution: _builtins.int
-    """Side in pixels of the square that photos are brought to; a multiple of 8; 0 takes the base model's."""
+    """Side in pixels of the square that photos are brought to; 32 to 2,048, a multiple of 8, or of what the base model
+    needs where that is more; 0 takes the base model's.
+    """
     preview_interval_steps: _builtins.int
-    """A preview picture every so many steps; 0 means none."""
+    """A preview picture every so many steps, 1 to 20,000; 0 means none."""
     delta_form: Global___DeltaForm.ValueType
     """Form of the key and value deltas in the artifact."""
     low_rank_energy: _builtins.float
@@ -1023,15 +1055,19 @@ class SubmitJobRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     training_set_id: _builtins.str
-    """Photos to learn from."""
+    """Photos to learn from, as UploadTrainingSet has named them."""
     concept_name: _builtins.str
-    """Name of the concept to publish: 1 to 63 of a-z, 0-9 and hyphens, beginning with a letter."""
+    """Name of the concept to publish: 1 to 63 of a-z, 0-9 and hyphens, beginning with a letter. INVALID_ARGUMENT names
+    the character that is not accepted, the underscore of `my_mug` for example.
+    """
     method: _common_pb2.Method.ValueType
     """How to learn it."""
     base_model: _builtins.str
-    """Base model by name; empty means the trainer's default."""
+    """Base model by name; empty means the trainer's default. INVALID_ARGUMENT names those that there are."""
     idempotency_key: _builtins.str
-    """Chosen by the caller, 1 to 128 characters; the same key never gives two jobs. Empty means no such guard."""
+    """Chosen by the caller, 1 to 128 characters, any but U+0000; the same key never gives two jobs. Empty means no such
+    guard.
+    """
     priority: _builtins.int
     """Of the jobs of a tenant that wait, those of higher priority are taken first, -100 to 100; tenants share the workers
     whatever their priorities.
@@ -1042,11 +1078,15 @@ class SubmitJobRequest(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What has a word of its own per photo, METHOD_DETEX only, 0 to 8 words; none given means `pose` and `background`."""
+        """What has a word of its own per photo, METHOD_DETEX only, 0 to 8 words, each once; none given means `pose` and
+        `background`. A word is 1 to 32 of a-z, 0-9, underscores and hyphens, beginning with a letter.
+        """
 
     @_builtins.property
     def deadline_time(self) -> _timestamp_pb2.Timestamp:
-        """When the job is given up if it has not ended; absent means never."""
+        """When the job is given up if it has not ended, a time to come, of the years 1 to 9999; absent means never. Whatever
+        it says, workers train a job for 2 days by default (DETEX_MAX_JOB_SECONDS).
+        """
 
     def __init__(
         self,
@@ -1140,7 +1180,7 @@ class JobProgress(_message.Message):
     """
     @_builtins.property
     def losses(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Losses by name (`total`, `denoising`, `attention`), smoothed over the last steps."""
+        """Losses by name (`total`, `denoising`, `attention`), smoothed over the last steps; finite numbers."""
 
     @_builtins.property
     def time_left(self) -> _duration_pb2.Duration:
@@ -1174,9 +1214,11 @@ class JobFailure(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Stable reason in capitals: `DIVERGED`, `OUT_OF_MEMORY` (its worker took more than it may), `TIME_LIMIT` (its workers
-    had it for as long as a job may take), `WORKER_SILENT`, `WORKER_DIED`, `TRAINER_DIED`, `DEADLINE_PASSED`, or the reason
-    of the error that ended it, for example `DATA_LOSS`.
+    """Stable reason in capitals: `DIVERGED`, `OUT_OF_MEMORY` (its worker took more than it may), `TIME_LIMIT` (its
+    workers had it for as long as a job may take), `WORKER_SILENT`, `WORKER_DIED`, `TRAINER_DIED`, `DEADLINE_PASSED`,
+    `SUBJECT_NOT_FOUND` (in a photo without a mask), `CLUSTER_QUOTA` and `WORKER_REFUSED` (the cluster lets no worker
+    begin), `PUBLICATION_CLOSED` (the attempt had been given up), or the reason of the error that ended it, for example
+    `DATA_LOSS`.
     """
     message: _builtins.str
     """A sentence for people: what happened and what to do."""
@@ -1231,7 +1273,7 @@ class Job(_message.Message):
     base_model: _builtins.str
     """Base model by name."""
     attempts: _builtins.int
-    """Attempts so far; those that the trainer stopped on purpose do not count."""
+    """Attempts so far, at most 3 by default (DETEX_MAX_ATTEMPTS); those that the trainer stopped on purpose do not count."""
     priority: _builtins.int
     """As submitted."""
     @_builtins.property
@@ -1363,7 +1405,9 @@ class ListJobsRequest(_message.Message):
     page_size: _builtins.int
     """Jobs per page, 1 to 1,000; 0 means 50."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; empty for the first."""
+    """`next_page_token` of the page before, for the same tenant, states and name; empty for the first. Tokens do not
+    expire; one that was never given out, or for another list, is INVALID_ARGUMENT.
+    """
     concept_name: _builtins.str
     """Only jobs of this concept; empty means all."""
     @_builtins.property
@@ -1695,7 +1739,9 @@ class ListConceptsRequest(_message.Message):
     page_size: _builtins.int
     """Concepts per page, 1 to 1,000; 0 means 50."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; empty for the first."""
+    """`next_page_token` of the page before; empty for the first. Tokens do not expire; one that was never given out is
+    INVALID_ARGUMENT.
+    """
     def __init__(
         self,
         *,

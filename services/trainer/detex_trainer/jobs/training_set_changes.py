@@ -18,6 +18,7 @@ from detex_trainer.jobs.tables import JobRow, TrainingSetRow
 from detex_trainer.training_set.record import training_set_not_found
 
 TRAINING_SET_CHANGING = "TRAINING_SET_CHANGING"
+CHANGING_RETRY_SECONDS = 0.5
 
 _CHANGE_SECONDS = 120.0
 # The store gives up a write after three tries of a connection and a silence each, which takes less than this.
@@ -52,7 +53,7 @@ def check_unchanging(row: TrainingSetRow, now: datetime) -> None:
         raise AbortedError(
             f"The training set {row.training_set_id} is being changed by another call; try again in a moment.",
             reason=TRAINING_SET_CHANGING,
-            retry_delay_seconds=0.5,
+            retry_delay_seconds=CHANGING_RETRY_SECONDS,
         )
 
 

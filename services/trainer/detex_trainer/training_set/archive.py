@@ -125,7 +125,9 @@ class TrainingSetArchive:
         except NotFoundError:
             raise training_set_not_found(after.training_set_id) from None
         if TrainingSetRecord.model_validate_json(stored) != before:
-            raise AbortedError("The training set was changed by another call.", reason="OBJECT_CHANGED")
+            raise AbortedError(
+                "The training set was changed by another call.", reason="OBJECT_CHANGED", retry_delay_seconds=0.5
+            )
         self._store.put(
             key,
             after.model_dump_json(indent=2).encode(),

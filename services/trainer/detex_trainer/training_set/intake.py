@@ -42,6 +42,7 @@ from detex_trainer.training_set.warnings import training_set_warnings
 
 _SEGMENTATION_SECONDS_PER_PHOTO = 20.0
 _SEGMENTER_WAIT_SECONDS = 600.0
+_IDLE_RETRY_SECONDS = 1.0
 NO_SEGMENTER = "none"
 _FIRST_PARTS = {
     FileHeader: "a file before the header",
@@ -178,6 +179,7 @@ class TrainingSetIntake:
                 raise AbortedError(
                     f"Nothing came for {self._policy.idle_seconds:g} seconds; send the upload again.",
                     reason="UPLOAD_IDLE",
+                    retry_delay_seconds=_IDLE_RETRY_SECONDS,
                 ) from None
             place.received_bytes += len(part.data) if isinstance(part, Chunk) else 0
             yield part

@@ -22,6 +22,8 @@ from detex_trainer.training_set.upload_parts import (
     naming_file,
 )
 
+INCOMPLETE_RETRY_SECONDS = 0.5
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ORDER = "the header first, then for each file its header and its bytes in chunks"
 
@@ -174,7 +176,7 @@ class UploadReceiver:
             raise AbortedError(
                 "The stream ended before the upload did; send the rest, GetUpload tells what is there.",
                 reason="UPLOAD_INCOMPLETE",
-                retry_delay_seconds=0.5,
+                retry_delay_seconds=INCOMPLETE_RETRY_SECONDS,
             )
 
     def _begin_file(self, header: FileHeader) -> None:
