@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from detex_catalog.sharding import Shard
 from detex_catalog.table import output_names
 from detex_catalog.table.catalog import Catalog
 from detex_catalog.table.catalog_file import load_catalog
@@ -137,6 +138,28 @@ def test_a_concept_is_trained_in_one_way(tmp_path: Path) -> None:
     assert faults_of(tmp_path, text) == [(4, "photos")]
 
 
+def test_words_that_a_training_will_not_give_are_refused(tmp_path: Path) -> None:
+    rows = [f"A,cup,{PHOTOS},mug,a {{concept}} with {{concept:pose:3}}", "B,cup,,,a {concept} with {concept:pose:4}"]
+    rows += ["C,cup,,,a {concept} in {concept:season:0}", "D,own,,,a {concept} with {concept:season:9}"]
+    text = "sku,concept,photos,class_word,template\n" + "\n".join(rows) + "\n"
+    assert faults_of(tmp_path, text) == [(3, "template"), (4, "template")]
+
+
+def test_concepts_of_one_prompt_are_of_one_shard(tmp_path: Path) -> None:
+    rows = [f"{name},{name},a {{concept}}" for name in "abcdefgh"] + [
+        "x,a,{concept} beside [b]",
+        "y,b,{concept} and [c]",
+    ]
+    catalog = load(tmp_path, "sku,concept,template\n" + "\n".join(rows) + "\n")
+    assert catalog.pictures[-2].concepts == ("a", "b")
+    parts = [Shard(index, 3).part(catalog) for index in range(3)]
+    assert sorted(picture.output for part in parts for picture in part.pictures) == sorted(
+        picture.output for picture in catalog.pictures
+    )
+    (together,) = (part for part in parts if "a" in part.concepts)
+    assert {"a", "b", "c"} <= set(together.concepts)
+
+
 def test_photos_are_looked_into(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -192,7 +215,7 @@ def loads_or_refuses(path: Path) -> None:
         assert path.is_relative_to("/pictures")
         assert path.suffix.lower() == ".png"
         assert f"[{order.concept}" in order.prompt
-        order.request(order.seed, "v").to_wire()
+        order.request(order.seed, {"cup": "v"}).to_wire()
 
 
 @UNTIDY

@@ -1,6 +1,8 @@
 """The journal: whole events alone, one writer, states that follow from events."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,35 @@ def test_a_damaged_journal_is_named_not_guessed(tmp_path: Path) -> None:
     journal.path.write_text("nonsense\n" + journal.path.read_text())
     with pytest.raises(FolderUnusableError, match="line 1"):
         list(read_events(tmp_path))
+
+
+def test_a_journal_keeps_its_order_when_clocks_go_back(tmp_path: Path) -> None:
+    with Journal(tmp_path, Shard(0, 2)) as one, Journal(tmp_path, Shard(1, 2)) as other:
+        early = other.append("photos", sha256=["early"])
+        first = one.append("photos", sha256=["first"])
+        second = one.append("photos", sha256=["second"])
+        late = other.append("photos", sha256=["late"])
+    second["time"] = "2000-01-01T00:00:00+00:00"
+    one.path.write_text("".join(json.dumps(event) + "\n" for event in (first, second)))
+    assert list(read_events(tmp_path)) == [early, first, second, late]
+
+
+def test_what_could_not_be_written_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+
+    def full(file: int, data: bytes) -> int:
+        if len(data) > 200:
+            return write(file, data[:50])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal(tmp_path, Shard()) as journal:
+        first = journal.append("photos", sha256=[])
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            with pytest.raises(FolderUnusableError, match="No space left"):
+                journal.append("photos", sha256=["0" * 200])
+        second = journal.append("photos", sha256=["a"])
+    assert list(read_events(tmp_path)) == [first, second]
 
 
 def test_events_of_newer_versions_are_passed_over() -> None:

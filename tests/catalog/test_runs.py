@@ -28,7 +28,7 @@ def done(services: Services, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     rows = [
         product("green-mug", "cup", scenes=["on a beach", "in the snow"], count=3),
         product("red-clock", "watch", template=["a photo of a {concept} in a kitchen"], count=3),
-        {"sku": "CUP-2", "concept": "cup", "template": ["a {concept} with {concept:pose:1}"], "steps": 2},
+        {"sku": "CUP-2", "concept": "cup", "template": ["a {concept} with {concept:pose:1} and a [watch]"], "steps": 2},
     ]
     file, out = write_catalog(folder / "night.jsonl", rows), folder / "out"
     reached: list[Callable[[Counter[str]], bool]] = [

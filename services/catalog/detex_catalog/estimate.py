@@ -51,7 +51,7 @@ def estimate(
         gpus: GPUs that are paid for meanwhile.
     """
     todo = [order for order in catalog.pictures if state.picture(order).status in _TO_DO]
-    names = dict.fromkeys(order.concept for order in todo)
+    names = dict.fromkeys(name for order in todo for name in order.concepts)
     to_train = tuple(
         name for name in names if catalog.concepts[name].photos and not state.concept(catalog.concepts[name]).version
     )

@@ -78,12 +78,11 @@ def _probes(catalog: Catalog, pictures: Iterable[PictureOrder], there: dict[str,
     seen: set[object] = set()
     for picture in pictures:
         prompt = _spoken(picture.prompt, catalog, there)
-        version = there.get(picture.concept, "")
-        text = (prompt, picture.negative_prompt, picture.base_model, picture.guidance_scale, version)
+        versions = {name: there[name] for name in picture.concepts if name in there}
+        text = (prompt, picture.negative_prompt, picture.base_model, picture.guidance_scale, *versions.items())
         size = (picture.width, picture.height, picture.base_model)
         if text not in seen:
             seen.add(text)
-            versions = {picture.concept: version} if version and f"[{picture.concept}" in prompt else {}
             yield _Probe(picture.row, _request(picture, prompt, (_SMALL_SIDE, _SMALL_SIDE), versions))
         if size not in seen:
             seen.add(size)

@@ -88,7 +88,7 @@ def check_with_services(
         DetexClientError: One does not answer.
     """
     todo = _undone(catalog, state)
-    names = dict.fromkeys(order.concept for order in todo)
+    names = dict.fromkeys(name for order in todo for name in order.concepts)
     orders = [catalog.concepts[name] for name in names]
     versions, faults = published_versions(trainer, [order for order in orders if not order.photos])
     for order in orders:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from detex_catalog.table.catalog import Catalog
@@ -32,11 +33,22 @@ class Shard:
         return max(range(self.count), key=weights.__getitem__) == self.index
 
     def part(self, catalog: Catalog) -> Catalog:
-        """This part of a catalog."""
-        return catalog.only(picture for picture in catalog.pictures if self.takes(picture.concept))
+        """This part of a catalog; concepts that a prompt names together are of one part."""
+        groups = _groups(picture.concepts for picture in catalog.pictures)
+        return catalog.only(picture for picture in catalog.pictures if self.takes(groups[picture.concept]))
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
+
+
+def _groups(together: Iterable[tuple[str, ...]]) -> dict[str, str]:
+    """For each name, the first by alphabet of those that it hangs together with."""
+    members: dict[str, set[str]] = {}
+    for names in together:
+        joined = set(names).union(*(members.get(name, ()) for name in names))
+        for name in joined:
+            members[name] = joined
+    return {name: min(group) for name, group in members.items()}
 
 
 def parse_shard(text: str) -> Shard:

@@ -78,9 +78,12 @@ class CatalogRun:
         self._news: Queue[News] = Queue()
         self._drawing = Drawing(generator, self._news, streams=options.streams)
         self._training = Training(trainer, recorder, self._news, limit=options.training_jobs)
-        self._waiting = self._open_pictures()
-        self._to_train = {name for name in self._waiting if name not in self._versions}
-        self._undecided = sum(map(len, self._waiting.values()))
+        self._waiting = [
+            order for order in catalog.pictures if recorder.state.picture(order).status is PictureStatus.OPEN
+        ]
+        named = dict.fromkeys(name for order in self._waiting for name in order.concepts)
+        self._to_train = [name for name in named if name not in self._versions]
+        self._undecided = len(self._waiting)
         self._away_since: dict[str, tuple[float, ServiceAway]] = {}
         hashes = AcceptedHashes()
         check = PictureCheck(options.thresholds, hashes, Appearances(catalog.concepts), unsafe)
@@ -114,36 +117,30 @@ class CatalogRun:
         if not self._undecided:
             return True
         self._drawing.start()
-        for name in [name for name in self._waiting if name in self._versions]:
-            self._submit(name)
-        self._training.start([self.catalog.concepts[name] for name in self._waiting])
+        self._submit_ready()
+        self._training.start([self.catalog.concepts[name] for name in self._to_train])
         try:
             while self._undecided and not self._stop.is_set():
                 self._take_news(_TICK_SECONDS)
                 self._check_patience()
-                self.clocks.tick(
-                    drawing=self._undecided > sum(map(len, self._waiting.values())), training=self._to_train
-                )
+                self.clocks.tick(drawing=self._undecided > len(self._waiting), training=self._to_train)
                 self._on_progress(self)
         finally:
             self._end()
         return not self._undecided
 
-    def _open_pictures(self) -> dict[str, list[PictureOrder]]:
-        waiting: dict[str, list[PictureOrder]] = {}
-        for order in self.catalog.pictures:
-            if self.recorder.state.picture(order).status is PictureStatus.OPEN:
-                waiting.setdefault(order.concept, []).append(order)
-        return waiting
-
-    def _submit(self, concept: str) -> None:
-        for order in self._waiting.pop(concept, []):
+    def _submit_ready(self) -> None:
+        """Have those pictures drawn whose concepts are all there."""
+        ready = [order for order in self._waiting if self._versions.keys() >= set(order.concepts)]
+        if ready:
+            self._waiting = [order for order in self._waiting if not self._versions.keys() >= set(order.concepts)]
+        for order in ready:
             self._submit_try(order)
 
     def _submit_try(self, order: PictureOrder) -> None:
         number = self.recorder.state.picture(order).tries
-        version = self._versions[order.concept]
-        self._drawing.submit(DrawingTask(order, number, seed_of_try(order.seed, number), version))
+        versions = {name: self._versions[name] for name in order.concepts}
+        self._drawing.submit(DrawingTask(order, number, seed_of_try(order.seed, number), versions))
 
     def _take_news(self, seconds: float) -> None:
         try:
@@ -169,8 +166,8 @@ class CatalogRun:
             case Trained(order, version):
                 self.clocks.trained += 1
                 self._versions[order.name] = version
-                self._to_train.discard(order.name)
-                self._submit(order.name)
+                self._to_train.remove(order.name)
+                self._submit_ready()
             case NotTrained(order, message):
                 self._give_up(order, message)
             case ServiceAway(service):
@@ -181,9 +178,10 @@ class CatalogRun:
                 raise error
 
     def _give_up(self, concept: ConceptOrder, message: str) -> None:
-        self._to_train.discard(concept.name)
-        for order in self._waiting.pop(concept.name, []):
+        self._to_train.remove(concept.name)
+        for order in [order for order in self._waiting if concept.name in order.concepts]:
             self._outcomes.failed(order, f"concept {concept.name} could not be trained: {message}")
+            self._waiting.remove(order)
             self._undecided -= 1
 
     def _check_patience(self) -> None:

@@ -176,7 +176,7 @@ class _Stream:
     def _requests(self) -> Iterator[PictureRequest]:
         task: DrawingTask | None = self._open.get(0)
         while task is not None:
-            yield task.order.request(task.seed, task.version)
+            yield task.order.request(task.seed, task.versions)
             task = self._following()
 
     def _following(self) -> DrawingTask | None:

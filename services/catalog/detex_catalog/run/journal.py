@@ -5,10 +5,12 @@ is dropped when the journal is opened again: what it told of had not been built 
 own and reads those of all, so that a folder may be shared and the number of shards may change.
 """
 
+import contextlib
 import fcntl
+import heapq
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -60,12 +62,16 @@ class Journal:
         """
         event: Event = {"event": kind, "time": datetime.now(UTC).isoformat(timespec="microseconds"), **values}
         line = json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        end = os.fstat(self._file).st_size
         try:
             written = 0
             while written < len(line):
                 written += os.write(self._file, line[written:])
             os.fsync(self._file)
         except OSError as error:
+            with contextlib.suppress(OSError):  # the next line must not go on from half of one
+                os.ftruncate(self._file, end)
+                os.lseek(self._file, end, os.SEEK_SET)
             raise FolderUnusableError(f"{self.path} cannot be written ({error.strerror})") from None
         return event
 
@@ -88,24 +94,38 @@ class Journal:
 
 
 def read_events(folder: Path) -> Iterator[Event]:
-    """The events of all journals of an output folder in the order of their times; reads only.
+    """The events of all journals of an output folder; reads only.
+
+    Each journal keeps its own order, whatever the clocks of the machines that wrote it; the journals go by time.
 
     Raises:
         FolderUnusableError: A journal holds a line that is none.
     """
+    journals = [_timed(_read(path)) for path in sorted((folder / FOLDER).glob(_PATTERN))]
+    for _, event in heapq.merge(*journals, key=lambda timed: timed[0]):
+        yield event
+
+
+def _timed(events: Iterable[Event]) -> Iterator[tuple[str, Event]]:
+    """Each event with the latest time so far."""
+    latest = ""
+    for event in events:
+        latest = max(latest, event["time"])
+        yield latest, event
+
+
+def _read(path: Path) -> list[Event]:
     events: list[Event] = []
-    for path in sorted((folder / FOLDER).glob(_PATTERN)):
-        data = path.read_bytes()
-        lines = data[: data.rfind(b"\n") + 1].splitlines()
-        for number, line in enumerate(lines, start=1):
-            try:
-                event = json.loads(line)
-                if not (isinstance(event["event"], str) and isinstance(event["time"], str)):
-                    raise TypeError
-            except (ValueError, TypeError, KeyError):
-                raise FolderUnusableError(f"{path}, line {number}, is no event of a journal") from None
-            events.append(event)
-    yield from sorted(events, key=lambda event: event["time"])
+    data = path.read_bytes()
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            event = json.loads(line)
+            if not (isinstance(event["event"], str) and isinstance(event["time"], str)):
+                raise TypeError
+        except (ValueError, TypeError, KeyError):
+            raise FolderUnusableError(f"{path}, line {number}, is no event of a journal") from None
+        events.append(event)
+    return events
 
 
 def sync_folder(path: Path) -> None:

@@ -12,13 +12,13 @@ class DrawingTask:
 
     Attributes:
         number: Of the try, from 0.
-        version: Of the concept.
+        versions: Of the picture's concepts, by name.
     """
 
     order: PictureOrder
     number: int
     seed: int
-    version: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Outcomes:
             seed=task.seed,
             sha256=hashlib.sha256(png).hexdigest(),
             size_bytes=len(png),
-            version=task.version,
+            version=task.versions.get(order.concept, ""),
             perceptual_hash=checked.perceptual_hash,
             reasons=checked.reasons,
             measures=checked.measures,

@@ -104,7 +104,14 @@ class Training:
             self._waiting.popleft()
             self._jobs[job.job_id] = (order, job)
         for job_id, (order, _) in list(self._jobs.items()):
-            job = self._trainer.job(job_id)
+            try:
+                job = self._trainer.job(job_id)
+            except DetexClientError as error:
+                if error.code is not grpc.StatusCode.NOT_FOUND:
+                    raise
+                del self._jobs[job_id]
+                self._fail(order, error.message)
+                continue
             self._jobs[job_id] = (order, job)
             if job.state.ended:
                 del self._jobs[job_id]
@@ -112,7 +119,8 @@ class Training:
 
     def _submit(self, order: ConceptOrder) -> Job:
         state = self._recorder.state.concept(order)
-        if state.message or not state.training_set_id:  # a job that has failed is tried anew, under a key of its own
+        # A job that failed, or whose concept is gone by now, is followed by another one, under a key of its own.
+        if state.message or state.version or not state.training_set_id:
             self._upload(order, state.attempt + 1)
         try:
             return self._submit_once(order)

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from detex_catalog.table.photo_files import PhotoFile
 from detex_client import PictureRequest, Priority
+from detex_core.prompt import parse_prompt
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class PictureOrder:
     Attributes:
         output: Its name below the folder of pictures, which no other picture has.
         row: Row that asks for it.
+        concept: Whose product it shows.
+        concepts: All concepts of the catalog that its prompt names, `concept` among them.
         seed: Seed of the first try.
         fingerprint: SHA-256 (hex) over all that decides what it shows.
     """
@@ -76,21 +79,24 @@ class PictureOrder:
     guidance_scale: float | None
     min_likeness: float | None
     max_redraws: int | None
+    concepts: tuple[str, ...] = ()
     fingerprint: str = ""
 
-    def with_fingerprint(self, concept_fingerprint: str) -> "PictureOrder":
-        """The same with its fingerprint."""
+    def with_fingerprint(self, concepts: Mapping[str, ConceptOrder]) -> "PictureOrder":
+        """The same with its fingerprint and the concepts of the catalog that its prompt names."""
+        names = tuple(name for name in parse_prompt(self.prompt).concepts() if name in concepts)
         drawn = asdict(self)
-        for name in ("row", "sku", "min_likeness", "max_redraws", "fingerprint"):
+        for name in ("row", "sku", "min_likeness", "max_redraws", "concepts", "fingerprint"):
             del drawn[name]
-        return replace(self, fingerprint=sha256_of({**drawn, "concept_fingerprint": concept_fingerprint}))
+        drawn["concept_fingerprints"] = {name: concepts[name].fingerprint for name in names}
+        return replace(self, concepts=names, fingerprint=sha256_of(drawn))
 
-    def request(self, seed: int, version: str) -> PictureRequest:
+    def request(self, seed: int, versions: Mapping[str, str]) -> PictureRequest:
         """What the generator is asked for.
 
         Args:
             seed: Of this try.
-            version: Of the concept.
+            versions: Of its concepts, by name.
         """
         return PictureRequest(
             self.prompt,
@@ -101,7 +107,7 @@ class PictureOrder:
             guidance_scale=self.guidance_scale,
             width=self.width,
             height=self.height,
-            concept_versions={self.concept: version} if version else {},
+            concept_versions=dict(versions),
             priority=Priority.LOW,
         )
 
@@ -125,7 +131,7 @@ class Catalog:
     def only(self, pictures: Iterable[PictureOrder]) -> "Catalog":
         """The part with these pictures and their concepts."""
         kept = tuple(pictures)
-        names = {picture.concept for picture in kept}
+        names = {name for picture in kept for name in picture.concepts}
         concepts = {name: concept for name, concept in self.concepts.items() if name in names}
         return replace(self, concepts=concepts, pictures=kept)
 

@@ -15,9 +15,12 @@ from detex_catalog.table.photo_files import PhotoFiles
 from detex_catalog.table.prompts import prompts_of
 from detex_catalog.table.table_file import read_table
 from detex_client import Method
+from detex_core.prompt import AttributeWord, parse_prompt
 
 Value = TypeVar("Value")
 _SEEDS_PER_ROW = 2**16
+MAX_PHOTOS = 64
+DEFAULT_ATTRIBUTES = ("pose", "background")
 
 
 def load_catalog(path: Path, *, encoding: str = "utf-8", known_photos: Collection[str] = ()) -> Catalog:
@@ -73,11 +76,7 @@ class _Assembly:
         for row in named:
             self._add_concept(row)
         concepts = {name: concept.with_fingerprint() for name, concept in self._concepts.items()}
-        pictures = [
-            picture.with_fingerprint(concepts[picture.concept].fingerprint)
-            for row in named
-            for picture in self._pictures(row)
-        ]
+        pictures = [picture.with_fingerprint(concepts) for row in named for picture in self._pictures(row)]
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         return Catalog(path, sha256, concepts, tuple(pictures))
 
@@ -117,6 +116,8 @@ class _Assembly:
             self._fault(row, "class_word", "must say what the product is, for example mug, where there are photos")
         if row.concept_version:
             self._fault(row, "concept_version", "must be empty where there are photos to learn from")
+        if len(order.photos) > MAX_PHOTOS:
+            self._fault(row, "photos", f"must be at most {MAX_PHOTOS} photos, got {len(order.photos)}")
         if row.method == Method.DETEX and len(order.photos) == 1:
             self._fault(row, "photos", "must be 2 to 64 photos for method detex, got 1")
 
@@ -143,6 +144,7 @@ class _Assembly:
         prompts = self._tried(
             row, "template", lambda: prompts_of(row.template, row.scenes, row.concept, class_word), nothing
         )
+        self._check_attributes(row, prompts)
         seed = default_seed(row.sku) if row.seed is None else row.seed
         if len(prompts) * row.count > _SEEDS_PER_ROW:
             self._fault(row, "count", f"must give at most {_SEEDS_PER_ROW:,} pictures per row")
@@ -158,6 +160,19 @@ class _Assembly:
                     return []
                 pictures.append(_picture(row, output, prompt, seed + len(pictures)))
         return pictures
+
+    def _check_attributes(self, row: CatalogRow, prompts: list[str]) -> None:
+        """Attribute words of concepts that are still to be trained; of others, the generator knows."""
+        words = {part for prompt in prompts for part in parse_prompt(prompt).parts if isinstance(part, AttributeWord)}
+        for word in sorted(words, key=str):
+            concept = self._concepts.get(word.concept)
+            if concept is None or not concept.photos:
+                continue
+            names = (concept.attributes or DEFAULT_ATTRIBUTES) if concept.method == Method.DETEX else ()
+            if word.attribute not in names or word.photo_index >= len(concept.photos):
+                said = f"attributes {', '.join(names) or 'none'} of {len(concept.photos)} photos, counted from 0"
+                given = f"{word.attribute}:{word.photo_index}"
+                self._fault(row, "template", f"must use what concept {concept.name} will have, {said}; got {given}")
 
     def _output(self, row: CatalogRow, scene: int, number: int) -> str | None:
         """The name of a picture; None where its pattern is refused, which is told once."""

@@ -16,6 +16,7 @@ MAX_SEED = 2**32 - 1
 MAX_ATTRIBUTES = 8
 _METHODS = "|".join(Method)
 _PATH = text(1, 1024)
+_CLASS_WORD = r"(?=.*[^\W\d_])(?:[^\W_]+[ \-])*[^\W_]+"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ COLUMNS: dict[str, Column] = {
     "concept_version": Column(text(1, 64)),
     "photos": Column(texts(_PATH, 64)),
     "references": Column(texts(_PATH, 64)),
-    "class_word": Column(text(1, 40)),
+    "class_word": Column(text(1, 64, _CLASS_WORD, "letters, digits, spaces and hyphens, with at least one letter")),
     "attributes": Column(
         texts(text(1, 32, ATTRIBUTE_NAME.pattern, "1 to 32 of a-z, 0-9, _ and -"), MAX_ATTRIBUTES),
     ),
