@@ -1,0 +1,1 @@
+"""Catalog runs against the generator's own throughput, and through kills."""
