@@ -18,6 +18,15 @@ class StoredPhoto:
     mask_source: MaskSource
     mask_share: float
     caption: str
+    file_name: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its index and, where it is known, its file name, for people: `2 (cup.jpg)`."""
+        if not self.file_name:
+            return str(self.photo_index)
+        shown = self.file_name if self.file_name.isprintable() else ascii(self.file_name)[1:-1]
+        return f"{self.photo_index} ({shown})"
 
     @classmethod
     def from_wire(cls, photo: trainer_pb2.TrainingPhoto) -> Self:
@@ -30,6 +39,7 @@ class StoredPhoto:
             mask_source=MaskSource.from_number(photo.mask_source),
             mask_share=photo.mask_share,
             caption=photo.caption,
+            file_name=photo.file_name,
         )
 
 

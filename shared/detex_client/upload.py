@@ -86,8 +86,8 @@ class UploadRequests:
         self._on_progress = on_progress
         self._sent_bytes = 0
         self._total_bytes = sum(
-            _size(field, path)
-            for photo in photos
+            _size(f"{field}[{index}]", path)
+            for index, photo in enumerate(photos)
             for field, path in (("photos", photo.photo), ("masks", photo.mask))
             if path is not None
         )
@@ -105,7 +105,8 @@ class UploadRequests:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise refused("photos", f"{path} ({error.strerror})", "readable files") from None
+            field = "photos" if kind == trainer_pb2.FILE_KIND_PHOTO else "masks"
+            raise refused(f"{field}[{photo_index}]", f"{path} ({error.strerror})", "a readable file") from None
         header = wire_message(
             trainer_pb2.FileHeader,
             kind=kind,
@@ -129,7 +130,7 @@ def _size(field: str, path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise refused(field, f"{path} ({error.strerror})", "readable files") from None
+        raise refused(field, f"{path} ({error.strerror})", "a readable file") from None
 
 
 def _shown(file_name: str) -> str:

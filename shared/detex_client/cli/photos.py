@@ -89,7 +89,7 @@ def write_masks(terminal: Terminal, client: TrainerClient, training_set: Trainin
         view = client.mask(training_set.training_set_id, photo.photo_index)
         shown = write_picture(folder, f"preview_{photo.photo_index}", view.preview_png)
         if not view.mask_png:
-            terminal.warn(f"Photo {photo.photo_index} has no mask: no subject was found.")
+            terminal.warn(f"Photo {photo.name} has no mask: no subject was found.")
             continue
         path = write_picture(folder, f"mask_{photo.photo_index}", view.mask_png)
-        terminal.say(f"Photo {photo.photo_index}: {path}, shown in {shown} ({photo.mask_source.value}).")
+        terminal.say(f"Photo {photo.name}: {path}, shown in {shown} ({photo.mask_source.value}).")

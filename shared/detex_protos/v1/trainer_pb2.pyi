@@ -411,6 +411,7 @@ class TrainingPhoto(_message.Message):
     MASK_SOURCE_FIELD_NUMBER: _builtins.int
     MASK_SHARE_FIELD_NUMBER: _builtins.int
     CAPTION_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
     photo_index: _builtins.int
     """Position in the set, from 0; `[name:pose:1]` is the pose word of the photo with index 1."""
     width: _builtins.int
@@ -425,6 +426,8 @@ class TrainingPhoto(_message.Message):
     """Share of the picture that the mask covers, 0 to 1."""
     caption: _builtins.str
     """Caption as sent."""
+    file_name: _builtins.str
+    """File name as sent, by which errors and warnings name the photo; empty where there was none."""
     def __init__(
         self,
         *,
@@ -435,10 +438,11 @@ class TrainingPhoto(_message.Message):
         mask_source: Global___MaskSource.ValueType = ...,
         mask_share: _builtins.float = ...,
         caption: _builtins.str = ...,
+        file_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "height", b"height", "mask_share", b"mask_share", "mask_source", b"mask_source", "photo_index", b"photo_index", "sha256", b"sha256", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "file_name", b"file_name", "height", b"height", "mask_share", b"mask_share", "mask_source", b"mask_source", "photo_index", b"photo_index", "sha256", b"sha256", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

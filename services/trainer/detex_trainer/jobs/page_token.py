@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from detex_core.errors import DetexError, invalid_input
+from detex_core.name_form import shown_text
 
 MAX_PAGE_SIZE = 1_000
 DEFAULT_PAGE_SIZE = 50
@@ -83,4 +84,4 @@ def _query_digest(query: tuple[object, ...]) -> str:
 
 
 def _refused(token: str) -> DetexError:
-    return invalid_input("page_token", token, "next_page_token of the page before, with the same filters")
+    return invalid_input("page_token", shown_text(token), "next_page_token of the page before, with the same filters")

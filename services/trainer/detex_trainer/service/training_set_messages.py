@@ -99,4 +99,5 @@ def photo_message(photo: PhotoRecord) -> trainer_pb2.TrainingPhoto:
         mask_source=_MASK_SOURCES[photo.mask_source],
         mask_share=photo.mask_share,
         caption=photo.caption,
+        file_name=photo.file_name,
     )
