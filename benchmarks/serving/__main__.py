@@ -22,6 +22,7 @@ from benchmarks.serving.poisson_load import poisson_rows
 from benchmarks.serving.precision import precision_rows
 from benchmarks.serving.scale import FULL, QUICK
 from benchmarks.serving.setting import Setting
+from benchmarks.serving.size_memory import size_memory_rows
 from benchmarks.serving.sizes import size_rows
 from benchmarks.serving.steadiness import company_rows, memory_rows
 from benchmarks.serving.synthetic_concepts import publish_concepts
@@ -41,6 +42,7 @@ MEASUREMENTS = {
     "company": company_rows,
     "precision": precision_rows,
     "sizes": size_rows,
+    "size_memory": size_memory_rows,
 }
 
 
