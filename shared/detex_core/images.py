@@ -188,8 +188,9 @@ def _opened(data: bytes, field: str) -> tuple[ImageFile.ImageFile, int]:
         scans = read_jpeg_scans(notes.picture)
         if not scans.are_complete:
             raise invalid_input(field, "a file that is damaged or cut off (scans or rows are missing)", ACCEPTED_FILES)
-        other = notes.picture if scans.is_arithmetic else scans.with_other_bits(notes.picture)
-        return _whole(reader, notes.picture, other, field), notes.orientation
+        if scans.is_arithmetic:  # whether such a file is whole cannot be seen, and hardly any program reads it
+            raise invalid_input(field, "a JPEG with arithmetic coding", f"{ACCEPTED_FILES}; JPEG with Huffman coding")
+        return _whole(reader, notes.picture, scans.with_other_bits(notes.picture), field), notes.orientation
     image = _read_header(reader, data, field)
     _verify_png(data, field)
     return image, _png_orientation(image, data)

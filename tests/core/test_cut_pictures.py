@@ -112,3 +112,13 @@ def test_a_webp_that_is_cut_anywhere_is_refused_though_its_sizes_are_those_of_wh
     content = data[20 : 20 + left] + bytes(left % 2)
     cut = data[12:16] + struct.pack("<I", left) + content
     assert is_refused_or_whole(b"RIFF" + struct.pack("<I", 4 + len(cut)) + b"WEBP" + cut, data)
+
+
+@pytest.mark.parametrize("frame", [0xC9, 0xCA])
+def test_arithmetic_coding_whose_end_cannot_be_seen_is_refused_by_name(frame: int) -> None:
+    coded = encoded(gradient(), "JPEG", progressive=frame == 0xCA)
+    plain = b"\xff\xc2" if frame == 0xCA else b"\xff\xc0"
+    assert coded.count(plain) == 1
+    told = refusal(coded.replace(plain, bytes([0xFF, frame])))
+    assert "a JPEG with arithmetic coding" in str(told)
+    assert "Huffman" in str(told)

@@ -1,5 +1,6 @@
 """An upload as it arrives: parts in order, files spooled to disk and checked against what was announced."""
 
+import asyncio
 import re
 import unicodedata
 from collections.abc import AsyncIterator
@@ -103,8 +104,9 @@ async def receive_upload(
     receiver = UploadReceiver(header, folder, limits)
     try:
         async for part in parts:
-            receiver.take(part)
-        return receiver.finish()
+            # Disks may stall, and what an earlier stream has left is read again: nothing for the event loop.
+            await asyncio.to_thread(receiver.take, part)
+        return await asyncio.to_thread(receiver.finish)
     finally:
         receiver.close()
 
