@@ -7,6 +7,7 @@ with TrainerClient("127.0.0.1:50051") as trainer, GeneratorClient("127.0.0.1:500
 """
 
 from detex_client.concept import BaseModel, Concept, ConceptAttribute, ConceptReference, DeletedConcepts
+from detex_client.concept_report import ConceptReport
 from detex_client.connection import Tls
 from detex_client.errors import DetexClientError, Violation
 from detex_client.generator_client import GeneratorClient, RequestDone, RequestEvent, RequestFailed, ResidentConcept
@@ -38,6 +39,7 @@ from detex_client.wire_enum import (
     PriorPreservation,
     Solver,
     SubjectStart,
+    Verdict,
 )
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "Concept",
     "ConceptAttribute",
     "ConceptReference",
+    "ConceptReport",
     "DeletedConcepts",
     "DeltaForm",
     "DenoisingProgress",
@@ -92,6 +95,7 @@ __all__ = [
     "TrainingPhoto",
     "TrainingSet",
     "UploadProgress",
+    "Verdict",
     "Violation",
     "find_training_photos",
 ]

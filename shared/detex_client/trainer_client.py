@@ -9,6 +9,7 @@ from uuid import uuid4
 from detex_client import hyperparameters as knobs
 from detex_client.background_call import BackgroundStream
 from detex_client.concept import BaseModel, Concept, ConceptReference, DeletedConcepts, check_concept_name
+from detex_client.concept_report import ConceptReport
 from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Tls
 from detex_client.job import Job, JobEvent, JobPage, JobPreview, JobProgress
 from detex_client.job_watch import JobWatch
@@ -62,6 +63,7 @@ class TrainerClient(TrainingSetCalls):
                 "WatchJob",
                 "CancelJob",
                 "GetConcept",
+                "GetConceptReport",
                 "ListConcepts",
                 "ListTrainableBaseModels",
                 "ListMethods",
@@ -239,6 +241,15 @@ class TrainerClient(TrainingSetCalls):
         request = trainer_pb2.GetConceptRequest(reference=ConceptReference(name, version).to_wire())
         answer = self.unary(self._stub.GetConcept, request)
         return Concept.from_wire(answer.concept)
+
+    def concept_report(self, name: str, version: str = "") -> ConceptReport:
+        """Whether a concept is fit for use, and what was measured; without a version the newest.
+
+        Raises:
+            DetexClientError: NOT_FOUND with the reason REPORT_NOT_FOUND where it was published without a report.
+        """
+        request = trainer_pb2.GetConceptReportRequest(reference=ConceptReference(name, version).to_wire())
+        return ConceptReport.from_wire(self.unary(self._stub.GetConceptReport, request))
 
     def concepts(self, *, page_size: int = 0) -> Iterator[Concept]:
         """All concepts by name, each with its newest version first."""

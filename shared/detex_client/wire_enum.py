@@ -40,6 +40,18 @@ class WireEnum(StrEnum):
             ) from None
 
 
+class Verdict(WireEnum):
+    """Whether a concept is fit for use."""
+
+    FIT = "fit"
+    DOUBTFUL = "doubtful"
+    UNFIT = "unfit"
+
+    @classmethod
+    def _wire(cls) -> tuple[Any, str]:
+        return trainer_pb2.Verdict, "VERDICT_"
+
+
 class Method(WireEnum):
     """How a concept is learned."""
 

@@ -54,6 +54,7 @@ class ScriptedTrainer(TrainerServiceServicer):
         self.jobs: dict[str, trainer_pb2.Job] = {}
         self.idempotency_keys: list[str] = []
         self.concepts: dict[str, trainer_pb2.Concept] = {}
+        self.reports: dict[str, trainer_pb2.GetConceptReportResponse] = {}
         self.news: deque[Any] = deque()
         self.cancel_takes_effect = True
         self.watching = threading.Event()
@@ -187,6 +188,14 @@ class ScriptedTrainer(TrainerServiceServicer):
         if request.reference.name not in self.concepts:
             raise NotFoundError(f"There is no concept {request.reference.name}.", reason="CONCEPT_NOT_FOUND")
         return trainer_pb2.GetConceptResponse(concept=self.concepts[request.reference.name])
+
+    async def GetConceptReport(self, request: Any, context: Any) -> Any:
+        self._enter()
+        concept, report = self.concepts.get(request.reference.name), self.reports.get(request.reference.name)
+        if concept is None or report is None:
+            raise NotFoundError(f"{request.reference.name} has no report.", reason="REPORT_NOT_FOUND")
+        report.reference.CopyFrom(concept.reference)
+        return report
 
     async def ListConcepts(self, request: Any, context: Any) -> Any:
         self._enter()

@@ -239,6 +239,87 @@ def test_concepts(detex: Detex, scripted: Scripted) -> None:
     assert detex("concepts", "delete", "my-mug", "--yes").exit_code == 3
 
 
+DOUBTFUL = trainer_pb2.GetConceptReportResponse(
+    verdict=trainer_pb2.VERDICT_DOUBTFUL,
+    summary="The concept can be used, but look at its pictures first: Few photos. One scene.",
+    findings=["Few photos.", "One scene."],
+    choice="What is published is the state after step 340 of 400: of those after 220, 340, it is the closest.",
+    report_json=b'{"verdict": "doubtful"}',
+    report_png=b"png",
+)
+FIT = trainer_pb2.GetConceptReportResponse(
+    verdict=trainer_pb2.VERDICT_FIT,
+    summary="The concept is fit for use.",
+    choice="Published is the state after all 2 steps.",
+    report_json=b"{}",
+)
+
+
+@pytest.mark.parametrize(
+    ("report", "told", "untold"),
+    [
+        (DOUBTFUL, ["Look at its pictures first:", "  - Few photos.", "  - One scene."], []),
+        (FIT, ["The concept is fit for use."], ["Warning: The concept"]),
+        (None, [], ["report"]),
+    ],
+)
+def test_training_ends_with_the_verdict(
+    detex: Detex,
+    scripted: Scripted,
+    photos: Path,
+    report: trainer_pb2.GetConceptReportResponse | None,
+    told: list[str],
+    untold: list[str],
+) -> None:
+    scripted.trainer.add_concept("my-mug")
+    if report is not None:
+        scripted.trainer.reports["my-mug"] = report
+    scripted.trainer.news = deque([progress(4), "end"])
+    outcome = train(detex, photos)
+    assert outcome.exit_code == 0
+    assert outcome.stdout == "my-mug\n"
+    for text in [*told, *(["detex concepts report my-mug --out"] if report else [])]:
+        assert text in outcome.stderr
+    assert not [text for text in untold if text in outcome.stderr]
+    shown = detex("jobs", "show", "job-0")
+    assert (report is not None and report.summary in shown.stdout) or report is None
+    verdict = detex("jobs", "show", "job-0", "--json").document()["verdict"]
+    assert verdict == {DOUBTFUL.summary: "doubtful", FIT.summary: "fit"}.get(report.summary if report else "")
+    scripted.trainer.news = deque(["end"])
+    events = train(detex, photos, "--json").events()
+    assert (events[-1]["event"] == "report") is (report is not None)
+
+
+def test_reports_of_concepts(detex: Detex, scripted: Scripted, tmp_path: Path) -> None:
+    scripted.trainer.add_concept("my-mug")
+    absent = detex("concepts", "report", "my-mug")
+    assert (absent.exit_code, "REPORT_NOT_FOUND" in detex("concepts", "report", "my-mug", "--json").stdout) == (3, True)
+    assert "verdict" not in detex("concepts", "show", "my-mug").stdout
+    scripted.trainer.reports["my-mug"] = DOUBTFUL
+    told = detex("concepts", "report", "my-mug")
+    lines = [" ".join(line.split()) for line in told.stdout.splitlines()]
+    assert lines == [
+        f"concept [my-mug], version {VERSION}",
+        "verdict Look at its pictures first",
+        "because Few photos.",
+        "One scene.",
+        f"checkpoint {DOUBTFUL.choice}",
+    ]
+    folder = tmp_path / "new" / "folder"
+    for _ in range(2):  # the same again does no harm
+        document = detex("concepts", "report", "my-mug", "--out", str(folder), "--json").document()
+        assert (document["verdict"], document["findings"]) == ("doubtful", ["Few photos.", "One scene."])
+        assert [Path(path).read_bytes() for path in document["files"]] == [DOUBTFUL.report_json, DOUBTFUL.report_png]
+    (folder / "report.png").write_bytes(b"of another")
+    refused = detex("concepts", "report", "my-mug", "--out", str(folder))
+    assert refused.exit_code == 2
+    assert "another report.png" in refused.stderr
+    assert (folder / "report.png").read_bytes() == b"of another"
+    assert DOUBTFUL.summary in " ".join(detex("concepts", "show", "my-mug").stdout.split())
+    assert detex("concepts", "show", "my-mug", "--json").document()["verdict"] == "doubtful"
+    assert detex("concepts", "report", "nope").exit_code == 3
+
+
 def test_methods_show_their_defaults_on_a_base_model(detex: Detex, scripted: Scripted) -> None:
     outcome = detex("methods", "--base-model", "sd15")
     assert outcome.exit_code == 0

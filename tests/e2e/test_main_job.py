@@ -1,11 +1,13 @@
 """Photos in, pictures out, through the real trainer and the real generator."""
 
+import io
 import json
 import time
 from collections.abc import Callable
 
 import grpc
 import pytest
+from PIL import Image
 
 from detex_client import (
     DetexClientError,
@@ -47,6 +49,12 @@ def test_photos_become_a_concept_and_the_concept_pictures(services: Services) ->
     assert published.reference == concept
     assert {(each.name, each.count) for each in published.attributes} == {("pose", 4), ("background", 4)}
     assert [found.reference for found in trainer.concepts()] == [concept]
+    report = trainer.concept_report("first")
+    assert report.reference == concept
+    assert report.verdict.value in json.loads(report.report_json)["verdict"]
+    assert report.summary == json.loads(report.report_json)["summary"]
+    assert report.choice == "Published is the state after all 2 steps."
+    assert Image.open(io.BytesIO(report.report_png)).format == "PNG"
 
     prompt = f"a photo of a {concept.word} with {concept.attribute_word('pose', 1)} on a beach"
     options = {"seed": 3, "steps": 2, "solver": Solver.DDIM}

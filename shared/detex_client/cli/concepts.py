@@ -2,6 +2,7 @@
 
 import sys
 from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,9 @@ from rich.table import Table
 
 from detex_client.cli import options
 from detex_client.cli.failure import reported
+from detex_client.cli.json_document import document
 from detex_client.cli.terminal import Terminal
+from detex_client.cli.verdict_display import HEADLINES, find_report, write_report
 from detex_client.concept import Concept
 from detex_client.errors import refused
 
@@ -62,7 +65,8 @@ def show_concept(
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         concept = client.concept(name, version)
-    terminal.document(concept)
+        report = find_report(client, name, concept.reference.version)
+    terminal.document({**document(concept), "verdict": None if report is None else report.verdict})
     reference = concept.reference
     words = [reference.word]
     words += [reference.attribute_word(each.name, index) for each in concept.attributes for index in range(each.count)]
@@ -78,7 +82,46 @@ def show_concept(
         "manifest": concept.manifest_sha256,
     }.items():
         table.add_row(label, value)
+    if report is not None:
+        table.add_row("verdict", report.summary)
+        table.add_row("checkpoint", report.choice)
     terminal.result(table)
+
+
+@concepts.command("report")
+@reported
+def report_concept(
+    name: Name,
+    version: Version = "",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for report.json and report.png.", show_default=False),
+    ] = None,
+    trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
+    tenant: options.Tenant = options.TENANT,
+    tls: options.UseTls = False,
+    root_certificates: options.RootCertificates = None,
+    timeout: options.Timeout = options.TIMEOUT_SECONDS,
+    json_output: options.Json = False,
+) -> None:
+    """Say whether a concept is fit for use and why, and save its report with sample pictures."""
+    terminal = Terminal(json_output=json_output)
+    with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
+        report = client.concept_report(name, version)
+    files = () if out is None else write_report(report, out)
+    terminal.document({**document(report), "files": files})
+    reference = report.reference
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("concept", f"{reference.word}, version {reference.version}")
+    table.add_row("verdict", HEADLINES[report.verdict])
+    for number, finding in enumerate(report.findings):
+        table.add_row("" if number else "because", finding)
+    table.add_row("checkpoint", report.choice)
+    terminal.result(table)
+    for path in files:
+        terminal.say(f"Wrote {path}.")
+    if out is None:
+        terminal.say(f"Sample pictures and all measures:  detex concepts report {name} --out FOLDER")
 
 
 @concepts.command("delete")

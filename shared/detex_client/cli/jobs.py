@@ -11,8 +11,11 @@ from rich.table import Table
 from detex_client.cli import options
 from detex_client.cli.failure import ExitCode, reported
 from detex_client.cli.job_display import follow
+from detex_client.cli.json_document import document
 from detex_client.cli.progress_display import clock
 from detex_client.cli.terminal import Terminal
+from detex_client.cli.verdict_display import find_report, say_verdict
+from detex_client.concept_report import ConceptReport
 from detex_client.job import Job
 from detex_client.wire_enum import JobState
 
@@ -67,8 +70,9 @@ def show_job(
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         job = client.job(job_id)
-    terminal.document(job)
-    terminal.result(_described(job))
+        report = None if job.concept is None else find_report(client, job.concept.name, job.concept.version)
+    terminal.document({**document(job), "verdict": None if report is None else report.verdict})
+    terminal.result(_described(job, report))
 
 
 @jobs.command("watch")
@@ -90,11 +94,15 @@ def watch_job(
         try:
             with terminal.progress() as progress:
                 job = follow(terminal, progress, client.watch(job_id), previews)
+            report = None if job.concept is None else find_report(client, job.concept.name, job.concept.version)
         except KeyboardInterrupt:
             terminal.say(f"No longer watching; job {job_id} goes on. `detex jobs cancel {job_id}` stops it.")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
     concept = job.published()
     terminal.say(f"Learned {concept.word}, version {concept.version}.")
+    if report is not None:
+        terminal.event("report", report)
+        say_verdict(terminal, report)
 
 
 @jobs.command("cancel")
@@ -120,13 +128,15 @@ def cancel_job(
     terminal.say(f"Job {job_id} is {job.state}." if wait or job.state.ended else f"Job {job_id} is told to stop.")
 
 
-def _described(job: Job) -> Table:
+def _described(job: Job, report: ConceptReport | None) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     rows: dict[str, object] = {
         "job": job.job_id,
         "state": job.state,
         "concept": job.concept.name if job.concept else job.concept_name,
         "version": job.concept.version if job.concept else "",
+        "verdict": report.summary if report else "",
+        "checkpoint": report.choice if report else "",
         "failure": f"{job.failure.reason}: {job.failure.message}" if job.failure else "",
         "method": job.method,
         "base model": job.base_model,

@@ -9,6 +9,8 @@ from rich.console import Console, RenderableType
 from detex_client.cli.json_document import document, written
 from detex_client.cli.progress_display import ProgressDisplay, progress_display
 
+_UNBOUNDED_COLUMNS = 100_000
+
 
 class Terminal:
     """Output of one command.
@@ -21,7 +23,9 @@ class Terminal:
 
     def __init__(self, *, json_output: bool) -> None:
         self.json_output = json_output
-        self._results = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+        # What a program reads is neither wrapped nor shortened.
+        width = None if sys.stdout.isatty() else _UNBOUNDED_COLUMNS
+        self._results = Console(markup=False, highlight=False, emoji=False, soft_wrap=True, width=width)
         self._talk = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def say(self, text: str) -> None:

@@ -12,7 +12,9 @@ from detex_client.cli.interruption import cancel_and_leave, held_back
 from detex_client.cli.job_display import UploadDisplay, follow
 from detex_client.cli.photos import write_masks
 from detex_client.cli.terminal import Terminal
+from detex_client.cli.verdict_display import find_report, say_verdict
 from detex_client.concept import check_concept_name
+from detex_client.concept_report import ConceptReport
 from detex_client.errors import refused
 from detex_client.job import Job
 from detex_client.trainer_client import TrainerClient
@@ -107,11 +109,12 @@ def train(
             terminal.say(f"Job {job.job_id} is submitted.")
             with terminal.progress() as progress:
                 ended = follow(terminal, progress, client.watch(job.job_id), previews)
+            report = None if ended.concept is None else find_report(client, ended.concept.name, ended.concept.version)
         except KeyboardInterrupt:
             if job is None:
                 raise
             cancel_and_leave(terminal, client, job.job_id)
-    _conclude(terminal, ended)
+    _conclude(terminal, ended, report)
 
 
 def _upload(
@@ -136,9 +139,13 @@ def _upload(
     return training_set.training_set_id
 
 
-def _conclude(terminal: Terminal, job: Job) -> None:
+def _conclude(terminal: Terminal, job: Job, report: ConceptReport | None) -> None:
     concept = job.published()
     terminal.say(f"Learned {concept.word}, version {concept.version}.")
+    if report is not None:
+        terminal.event("report", report)
+        say_verdict(terminal, report)
+        terminal.say(f"Its report:  detex concepts report {concept.name} --out FOLDER")
     terminal.say(f"Draw it:  detex generate '{concept.word} on a beach'")
     terminal.result(concept.name)
 

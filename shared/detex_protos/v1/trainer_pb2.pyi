@@ -258,6 +258,34 @@ JOB_PHASE_PUBLISHING: JobPhase.ValueType  # 3
 """Writes the artifact."""
 Global___JobPhase: _TypeAlias = JobPhase  # noqa: Y015
 
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    """Not told."""
+    VERDICT_FIT: _Verdict.ValueType  # 1
+    """Fit for use."""
+    VERDICT_DOUBTFUL: _Verdict.ValueType  # 2
+    """It can be used, but its pictures are to be looked at first."""
+    VERDICT_UNFIT: _Verdict.ValueType  # 3
+    """Not fit for use."""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """Whether a concept is fit for use."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+"""Not told."""
+VERDICT_FIT: Verdict.ValueType  # 1
+"""Fit for use."""
+VERDICT_DOUBTFUL: Verdict.ValueType  # 2
+"""It can be used, but its pictures are to be looked at first."""
+VERDICT_UNFIT: Verdict.ValueType  # 3
+"""Not fit for use."""
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
 @_typing.final
 class UploadTrainingSetRequest(_message.Message):
     """One part of an upload."""
@@ -1731,6 +1759,82 @@ class GetConceptResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetConceptResponse: _TypeAlias = GetConceptResponse  # noqa: Y015
+
+@_typing.final
+class GetConceptReportRequest(_message.Message):
+    """Asks for the report of a concept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reference(self) -> _common_pb2.ConceptReference:
+        """Name and version; without a version the newest."""
+
+    def __init__(
+        self,
+        *,
+        reference: _common_pb2.ConceptReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConceptReportRequest: _TypeAlias = GetConceptReportRequest  # noqa: Y015
+
+@_typing.final
+class GetConceptReportResponse(_message.Message):
+    """The report of a concept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    REPORT_JSON_FIELD_NUMBER: _builtins.int
+    REPORT_PNG_FIELD_NUMBER: _builtins.int
+    verdict: Global___Verdict.ValueType
+    """Whether the concept is fit for use."""
+    summary: _builtins.str
+    """The verdict in a sentence for people."""
+    choice: _builtins.str
+    """The step whose state was published, and why that one, in a sentence for people."""
+    report_json: _builtins.bytes
+    """The whole of it as JSON, in the file's own words."""
+    report_png: _builtins.bytes
+    """A PNG to look at: photos with their masks, where the word looks, sample pictures, losses. Empty where none was
+    published.
+    """
+    @_builtins.property
+    def reference(self) -> _common_pb2.ConceptReference:
+        """Whose it is, with its version."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What may be wrong and what to do about it, a sentence each; none where nothing is."""
+
+    def __init__(
+        self,
+        *,
+        reference: _common_pb2.ConceptReference | None = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        summary: _builtins.str = ...,
+        findings: _abc.Iterable[_builtins.str] | None = ...,
+        choice: _builtins.str = ...,
+        report_json: _builtins.bytes = ...,
+        report_png: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "findings", b"findings", "reference", b"reference", "report_json", b"report_json", "report_png", b"report_png", "summary", b"summary", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConceptReportResponse: _TypeAlias = GetConceptReportResponse  # noqa: Y015
 
 @_typing.final
 class ListConceptsRequest(_message.Message):

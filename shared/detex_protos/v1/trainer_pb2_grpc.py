@@ -95,6 +95,11 @@ class TrainerServiceStub:
                 request_serializer=detex_dot_v1_dot_trainer__pb2.GetConceptRequest.SerializeToString,
                 response_deserializer=detex_dot_v1_dot_trainer__pb2.GetConceptResponse.FromString,
                 _registered_method=True)
+        self.GetConceptReport = channel.unary_unary(
+                '/detex.v1.TrainerService/GetConceptReport',
+                request_serializer=detex_dot_v1_dot_trainer__pb2.GetConceptReportRequest.SerializeToString,
+                response_deserializer=detex_dot_v1_dot_trainer__pb2.GetConceptReportResponse.FromString,
+                _registered_method=True)
         self.ListConcepts = channel.unary_unary(
                 '/detex.v1.TrainerService/ListConcepts',
                 request_serializer=detex_dot_v1_dot_trainer__pb2.ListConceptsRequest.SerializeToString,
@@ -252,6 +257,14 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetConceptReport(self, request, context):
+        """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
+        the reason REPORT_NOT_FOUND where it was published without a report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListConcepts(self, request, context):
         """Concepts by name, each with its newest version first, in pages of at most 1,000.
         """
@@ -346,6 +359,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.GetConcept,
                     request_deserializer=detex_dot_v1_dot_trainer__pb2.GetConceptRequest.FromString,
                     response_serializer=detex_dot_v1_dot_trainer__pb2.GetConceptResponse.SerializeToString,
+            ),
+            'GetConceptReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConceptReport,
+                    request_deserializer=detex_dot_v1_dot_trainer__pb2.GetConceptReportRequest.FromString,
+                    response_serializer=detex_dot_v1_dot_trainer__pb2.GetConceptReportResponse.SerializeToString,
             ),
             'ListConcepts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListConcepts,
@@ -693,6 +711,33 @@ class TrainerService:
             '/detex.v1.TrainerService/GetConcept',
             detex_dot_v1_dot_trainer__pb2.GetConceptRequest.SerializeToString,
             detex_dot_v1_dot_trainer__pb2.GetConceptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConceptReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detex.v1.TrainerService/GetConceptReport',
+            detex_dot_v1_dot_trainer__pb2.GetConceptReportRequest.SerializeToString,
+            detex_dot_v1_dot_trainer__pb2.GetConceptReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -113,6 +113,10 @@ class TrainerServiceStub:
     """One concept. NOT_FOUND, `CONCEPT_NOT_FOUND` or `CONCEPT_VERSION_NOT_FOUND`, where there is none of that name and
     version.
     """
+    GetConceptReport: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetConceptReportRequest, _trainer_pb2.GetConceptReportResponse]
+    """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
+    the reason REPORT_NOT_FOUND where it was published without a report.
+    """
     ListConcepts: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListConceptsRequest, _trainer_pb2.ListConceptsResponse]
     """Concepts by name, each with its newest version first, in pages of at most 1,000."""
     DeleteConcept: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteConceptRequest, _trainer_pb2.DeleteConceptResponse]
@@ -212,6 +216,10 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     GetConcept: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetConceptRequest, _trainer_pb2.GetConceptResponse]  # type: ignore[assignment]
     """One concept. NOT_FOUND, `CONCEPT_NOT_FOUND` or `CONCEPT_VERSION_NOT_FOUND`, where there is none of that name and
     version.
+    """
+    GetConceptReport: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetConceptReportRequest, _trainer_pb2.GetConceptReportResponse]  # type: ignore[assignment]
+    """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
+    the reason REPORT_NOT_FOUND where it was published without a report.
     """
     ListConcepts: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListConceptsRequest, _trainer_pb2.ListConceptsResponse]  # type: ignore[assignment]
     """Concepts by name, each with its newest version first, in pages of at most 1,000."""
@@ -381,6 +389,16 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_trainer_pb2.GetConceptResponse, _abc.Awaitable[_trainer_pb2.GetConceptResponse]]:
         """One concept. NOT_FOUND, `CONCEPT_NOT_FOUND` or `CONCEPT_VERSION_NOT_FOUND`, where there is none of that name and
         version.
+        """
+
+    @_abc_1.abstractmethod
+    def GetConceptReport(
+        self,
+        request: _trainer_pb2.GetConceptReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.GetConceptReportResponse, _abc.Awaitable[_trainer_pb2.GetConceptReportResponse]]:
+        """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
+        the reason REPORT_NOT_FOUND where it was published without a report.
         """
 
     @_abc_1.abstractmethod

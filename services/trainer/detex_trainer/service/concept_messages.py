@@ -3,8 +3,16 @@
 from detex_core.artifact import ConceptReference, DeletedConcepts, StoredManifest
 from detex_protos.v1 import common_pb2, trainer_pb2
 from detex_trainer.base_models import BaseModelDescription
+from detex_trainer.concept_report import ConceptReport
+from detex_trainer.report import Verdict
 from detex_trainer.service.job_messages import timestamp
 from detex_trainer.service.method_messages import method_message
+
+_VERDICTS = {
+    Verdict.FIT: trainer_pb2.VERDICT_FIT,
+    Verdict.DOUBTFUL: trainer_pb2.VERDICT_DOUBTFUL,
+    Verdict.UNFIT: trainer_pb2.VERDICT_UNFIT,
+}
 
 
 def concept_message(stored: StoredManifest) -> trainer_pb2.Concept:
@@ -23,6 +31,19 @@ def concept_message(stored: StoredManifest) -> trainer_pb2.Concept:
         create_time=timestamp(manifest.create_time),
         size_bytes=stored.size_bytes,
         manifest_sha256=stored.sha256,
+    )
+
+
+def report_message(found: ConceptReport) -> trainer_pb2.GetConceptReportResponse:
+    """A report as callers see it."""
+    return trainer_pb2.GetConceptReportResponse(
+        reference=_reference_message(found.stored.reference),
+        verdict=_VERDICTS[found.report.verdict],
+        summary=found.report.summary,
+        findings=found.report.findings,
+        choice=found.choice,
+        report_json=found.report_json,
+        report_png=found.picture_png,
     )
 
 

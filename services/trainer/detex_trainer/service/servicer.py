@@ -13,12 +13,18 @@ from detex_core.tenant_threads import TenantThreads
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 from detex_trainer.base_models import BaseModelCatalogue
 from detex_trainer.concept_deletion import ConceptDeletion
+from detex_trainer.concept_report import read_report
 from detex_trainer.job_watch import JobWatch
 from detex_trainer.jobs import JobRepository
 from detex_trainer.jobs.page_token import page_size_of
 from detex_trainer.metrics import TrainerMetrics
 from detex_trainer.service.change_wait import after_changes
-from detex_trainer.service.concept_messages import base_model_message, concept_message, deletion_message
+from detex_trainer.service.concept_messages import (
+    base_model_message,
+    concept_message,
+    deletion_message,
+    report_message,
+)
 from detex_trainer.service.decoding_turns import DecodingTurns
 from detex_trainer.service.job_messages import job_message, read_job_request, read_states, watch_message
 from detex_trainer.service.method_messages import method_descriptions
@@ -208,6 +214,17 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
             self._parts.concepts.resolve, current_tenant(), reference.name, reference.version
         )
         return trainer_pb2.GetConceptResponse(concept=concept_message(stored))
+
+    async def GetConceptReport(  # noqa: N802
+        self, request: trainer_pb2.GetConceptReportRequest, context: Context
+    ) -> trainer_pb2.GetConceptReportResponse:
+        """The report of a concept."""
+        check_texts(request)
+        reference = request.reference
+        found = await self._parts.threads.run(
+            read_report, self._parts.concepts, current_tenant(), reference.name, reference.version
+        )
+        return report_message(found)
 
     async def ListConcepts(  # noqa: N802
         self, request: trainer_pb2.ListConceptsRequest, context: Context

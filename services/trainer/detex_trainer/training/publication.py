@@ -12,15 +12,13 @@ from detex_core.object_store import ObjectStore
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept, compress, key_value_form, unet_form
 from detex_diffusion.concept_file import FILE_NAME, save_concept
+from detex_trainer.concept_report import PICTURE_FILE, REPORT_FILE
 from detex_trainer.failures import DivergedError
 from detex_trainer.hyperparameters import DeltaForm, Hyperparameters
 from detex_trainer.job_files import outcome_key
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.report import Report
 from detex_trainer.training_set.record import TrainingSetRecord
-
-REPORT_FILE = "report.json"
-PICTURE_FILE = "report.png"
 
 _DTYPES: dict[DeltaForm, torch.dtype] = {DeltaForm.FULL: torch.float32, DeltaForm.LOW_RANK: torch.float16}
 
