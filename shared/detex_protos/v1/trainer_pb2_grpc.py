@@ -259,7 +259,7 @@ class TrainerServiceServicer:
 
     def GetConceptReport(self, request, context):
         """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
-        the reason REPORT_NOT_FOUND where it was published without a report.
+        `REPORT_NOT_FOUND` where it was published without a report.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -115,7 +115,7 @@ class TrainerServiceStub:
     """
     GetConceptReport: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetConceptReportRequest, _trainer_pb2.GetConceptReportResponse]
     """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
-    the reason REPORT_NOT_FOUND where it was published without a report.
+    `REPORT_NOT_FOUND` where it was published without a report.
     """
     ListConcepts: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListConceptsRequest, _trainer_pb2.ListConceptsResponse]
     """Concepts by name, each with its newest version first, in pages of at most 1,000."""
@@ -219,7 +219,7 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """
     GetConceptReport: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetConceptReportRequest, _trainer_pb2.GetConceptReportResponse]  # type: ignore[assignment]
     """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
-    the reason REPORT_NOT_FOUND where it was published without a report.
+    `REPORT_NOT_FOUND` where it was published without a report.
     """
     ListConcepts: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListConceptsRequest, _trainer_pb2.ListConceptsResponse]  # type: ignore[assignment]
     """Concepts by name, each with its newest version first, in pages of at most 1,000."""
@@ -398,7 +398,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.GetConceptReportResponse, _abc.Awaitable[_trainer_pb2.GetConceptReportResponse]]:
         """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
-        the reason REPORT_NOT_FOUND where it was published without a report.
+        `REPORT_NOT_FOUND` where it was published without a report.
         """
 
     @_abc_1.abstractmethod
