@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import signal
 import time
 from collections import Counter
@@ -92,6 +93,9 @@ def test_the_same_file_again_does_nothing_and_needs_no_service(done: Done, comma
     assert again.exit_code == 0, again.stderr
     assert again.events()[-1]["accepted"] == 10
     assert events_of(out) == before
+    written = (out / "report.html").stat().st_mtime_ns
+    assert command("run", file, "--out", out).exit_code == 0
+    assert (out / "report.html").stat().st_mtime_ns == written
 
 
 def test_a_dry_run_tells_what_is_left_and_how_long(done: Done, services: Services, command: Command) -> None:
@@ -241,3 +245,32 @@ def test_services_that_are_away_end_the_run(command: Command, tmp_path: Path) ->
     told = command("run", file, "--out", tmp_path / "out", "--patience", "0")
     assert told.exit_code == 3
     assert "does not answer" in told.stderr
+
+
+def test_a_training_that_fails_is_told_and_tried_again_by_the_next_run(services: Services, tmp_path: Path) -> None:
+    file = write_catalog(tmp_path / "a.jsonl", [product("pink-teapot", "pot", training_steps=20_000)])
+    out = tmp_path / "out"
+    for attempt in (1, 2):
+        process = start("run", file, "--out", out, *LENIENT, env=services.environment)
+        deadline = time.monotonic() + 120
+        while len(jobs := [event["job_id"] for event in events_of(out) if event["event"] == "job"]) < attempt:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        services.trainer.cancel(jobs[-1])
+        assert process.wait(120) == 1
+        assert len(set(jobs)) == attempt
+    results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [(result["status"], result["reasons"]) for result in results] == [
+        ("failed", "concept pot could not be trained: its job was cancelled")
+    ]
+
+
+def test_a_concept_that_is_gone_is_trained_again(done: Done, services: Services, command: Command) -> None:
+    file, out = done
+    services.trainer.delete_concept("watch")
+    assert command("run", file, "--out", out).exit_code == 0, "what is drawn stays"
+    (out / "pictures/WATCH/WATCH-001.png").unlink()
+    assert command("run", file, "--out", out, *LENIENT, env=services.environment).exit_code == 0
+    assert (out / "pictures/WATCH/WATCH-001.png").is_file()
+    assert len(list(services.trainer.jobs(concept_name="watch"))) == 2

@@ -12,7 +12,7 @@ from types import FrameType
 from detex_catalog.checks.unsafe import UnsafeDetector, open_unsafe_check
 from detex_catalog.exit_codes import ExitCode
 from detex_catalog.progress import Progress
-from detex_catalog.report.page import write_pages
+from detex_catalog.report.page import page_name, write_pages
 from detex_catalog.report.results import counts, results_of, write_results
 from detex_catalog.report.run_metrics import RunMetrics
 from detex_catalog.run.catalog_run import CatalogRun
@@ -177,16 +177,17 @@ def write_report(request: Request, catalog: Catalog, progress: Progress) -> dict
     """
     results = results_of(catalog, read_state(request.out))
     unfinished = request.out / f".report-{request.shard.index}-of-{request.shard.count}"
-    write_results(results, request.out, unfinished)
-    pages = write_pages(results, request.out, unfinished, title=request.file.stem)
-    unfinished.rmdir()
+    page = request.out / page_name(1)
+    if write_results(results, request.out, unfinished) or not page.is_file():
+        write_pages(results, request.out, unfinished, title=request.file.stem)
+        unfinished.rmdir()
     found = counts(results)
     progress.say(
         "summary",
         f"{found['accepted']} accepted, {found['review']} in review, {found['failed']} not made, {found['open']} "
-        f"still to do. Report: {pages[0]}",
+        f"still to do. Report: {page}",
         **found,
-        report=str(pages[0]),
+        report=str(page),
     )
     return found
 

@@ -89,8 +89,8 @@ def counts(results: list[Result]) -> dict[str, int]:
     return {status.value: found[status] for status in PictureStatus}
 
 
-def write_results(results: list[Result], folder: Path, unfinished: Path) -> None:
-    """Write both tables, each whole or not at all.
+def write_results(results: list[Result], folder: Path, unfinished: Path) -> bool:
+    """Write both tables, each whole or not at all; whether anything differs from what lay there.
 
     Raises:
         FolderUnusableError: They cannot be written.
@@ -102,8 +102,19 @@ def write_results(results: list[Result], folder: Path, unfinished: Path) -> None
         writer.writerow(_cell(value) for value in asdict(result).values())
     lines = "".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
     # The mark tells Excel that it is UTF-8.
-    write_whole(folder / CSV_NAME, b"\xef\xbb\xbf" + table.getvalue().encode(), unfinished)
-    write_whole(folder / JSONL_NAME, lines.encode(), unfinished)
+    contents = {CSV_NAME: b"\xef\xbb\xbf" + table.getvalue().encode(), JSONL_NAME: lines.encode()}
+    if all(_holds(folder / name, data) for name, data in contents.items()):
+        return False
+    for name, data in contents.items():
+        write_whole(folder / name, data, unfinished)
+    return True
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except FileNotFoundError:
+        return False
 
 
 def _cell(value: object) -> object:

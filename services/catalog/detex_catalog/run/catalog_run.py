@@ -32,6 +32,7 @@ from detex_catalog.table.catalog import Catalog, ConceptOrder, PictureOrder
 from detex_client import GeneratorClient, TrainerClient
 
 _TICK_SECONDS = 0.25
+_NOTED_SECONDS = 30.0
 
 
 class ServicesAwayError(Exception):
@@ -84,6 +85,7 @@ class CatalogRun:
         named = dict.fromkeys(name for order in self._waiting for name in order.concepts)
         self._to_train = [name for name in named if name not in self._versions]
         self._undecided = len(self._waiting)
+        self._noted = time.monotonic()
         self._away_since: dict[str, tuple[float, ServiceAway]] = {}
         hashes = AcceptedHashes()
         check = PictureCheck(options.thresholds, hashes, Appearances(catalog.concepts), unsafe)
@@ -120,10 +122,13 @@ class CatalogRun:
         self._submit_ready()
         self._training.start([self.catalog.concepts[name] for name in self._to_train])
         try:
+            self.clocks.tick(drawing=False, training=False)
             while self._undecided and not self._stop.is_set():
+                drawing, training = self._undecided > len(self._waiting), bool(self._to_train)
                 self._take_news(_TICK_SECONDS)
+                self.clocks.tick(drawing=drawing, training=training)
+                self._note_rates(_NOTED_SECONDS)
                 self._check_patience()
-                self.clocks.tick(drawing=self._undecided > len(self._waiting), training=self._to_train)
                 self._on_progress(self)
         finally:
             self._end()
@@ -197,8 +202,16 @@ class CatalogRun:
         while not self._drawing.end(_TICK_SECONDS) and time.monotonic() < deadline:
             self._take_late_news()
         self._take_late_news()
-        if self.clocks.pictures or self.clocks.trained:
-            self.recorder.record("rates", **self.clocks.values())
+        self._note_rates(0.0)
+
+    def _note_rates(self, every_seconds: float) -> None:
+        """Write the speed down now and then, so that a kill does not take it along."""
+        now = time.monotonic()
+        if now - self._noted < every_seconds:
+            return
+        self._noted = now
+        if values := self.clocks.take():
+            self.recorder.record("rates", **values)
 
     def _take_late_news(self) -> None:
         while not self._news.empty():

@@ -1,7 +1,6 @@
 """How long a run has drawn and trained, by which the next ones are estimated."""
 
 import time
-from collections.abc import Collection
 from typing import Any
 
 
@@ -11,6 +10,8 @@ class Clocks:
     Attributes:
         pictures: Pictures that came, redrawn ones too.
         trained: Concepts that were published.
+        drawing_seconds: Time in which pictures were on their way.
+        training_seconds: Time in which concepts were.
     """
 
     def __init__(self) -> None:
@@ -19,8 +20,9 @@ class Clocks:
         self.drawing_seconds = 0.0
         self.training_seconds = 0.0
         self._last = time.monotonic()
+        self._taken = (0, 0.0, 0, 0.0)
 
-    def tick(self, *, drawing: bool, training: Collection[str]) -> None:
+    def tick(self, *, drawing: bool, training: bool) -> None:
         """Count the time since the last tick to what went on in it."""
         now = time.monotonic()
         passed, self._last = now - self._last, now
@@ -29,11 +31,16 @@ class Clocks:
         if training:
             self.training_seconds += passed
 
-    def values(self) -> dict[str, Any]:
-        """As an event holds them."""
+    def take(self) -> dict[str, Any]:
+        """What came since the last time, as an event holds it; empty where nothing did."""
+        now = (self.pictures, self.drawing_seconds, self.trained, self.training_seconds)
+        pictures, drawing, trained, training = (new - old for new, old in zip(now, self._taken, strict=True))
+        if not (pictures or trained):
+            return {}
+        self._taken = now
         return {
-            "pictures": self.pictures,
-            "drawing_seconds": round(self.drawing_seconds, 3),
-            "trained": self.trained,
-            "training_seconds": round(self.training_seconds, 3),
+            "pictures": pictures,
+            "drawing_seconds": round(drawing, 3),
+            "trained": trained,
+            "training_seconds": round(training, 3),
         }

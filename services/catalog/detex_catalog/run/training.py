@@ -154,7 +154,7 @@ class Training:
 
     def _conclude(self, order: ConceptOrder, job: Job) -> None:
         if job.state is not JobState.SUCCEEDED or job.concept is None:
-            self._fail(order, job.failure.message if job.failure else f"the job {job.state}")
+            self._fail(order, job.failure.message if job.failure else f"its job was {job.state}")
             return
         seconds = (job.end_time - job.create_time).total_seconds() if job.end_time else 0.0
         steps = int(job.hyperparameters.get("steps", 0))
