@@ -115,10 +115,15 @@ def _word_error(word: str, field: str) -> InvalidInputError:
     if len(pieces) in (1, 3):
         for what, form, name in zip(("concept", "attribute"), (CONCEPT_NAMES, ATTRIBUTE_NAMES), pieces, strict=False):
             if name and not form.is_name(name):
-                shown = word if len(word) <= _SHOWN_CHARACTERS else f"{word[: _SHOWN_CHARACTERS - 3]}..."
-                given = f"[{shown}]{form.fault(name)}"
+                given = f"[{_shown(word)}]{form.fault(name)}"
                 return invalid_input(field, given, f"{_LANGUAGE}; the name of a {what} is {form.accepted}")
-    return invalid_input(field, f"[{word}]", _LANGUAGE)
+    return invalid_input(field, f"[{_shown(word)}]", _LANGUAGE)
+
+
+def _shown(word: str) -> str:
+    """A word for errors: shortened, with what does not print as escapes."""
+    cut = word if len(word) <= _SHOWN_CHARACTERS else f"{word[: _SHOWN_CHARACTERS - 3]}..."
+    return cut if cut.isprintable() else repr(cut)[1:-1]
 
 
 def _written(part: Part) -> str:

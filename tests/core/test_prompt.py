@@ -67,7 +67,7 @@ def test_prompts_are_taken_apart(prompt: str, parts: tuple[Part, ...]) -> None:
         ("[a:pose:١]", "[a:pose:١]"),
         ("[a:pose:10000]", "[a:pose:10000]"),
         ("[a:pose:1:2]", "[a:pose:1:2]"),
-        ("[a\n]", "[a\n]"),
+        ("[a\n]", r"[a\n], where"),
         (f"[{'a' * 64}]", "[aaa"),
     ],
 )

@@ -184,12 +184,14 @@ CLAIMS: Mapping[str, list[str]] = {
         f"each counts {interceptor._COPIES} times",
         f"{memory_budget.MESSAGE_SHARE:.0%} of it",
         f"tried again after {seconds(memory_budget.RETRY_SECONDS)}",
+        default(ServiceSettings, "max_calls_per_tenant", "{} calls"),
         f"by {images.BYTES_PER_PIXEL} bytes a pixel",
         default(ServiceSettings, "picture_wait_seconds"),
         f"at most {size(images.MAX_IMAGE_BYTES)}",
         f"sides of {images.MIN_IMAGE_SIDE} to {images.MAX_IMAGE_SIDE:,} pixels",
         f"at most {images.MAX_IMAGE_PIXELS // 10**6} megapixels",
-        "8 KiB of metadata",  # of gRPC itself
+        "at most 8 KiB: gRPC",  # of gRPC itself, as is the next
+        "8 KiB of metadata",
         f"every {seconds(channel.SHORTEST_PING_SECONDS)}",
     ],
     "ConceptReference.name": [CONCEPT_NAMES.accepted],
@@ -330,6 +332,9 @@ CLAIMS: Mapping[str, list[str]] = {
     **ranges(),
 }
 
+_FOR_OPERATORS = {"MAX_PACK_SIZE", "MAX_OUTAGES"}
+"""Settings of services that callers do not meet."""
+
 # What is no limit: code, names, papers, versions of Stable Diffusion, and 0 and 1, which stand for none and for all.
 _NO_LIMIT = re.compile(
     r"`[^`]*`|\b(?:DETEX|SOLVER)_\w+|SHA-256|U\+0000|\([^()]*?, \d{4}[^()]*\)|\b[12]\.x|PP\+\+|Algorithm 1|\+\+\(2M\)"
@@ -369,4 +374,6 @@ def test_settings_that_comments_name_are_there() -> None:
     known = {name for settings in _SETTINGS for name in settings.model_fields}
     named = {name for comment in contract_comments().values() for name in _SETTING.findall(comment)}
     assert len(named) > 25
+    limits = {name.upper() for name in known if name.startswith("max_")}
+    assert sorted(limits - named - _FOR_OPERATORS) == [], "a limit that callers can meet is said where they read it"
     assert sorted(name for name in named if name.lower() not in known) == []

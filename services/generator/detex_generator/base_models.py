@@ -15,6 +15,7 @@ from detex_core.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from detex_core.name_form import shown_text
 from detex_core.object_store import ObjectStore
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
@@ -131,7 +132,7 @@ class BaseModels:
         wanted = name or self._settings.base_model().name
         if wanted not in configured:
             raise NotFoundError(
-                f"base_model: there is no base model {wanted!r}; there are: {', '.join(configured)}.",
+                f"base_model: there is no base model {shown_text(wanted)}; there are: {', '.join(configured)}.",
                 reason="BASE_MODEL_NOT_FOUND",
             )
         with self._lock:

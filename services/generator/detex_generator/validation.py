@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from detex_core.artifact.manifest import CONCEPT_VERSION
 from detex_core.errors import InvalidInputError, Violation, invalid_input
+from detex_core.name_form import shown_text
 from detex_core.prompt import Prompt
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.solver import Solver
@@ -153,7 +154,7 @@ _VERSION = "a version as the trainer published it, for example 20260131T120000Z-
 def _version_violations(message: generator_pb2.GenerateRequest, *prompts: Prompt) -> Iterator[Violation]:
     named = {name for prompt in prompts for name in prompt.concepts()}
     for name, version in message.concept_versions.items():
-        field = f"concept_versions.{name[:63]}"
+        field = f"concept_versions.{shown_text(name)[1:-1] if not name.isprintable() else name[:63]}"
         if name not in named:
             accepted = ", ".join(sorted(named)) or "none, for the prompts name no concept"
             yield from invalid_input(field, "a concept that no prompt names", accepted).violations

@@ -11,6 +11,7 @@ it accepts.
 
 The tenant is the value of the request metadata key `detex-tenant`, once: 1 to 63 of a-z, 0-9 and hyphens, beginning
 with a letter or a digit. Without one it is `default`. Names and ids of other tenants are as if they were not there.
+All metadata of a call has at most 8 KiB: gRPC refuses more.
 
 Sizes of messages: a request, or one message of a stream of requests, has at most 34 MiB, and no more than the limit
 of answers. Larger ones are RESOURCE_EXHAUSTED, by gRPC itself and without details. An answer, or one message of a
@@ -25,6 +26,9 @@ none is free, a call is RESOURCE_EXHAUSTED, `MESSAGE_MEMORY`, to be tried again 
 up. Pictures that are decoded share memory alike, by 24 bytes a pixel (DETEX_PICTURE_MEMORY_BYTES): who finds none
 free waits, and after 60 seconds by default (DETEX_PICTURE_WAIT_SECONDS) hears RESOURCE_EXHAUSTED, `PICTURE_MEMORY`,
 to be tried again after 1 second.
+
+Of one tenant, 1,000 calls by default (DETEX_MAX_CALLS_PER_TENANT) may run at a time, streams among them; more are
+RESOURCE_EXHAUSTED, `TOO_MANY_CALLS`, to be tried again after 1 second.
 
 Photos and masks in requests are still PNG, JPEG or WebP files, judged by their content and not by their names, of at
 most 64 MiB where no field says less, with sides of 32 to 16,384 pixels and at most 50 megapixels. JPEGs and PNGs of

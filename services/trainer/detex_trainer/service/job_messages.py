@@ -51,7 +51,8 @@ def _read_time(message: Timestamp, field: str) -> datetime:
     try:
         return message.ToDatetime(tzinfo=UTC)
     except (OverflowError, ValueError):
-        raise invalid_input(field, f"{message.seconds} s {message.nanos} ns", "a time of the years 1 to 9999") from None
+        accepted = "a time of the years 1 to 9999, with 0 to 999,999,999 ns"
+        raise invalid_input(field, f"{message.seconds} s {message.nanos} ns", accepted) from None
 
 
 def read_states(states: Sequence[int]) -> frozenset[JobState]:

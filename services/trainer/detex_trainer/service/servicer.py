@@ -1,13 +1,14 @@
 """The gRPC servicer of the trainer."""
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
 
 from detex_core.artifact import ConceptArchive
+from detex_core.errors import NotFoundError
 from detex_core.tenancy import current_tenant
 from detex_core.tenant_threads import TenantThreads
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
@@ -210,9 +211,10 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         """One concept."""
         check_texts(request)
         reference = request.reference
-        stored = await self._parts.threads.run(
-            self._parts.concepts.resolve, current_tenant(), reference.name, reference.version
-        )
+        with _naming_reference():
+            stored = await self._parts.threads.run(
+                self._parts.concepts.resolve, current_tenant(), reference.name, reference.version
+            )
         return trainer_pb2.GetConceptResponse(concept=concept_message(stored))
 
     async def GetConceptReport(  # noqa: N802
@@ -247,9 +249,10 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         """Delete one version of a concept, or all of them."""
         check_texts(request)
         reference = request.reference
-        deleted = await self._parts.threads.run(
-            self._parts.concept_deletion.delete, current_tenant(), reference.name, reference.version
-        )
+        with _naming_reference():
+            deleted = await self._parts.threads.run(
+                self._parts.concept_deletion.delete, current_tenant(), reference.name, reference.version
+            )
         return deletion_message(deleted)
 
     async def ListTrainableBaseModels(  # noqa: N802
@@ -281,3 +284,12 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         """Shorter side of the default base model's pictures; None while unknown, for no upload waits to be warned."""
         description = self._parts.base_models.known()
         return None if description is None else min(description.width, description.height)
+
+
+@contextmanager
+def _naming_reference() -> Iterator[None]:
+    """What is not there is named by its field of the request."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise NotFoundError(f"reference: {error.message}", reason=error.reason) from error

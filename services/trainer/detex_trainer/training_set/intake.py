@@ -26,7 +26,7 @@ from detex_trainer.training_set.archive import TrainingSetArchive, mask_key, pho
 from detex_trainer.training_set.look import PhotoLook, look_at
 from detex_trainer.training_set.pictures import decode_pictures, decoding_bytes_of
 from detex_trainer.training_set.record import MaskSource, PhotoRecord, TrainingSetRecord, training_set_digest
-from detex_trainer.training_set.spool import UploadSpool
+from detex_trainer.training_set.spool import UploadSpool, check_upload_id
 from detex_trainer.training_set.upload import Upload, UploadLimits, out_of_order, receive_upload
 from detex_trainer.training_set.upload_parts import (
     Chunk,
@@ -42,6 +42,7 @@ from detex_trainer.training_set.warnings import training_set_warnings
 
 _SEGMENTATION_SECONDS_PER_PHOTO = 20.0
 _SEGMENTER_WAIT_SECONDS = 600.0
+_UPLOAD_ID = "header.upload_id"
 _IDLE_RETRY_SECONDS = 1.0
 NO_SEGMENTER = "none"
 _FIRST_PARTS = {
@@ -140,7 +141,7 @@ class TrainingSetIntake:
             header = await anext(timely, None)
             if not isinstance(header, UploadHeader):
                 raise out_of_order(_FIRST_PARTS.get(type(header), "a stream without header"))
-            known = await self.find(tenant, header.upload_id) if header.upload_id else None
+            known = await self.find(tenant, header.upload_id, field=_UPLOAD_ID) if header.upload_id else None
             if known is not None:
                 return known
             with disk_errors("The folder for uploads"), self._spool.folder(tenant, header.upload_id) as folder:
@@ -150,9 +151,9 @@ class TrainingSetIntake:
                     await self._threads.run(check_upload_texts, text_reader, upload)
                 return await self._keep(tenant, upload, folder, base_model_side)
 
-    async def find(self, tenant: str, upload_id: str) -> TrainingSetRecord | None:
-        """What an upload has become; None where it has not ended. Raises as `UploadSpool.received`."""
-        self._spool.received(tenant, upload_id)
+    async def find(self, tenant: str, upload_id: str, *, field: str = "upload_id") -> TrainingSetRecord | None:
+        """What an upload has become; None where it has not ended. Raises as `check_upload_id`."""
+        check_upload_id(upload_id, field=field)
         training_set_id = await self._threads.run(self._ledger.find_upload, tenant, upload_id)
         if training_set_id is None:
             return None
@@ -247,7 +248,7 @@ class TrainingSetIntake:
             self._ledger.add(new, max_tenant_bytes=self._policy.max_tenant_bytes)
         except IntegrityError:
             raise invalid_input(
-                "upload_id", upload.upload_id, "the id of an upload whose photos are not deleted"
+                _UPLOAD_ID, upload.upload_id, "the id of an upload whose photos are not deleted"
             ) from None
 
     def _drop(self, tenant: str, training_set_id: str) -> None:

@@ -84,8 +84,7 @@ class UploadSpool:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _path(self, tenant: str, upload_id: str) -> Path:
-        if not _UPLOAD_IDS.is_name(upload_id):
-            raise invalid_input("upload_id", _UPLOAD_IDS.given(upload_id), _UPLOAD_IDS.accepted)
+        check_upload_id(upload_id)
         # Hashed together: a tenant may name another's upload, and gets a folder of its own.
         return self._folder / f"{_tenant_prefix(tenant)}{hashlib.sha256(upload_id.encode()).hexdigest()[:32]}"
 
@@ -94,6 +93,12 @@ class UploadSpool:
         waiting = [each for each in self._folder.glob(f"{prefix}-*") if each not in self._in_use and each != path]
         for oldest in sorted(waiting, key=lambda each: each.stat().st_mtime)[: -_MAX_BROKEN_UPLOADS_PER_TENANT + 1]:
             shutil.rmtree(oldest, ignore_errors=True)
+
+
+def check_upload_id(upload_id: str, *, field: str = "upload_id") -> None:
+    """Raise InvalidInputError where it is no id of an upload; `field` is its path in the request."""
+    if not _UPLOAD_IDS.is_name(upload_id):
+        raise invalid_input(field, _UPLOAD_IDS.given(upload_id), _UPLOAD_IDS.accepted)
 
 
 def _tenant_prefix(tenant: str) -> str:

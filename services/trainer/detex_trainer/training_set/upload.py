@@ -218,7 +218,9 @@ class UploadReceiver:
                 f"at most {MAX_FILE_NAME_CHARACTERS} characters",
             )
         if not 1 <= header.size_bytes <= limits.max_file_bytes:
-            raise invalid_input(f"{field}.size_bytes", f"{header.size_bytes:,}", f"1 to {limits.max_file_bytes:,}")
+            raise invalid_input(
+                f"{field}.size_bytes", f"{header.size_bytes:,}", f"1 to {limits.max_file_bytes:,} bytes"
+            )
         if header.sha256 and not _SHA256.fullmatch(header.sha256):
             raise invalid_input(
                 f"{field}.sha256", repr(header.sha256), "64 hexadecimal digits in lower case, or nothing"
