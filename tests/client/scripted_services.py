@@ -54,6 +54,7 @@ class ScriptedTrainer(TrainerServiceServicer):
         self.jobs: dict[str, trainer_pb2.Job] = {}
         self.idempotency_keys: list[str] = []
         self.concepts: dict[str, trainer_pb2.Concept] = {}
+        self.base_models: list[common_pb2.BaseModel] = []
         self.reports: dict[str, trainer_pb2.GetConceptReportResponse] = {}
         self.news: deque[Any] = deque()
         self.cancel_takes_effect = True
@@ -210,7 +211,9 @@ class ScriptedTrainer(TrainerServiceServicer):
 
     async def ListTrainableBaseModels(self, request: Any, context: Any) -> Any:
         self._enter()
-        await asyncio.Event().wait()  # never answers, for tests of deadlines
+        if not self.base_models:
+            await asyncio.Event().wait()  # never answers, for tests of deadlines
+        return trainer_pb2.ListTrainableBaseModelsResponse(base_models=self.base_models)
 
     async def ListMethods(self, request: Any, context: Any) -> Any:
         self._enter()

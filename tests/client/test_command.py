@@ -17,7 +17,7 @@ from detex_client.cli.serve import base_models_setting, data_environment
 from detex_core.errors import UnavailableError
 from detex_core.object_store.location import FolderLocation, parse_location
 from detex_core.settings import BaseModelSettings
-from detex_protos.v1 import trainer_pb2
+from detex_protos.v1 import common_pb2, trainer_pb2
 from tests.client.conftest import Outcome, Scripted
 from tests.client.scripted_services import VERSION, progress
 
@@ -345,6 +345,41 @@ def test_overload_of_the_trainer_is_told(detex: Detex, scripted: Scripted) -> No
     outcome = detex("jobs", "list")
     assert outcome.exit_code == 4
     assert "Error: The database does not answer." in outcome.stderr
+
+
+def test_groups_list_where_no_command_is_named(detex: Detex, scripted: Scripted) -> None:
+    scripted.trainer.add_concept("my-mug")
+    assert detex("concepts").stdout == detex("concepts", "list").stdout != ""
+    assert detex("concepts", "--json").document() == detex("concepts", "list", "--json").document()
+    assert detex("jobs", "--limit", "3").exit_code == 0
+    for group in ("jobs", "concepts"):
+        helped = detex(group, "--help")
+        assert helped.exit_code == 0
+        assert "show" in helped.stdout
+        mistyped = detex(group, "lits")
+        assert mistyped.exit_code == 2
+        assert "Did you mean" in mistyped.stderr
+
+
+def test_base_models(detex: Detex, scripted: Scripted) -> None:
+    scripted.trainer.base_models = [
+        common_pb2.BaseModel(name="sd15", family="stable_diffusion", width=512, height=768, is_default=True),
+        common_pb2.BaseModel(name="showroom", width=128, height=128),
+    ]
+    assert [each["name"] for each in detex("base-models", "--json").document()["base_models"]] == ["sd15", "showroom"]
+    lines = detex("base-models").stdout.splitlines()
+    assert lines[1].split() == ["sd15", "stable_diffusion", "512", "x", "768", "default"]
+    assert lines[2].split() == ["showroom", "128", "x", "128"]
+
+
+def test_a_count_of_nothing_is_refused(detex: Detex) -> None:
+    refused = detex("generate", "a mug", "--count", "0")
+    assert refused.exit_code == 2
+    assert "--count" in refused.stderr
+
+
+def test_the_version_alone(detex: Detex) -> None:
+    assert detex("--version").stdout.startswith("detex ")
 
 
 def test_version(detex: Detex) -> None:

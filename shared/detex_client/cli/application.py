@@ -1,10 +1,11 @@
 """All commands of `detex`, with those that other packages bring along."""
 
 from importlib.metadata import entry_points
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
+from detex_client.cli.base_models import base_models
 from detex_client.cli.concepts import concepts
 from detex_client.cli.demo import demo
 from detex_client.cli.failure import EXIT_CODES
@@ -14,7 +15,7 @@ from detex_client.cli.methods import methods
 from detex_client.cli.photos import photos
 from detex_client.cli.serve import serve
 from detex_client.cli.train import train
-from detex_client.cli.version import version
+from detex_client.cli.version import show_version, version
 
 COMMANDS: Final = "detex.commands"
 """Group of entry points; each gives a group of commands, a `typer.Typer`, under its name."""
@@ -26,12 +27,24 @@ application = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+
+@application.callback()
+def common(
+    version_asked: Annotated[
+        bool, typer.Option("--version", help="Show the version and leave.", is_eager=True, callback=show_version)
+    ] = False,
+) -> None:
+    """From a few photos of a product to a word, and from the word to new pictures."""
+
+
 application.command()(train)
 application.command()(generate)
 application.add_typer(jobs, name="jobs")
 application.add_typer(concepts, name="concepts")
 application.add_typer(photos, name="photos")
 application.command()(methods)
+application.command("base-models")(base_models)
 application.command()(serve)
 application.command()(demo)
 application.command()(version)

@@ -11,12 +11,13 @@ from rich.table import Table
 from detex_client.cli import options
 from detex_client.cli.failure import reported
 from detex_client.cli.json_document import document
+from detex_client.cli.listing_group import ListingGroup
 from detex_client.cli.terminal import Terminal
 from detex_client.cli.verdict_display import HEADLINES, find_report, write_report
 from detex_client.concept import Concept
 from detex_client.errors import refused
 
-concepts = typer.Typer(help="List, show and delete concepts.", no_args_is_help=True)
+concepts = typer.Typer(help="List (the default), show and delete concepts, and save their reports.", cls=ListingGroup)
 
 Name = Annotated[str, typer.Argument(help="Name of the concept, without brackets.")]
 Version = Annotated[str, typer.Option("--version", help="Version.", show_default="the newest")]

@@ -31,7 +31,7 @@ _PHOTO = "Photo to edit"
 @reported
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw; words of concepts in square brackets, all in quotes.")],
-    count: Annotated[int, typer.Option(min=0, help="Pictures, 1 to 64; picture i takes seed + i.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Pictures, 1 to 64; picture i takes seed + i.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first picture.", show_default="random")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps.", show_default="the base model's")] = None,

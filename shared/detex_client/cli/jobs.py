@@ -12,6 +12,7 @@ from detex_client.cli import options
 from detex_client.cli.failure import ExitCode, reported
 from detex_client.cli.job_display import follow
 from detex_client.cli.json_document import document
+from detex_client.cli.listing_group import ListingGroup
 from detex_client.cli.progress_display import clock
 from detex_client.cli.terminal import Terminal
 from detex_client.cli.verdict_display import find_report, say_verdict
@@ -19,7 +20,7 @@ from detex_client.concept_report import ConceptReport
 from detex_client.job import Job
 from detex_client.wire_enum import JobState
 
-jobs = typer.Typer(help="List, show, watch and cancel training jobs.", no_args_is_help=True)
+jobs = typer.Typer(help="List (the default), show, watch and cancel training jobs.", cls=ListingGroup)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
 

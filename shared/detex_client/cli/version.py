@@ -3,9 +3,18 @@
 import platform
 from importlib.metadata import version as installed_version
 
+import typer
+
 from detex_client.cli import options
 from detex_client.cli.failure import reported
 from detex_client.cli.terminal import Terminal
+
+
+def show_version(asked: bool) -> None:
+    """Write the version and leave, where that is asked for."""
+    if asked:
+        Terminal(json_output=False).result(f"detex {installed_version('detex')}")
+        raise typer.Exit
 
 
 @reported
