@@ -242,8 +242,9 @@ def test_what_services_refuse_is_told_by_row_and_column(
 
 def test_services_that_are_away_end_the_run(command: Command, tmp_path: Path) -> None:
     file = write_catalog(tmp_path / "a.jsonl", [product("green-mug", "lonely")])
-    told = command("run", file, "--out", tmp_path / "out", "--patience", "0")
+    told = command("run", file, "--out", tmp_path / "out", "--patience", "1", "--json")
     assert told.exit_code == 3
+    assert told.events()[0]["event"] == "waiting"
     assert "does not answer" in told.stderr
 
 

@@ -135,7 +135,7 @@ def run(request: Request, trainer: TrainerClient, generator: GeneratorClient, pr
         try:
             versions: dict[str, str] = {}
             if _undone(part, recorder.state):
-                _wait_for_services(trainer, generator, request.options.patience_seconds, stop)
+                _wait_for_services(trainer, generator, request.options.patience_seconds, stop, progress)
                 versions = check_with_services(part, recorder.state, trainer, generator)
                 _note_photos(part, recorder)
             running = CatalogRun(
@@ -251,12 +251,17 @@ def _open_metrics(request: Request, stack: ExitStack) -> RunMetrics:
 
 
 def _wait_for_services(
-    trainer: TrainerClient, generator: GeneratorClient, patience_seconds: float, stop: Event
+    trainer: TrainerClient, generator: GeneratorClient, patience_seconds: float, stop: Event, progress: Progress
 ) -> None:
     """Wait until both answer; what then is missing is told by the calls themselves."""
     deadline = time.monotonic() + patience_seconds
     for client in (trainer, generator):
+        told = False
         while not client.serving(5.0) and time.monotonic() < deadline and not stop.is_set():
+            if not told:
+                told = True
+                left = deadline - time.monotonic()
+                progress.say("waiting", f"Waiting for the {client.peer}, at most {left:.0f} seconds.", peer=client.peer)
             stop.wait(_HEALTH_POLL_SECONDS)
 
 
