@@ -154,8 +154,8 @@ def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, fie
     finite = torch.isfinite(coefficients).all(dim=1)
     if not bool(finite[0]) and noise_schedule.prediction_type is PredictionType.EPSILON:
         raise FailedPreconditionError(
-            f"{solver.value} in {steps} steps starts where this base model's latents hold no signal (zero terminal "
-            "SNR), and a model that predicts noise cannot start there; choose another solver."
+            f"solver: {solver.value} in {steps} steps starts where this base model's latents hold no signal (zero "
+            "terminal SNR), and a model that predicts noise cannot start there; choose another solver."
         )
     times = table[:, 0]
     if (

@@ -152,10 +152,27 @@ def test_a_concept_of_another_base_model_is_refused_by_both_names(
     refusal = refusal_of(generator.start(prompt="[foreign] on a beach"))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BASE_MODEL_MISMATCH")
     assert refusal.message == (
-        f"Concept 'foreign' version {concepts['foreign'].manifest.version} was trained on base model 'other' "
+        f"prompt: concept 'foreign' version {concepts['foreign'].manifest.version} was trained on base model 'other' "
         f"({base_models['other'].fingerprint[:12]}) and does not fit 'tiny' ({base_models['tiny'].fingerprint[:12]})."
     )
     assert len(generator.draw(prompt="[foreign] on a beach", base_model="other", steps=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "begin"),
+    [
+        ("no", "CONCEPT_NOT_FOUND", f"reference: {NO_CONCEPT} 'no'."),
+        ("foreign", "BASE_MODEL_MISMATCH", "reference: concept 'foreign' version "),
+    ],
+)
+def test_what_cannot_be_prefetched_is_named_by_its_field(
+    generator: RunningGenerator, name: str, reason: str, begin: str
+) -> None:
+    prefetch = PrefetchConceptRequest()
+    prefetch.reference.name = name
+    refusal = refusal_of(iter(_raising(generator.stub.PrefetchConcept.future(prefetch).exception())))
+    assert refusal.reason == reason
+    assert refusal.message.startswith(begin)
 
 
 def test_a_flipped_bit_is_data_loss(

@@ -96,7 +96,7 @@ def test_idempotency_key_gives_the_same_job(jobs: JobRepository, make_submission
     assert jobs.submit(make_submission(key="k"), max_queued=1) == first
     assert jobs.find_submitted("default", "k", "0" * 64) == first
     assert jobs.submit(make_submission("acme", key="k"), max_queued=1).job_id != first.job_id
-    with pytest.raises(AlreadyExistsError, match="idempotency key 'k'") as raised:
+    with pytest.raises(AlreadyExistsError, match="idempotency_key: 'k'") as raised:
         jobs.submit(make_submission(key="k", content="1"), max_queued=1)
     assert raised.value.reason == "IDEMPOTENCY_KEY_REUSED"
     with pytest.raises(InvalidInputError, match=r"idempotency_key: given 129 characters; accepted is at most 128"):

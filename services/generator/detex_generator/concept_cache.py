@@ -304,13 +304,13 @@ class ConceptCache:
         return concept
 
 
-def check_base_model(stored: StoredManifest, base_model: BaseModel) -> None:
-    """Raise FailedPreconditionError where a concept was trained on another base model."""
+def check_base_model(stored: StoredManifest, base_model: BaseModel, *, field: str = "reference") -> None:
+    """Raise FailedPreconditionError where a concept was trained on another base model; `field` is what names it."""
     manifest = stored.manifest
     if manifest.base_model_fingerprint != base_model.fingerprint:
         raise FailedPreconditionError(
-            f"Concept {manifest.name!r} version {manifest.version} was trained on base model {manifest.base_model!r} "
-            f"({manifest.base_model_fingerprint[:12]}) and does not fit {base_model.name!r} "
+            f"{field}: concept {manifest.name!r} version {manifest.version} was trained on base model "
+            f"{manifest.base_model!r} ({manifest.base_model_fingerprint[:12]}) and does not fit {base_model.name!r} "
             f"({base_model.fingerprint[:12]}).",
             reason="BASE_MODEL_MISMATCH",
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc.aio
 
-from detex_core.errors import DetexError, ResourceExhaustedError
+from detex_core.errors import DetexError, NotFoundError, ResourceExhaustedError
 from detex_core.memory_budget import LARGE_MESSAGE_BYTES, MemoryBudget
 from detex_core.tenancy import current_tenant
 from detex_core.tenant_threads import TenantThreads
@@ -122,7 +122,10 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             base_model,
             pin=request.pin if request.HasField("pin") else None,
         )
-        resident = await self._prefetching.run(prefetch)
+        try:
+            resident = await self._prefetching.run(prefetch)
+        except NotFoundError as error:
+            raise NotFoundError(f"reference: {error.message}", reason=error.reason) from error
         return generator_pb2.PrefetchConceptResponse(concept=resident_message(resident))
 
     def _room_for(self, message: generator_pb2.GenerateManyRequest) -> AbstractContextManager[None]:

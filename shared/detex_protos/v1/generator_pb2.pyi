@@ -38,9 +38,13 @@ class _SolverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Solver.ValueTy
     SOLVER_EULER_ANCESTRAL: _Solver.ValueType  # 4
     """Euler's method with fresh noise after each step, for SDXL-Turbo in several steps."""
     SOLVER_LCM: _Solver.ValueType  # 5
-    """Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, good are few of them."""
+    """Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, or what the base model says;
+    good are few of them.
+    """
     SOLVER_TCD: _Solver.ValueType  # 6
-    """Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, good are few of them."""
+    """Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, or what the base model
+    says; good are few of them.
+    """
 
 class Solver(_Solver, metaclass=_SolverEnumTypeWrapper):
     """How the reverse diffusion is solved."""
@@ -56,9 +60,13 @@ SOLVER_DPM_SOLVER_PP_2M: Solver.ValueType  # 3
 SOLVER_EULER_ANCESTRAL: Solver.ValueType  # 4
 """Euler's method with fresh noise after each step, for SDXL-Turbo in several steps."""
 SOLVER_LCM: Solver.ValueType  # 5
-"""Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, good are few of them."""
+"""Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, or what the base model says;
+good are few of them.
+"""
 SOLVER_TCD: Solver.ValueType  # 6
-"""Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, good are few of them."""
+"""Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, or what the base model
+says; good are few of them.
+"""
 Global___Solver: _TypeAlias = Solver  # noqa: Y015
 
 class _Priority:

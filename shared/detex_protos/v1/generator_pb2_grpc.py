@@ -95,7 +95,8 @@ class GeneratorServiceServicer:
         as measured within the last 60 seconds; told at once, without work. `DEADLINE_EXCEEDED`: the deadline has passed.
         - NOT_FOUND: `BASE_MODEL_NOT_FOUND`, `CONCEPT_NOT_FOUND` or `CONCEPT_VERSION_NOT_FOUND`, with the field.
         - FAILED_PRECONDITION: `BASE_MODEL_MISMATCH` (a concept was learned on another base model), `SEVERAL_UNETS`
-        (several concepts have a UNet of their own, as METHOD_DREAMBOOTH makes them).
+        (several concepts have a UNet of their own, as METHOD_DREAMBOOTH makes them), or the solver does not fit the base
+        model.
         - DATA_LOSS: files of a concept are damaged. INTERNAL: `NON_FINITE_LATENTS` (extreme weights, or too high a
         guidance scale), `DRAWING_FAILED`.
         """

@@ -118,7 +118,7 @@ class Admission:
         stored = {}
         for name in request.concepts():
             stored[name] = self._resolve(tenant, name, request)
-            check_base_model(stored[name], base_model)
+            check_base_model(stored[name], base_model, field=request.field_of(name))
         prompt = self._tokenize(request.parsed_prompt, stored, base_model, "prompt")
         negative_prompt = None
         if request.guided:
