@@ -13,9 +13,11 @@ import grpc.aio
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
+from detex_core.grpc_server import Server
 from detex_core.metrics import MOST_CONNECTIONS, MetricsServer, new_registry
 from detex_protos.v1 import generator_pb2
-from tests.core.running_server import details, running
+from tests.core.running_server import details, running, settings
+from tests.core.sample_services import SampleGenerator, always_ready, sample_services
 
 
 def answer(address: str, path: str) -> int:
@@ -138,5 +140,27 @@ def test_large_messages_share_their_memory() -> None:
                 await run.handlers.ended.wait()
                 while not await answers(run.generator.Generate(large, timeout=60)):
                     await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+
+
+def test_metrics_are_served_until_the_last_work_is_done() -> None:
+    """What is counted while a service ends can be scraped."""
+
+    async def scenario() -> None:
+        registry = new_registry("sample")
+        server = Server(settings(), sample_services(SampleGenerator(), always_ready), registry)
+        codes: list[int] = []
+
+        async def last_work() -> None:
+            codes.append(await asyncio.to_thread(answer, server.metrics_address, "/metrics"))
+            codes.append(await asyncio.to_thread(answer, server.metrics_address, "/healthz"))
+
+        await server.start()
+        server.request_drain()
+        await server.run(last_work)
+        assert codes == [200, 200]
+        with pytest.raises(urllib.error.URLError):
+            answer(server.metrics_address, "/metrics")
 
     asyncio.run(scenario())

@@ -354,3 +354,14 @@ def _draws(generator: RunningGenerator, prompt: str) -> bool:
         if Refusal(error).code != grpc.StatusCode.UNAVAILABLE:
             raise
         return False
+
+
+def test_store_is_known_to_be_away_and_back_without_a_request(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    store = tmp_path / "objects"
+    open_object_store(ObjectStoreSettings(url=f"folder://{store}"))
+    with running(generator_settings(model_folders, store, readiness_interval_seconds=0.05)) as generator:
+        wait_until(lambda: generator.metric("object_store_up") == 1)
+        store.rename(tmp_path / "away")
+        wait_until(lambda: generator.metric("object_store_up") == 0)
+        (tmp_path / "away").rename(store)
+        wait_until(lambda: generator.metric("object_store_up") == 1)

@@ -94,3 +94,23 @@ def test_one_at_a_time_tries_a_store_that_was_away() -> None:
         assert trying.result(30) == "yes"
     assert breaker.ask(lambda: "yes") == "yes"
     assert registry.get_sample_value("detex_generator_object_store_refusals_total") == 1
+
+
+def test_a_watch_knows_of_the_store_without_a_question() -> None:
+    """Both ways: nobody has to want anything of the store for the metric to be right."""
+    registry = CollectorRegistry()
+    is_away = True
+
+    def probe() -> None:
+        if is_away:
+            _unavailable()
+
+    breaker = StoreBreaker(60.0, 60.0, GeneratorMetrics(registry), probe=probe)
+    breaker.look()
+    assert registry.get_sample_value("detex_generator_object_store_up") == 0
+    with pytest.raises(UnavailableError):
+        breaker.ask(lambda: "not asked")
+    is_away = False
+    breaker.look()
+    assert registry.get_sample_value("detex_generator_object_store_up") == 1
+    assert breaker.ask(lambda: "yes") == "yes"

@@ -110,6 +110,7 @@ class ConceptCache:
             device_capacity_bytes, lambda concept: concept.size_bytes, _Observer(metrics, "device")
         )
         self._breaker = StoreBreaker(retry_seconds, retry_longest_seconds, metrics, probe=archive.check)
+        self.look_at_store = self._breaker.look
         self._lock = threading.Lock()
         self._resolutions: OrderedDict[tuple[str, str, str], tuple[float, StoredManifest]] = OrderedDict()
         self._released_keys: OrderedDict[ConceptKey, None] = OrderedDict()

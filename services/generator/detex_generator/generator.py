@@ -67,6 +67,7 @@ class Generator:
         registry = registry or new_registry("generator")
         metrics = GeneratorMetrics(registry)
         metrics.watch_device_memory()
+        metrics.serves(model.name for model in settings.base_models)
         object_store = open_object_store(settings.object_store, create=False)
         self.concepts = ConceptCache(
             ConceptArchive(object_store),
@@ -130,7 +131,8 @@ class Generator:
         """
         self.engine.start()
         await self.server.start()
-        self._tasks = [asyncio.create_task(self._load()), asyncio.create_task(self._drain_engine())]
+        works = (self._load(), self._drain_engine(), self._watch_store())
+        self._tasks = [asyncio.create_task(work) for work in works]
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT, then finish what was accepted; returns the exit status of the process."""
@@ -159,6 +161,12 @@ class Generator:
             trace = None if isinstance(error, DetexError) else error
             _logger.critical("The generator ends, for it cannot load its base models", exc_info=trace)
             self._fail(error)
+
+    async def _watch_store(self) -> None:
+        """Know whether the object store answers without a request; readiness does not depend on it."""
+        while True:
+            await asyncio.to_thread(self.concepts.look_at_store)
+            await asyncio.sleep(self._settings.readiness_interval_seconds)
 
     async def _drain_engine(self) -> None:
         await self.server.draining.wait()

@@ -1,16 +1,24 @@
 """What Prometheus hears of the generator."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import grpc
 import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detex_core.tracing import Attribute, Span
+from detex_generator.generation_request import Priority
 
 _PREFIX = "detex_generator_"
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
+# From a stage out of memory to a large request behind others; finest from 0.5 to 10 s, where objectives lie.
+_SECONDS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0),
+)
+_STAGES = ("check", "load", "encode", "denoise", "decode")
+_LEVELS = ("host", "device")
 _LOADS = ("level", "outcome")
 _ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 
@@ -20,7 +28,8 @@ class GeneratorMetrics:
 
     Labels take few values: outcomes are `OK` and names of gRPC statuses, reasons are those of `DetexError`, stages and
     levels (`host`, `device`) are the generator's own, base models are the configured ones. No concept, tenant or
-    request is ever a label.
+    request is ever a label. Counters begin at 0 with each usual value of their labels, so that `increase()` sees
+    the first event.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -99,6 +108,34 @@ class GeneratorMetrics:
         self.prompt_misses = counter("prompt_cache_misses", "Prompts that had to be encoded.")
         self.prompt_evictions = counter("prompt_cache_evictions", "Prompts that made room for others.")
         self.prompt_bytes = gauge("prompt_cache_bytes", "Memory that kept keys and values take.")
+        self._begin_at_zero()
+
+    def serves(self, base_models: Iterable[str]) -> None:
+        """Begin the counts of these base models at 0."""
+        for name in base_models:
+            self.images.labels(name)
+
+    def _begin_at_zero(self) -> None:
+        for code in grpc.StatusCode:
+            self.requests.labels(code.name)
+        for stage in _STAGES:
+            self.stage_seconds.labels(stage)
+        for priority in Priority:
+            self.queue_wait_seconds.labels(priority.name.lower())
+        for outcome in ("OK", "FAILED"):
+            self.compilations.labels(outcome)
+        for stage in ("encode", "denoise", "decode"):
+            self.out_of_memory.labels(stage)
+        for reason in ("DRAWING_FAILED", "INTERNAL", "NON_FINITE_LATENTS", "OUT_OF_MEMORY"):
+            self.failed_images.labels(reason)
+        for reason in ("DEADLINE_CANNOT_BE_MET", "INVALID_INPUT", "OBJECT_STORE_UNAVAILABLE", "QUEUE_FULL"):
+            self.refusals.labels(reason)
+        for level in _LEVELS:
+            for cache in (self.concept_hits, self.concept_misses, self.concept_evictions):
+                cache.labels(level)
+            self.concept_load_seconds.labels(level)
+            self.concept_loads.labels(level, "loaded")
+        self.concept_loads.labels("host", "failed")
 
     @contextmanager
     def stage(self, stage: str, span: Span, **attributes: Attribute) -> Iterator[None]:

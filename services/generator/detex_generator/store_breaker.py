@@ -78,6 +78,18 @@ class StoreBreaker:
                 with self._lock:
                     self._trying = False
 
+    def look(self) -> None:
+        """Ask the store whether it answers, whether or not anybody wants something of it; for a watch."""
+        try:
+            if self._probe is not None:
+                self._probe()
+        except UnavailableError as error:
+            self._failed(error)
+        except DetexError:
+            self._answered()
+        else:
+            self._answered()
+
     def _is_away(self) -> bool:
         if self._probe is None:
             return True

@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -10,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from detex_core.errors import DetexError
 from detex_trainer.hyperparameters import Method, trainable_methods
-from detex_trainer.jobs.state import JobState
+from detex_trainer.jobs.state import ENDED, JobState
 from detex_trainer.progress import JobPhase, JobProgress
 
 # Failures carry many reasons and labels must stay few: what is not listed counts as OTHER.
@@ -28,8 +29,11 @@ _REASONS = frozenset(
     }
     | {"SUBJECT_NOT_FOUND", "WORKER_DIED"}
 )
-_WAIT_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
-_PHASE_BUCKETS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3_600, 14_400)
+_WAIT_BUCKETS = (
+    *(0.1, 0.5, 1, 2, 5, 10, 15, 30, 45, 60, 90, 120, 180, 240, 300, 420, 600, 900, 1_200, 1_800, 2_700),
+    *(3_600, 7_200, 14_400, 28_800, 86_400),
+)
+_PHASE_BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300, 600, 900, 1_800, 3_600, 14_400)
 
 _SPEED_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
 _PACK_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -37,6 +41,18 @@ _NORM_BUCKETS = (0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 100)
 _CHECKPOINT_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 _LOSS_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
 _MEMORY_BUCKETS = tuple(2.0**power for power in range(28, 38))  # 256 MiB to 128 GiB
+
+REQUEUE_CAUSES = (
+    "no_room",
+    "not_started",
+    "pack_failed",
+    "trainer_died",
+    "trainer_stops",
+    "turn_over",
+    "unavailable",
+    "worker_died",
+)
+"""Why running jobs go back into the queue."""
 
 _log = logging.getLogger(__name__)
 
@@ -147,9 +163,20 @@ class TrainerMetrics:
             "Oldest state of a running job: time since its last checkpoint, or since it was taken by its worker.",
             registry=registry,
         )
+        # Born at 0, so that `increase()` sees the first event.
         for method in trainable_methods():
             self.steps.labels(method)
             self.divergences.labels(method)
+            for state in ENDED:
+                self.ended.labels(method, state)
+        for state in ENDED:
+            self.removed_jobs.labels(state)
+        for reason in (*_REASONS, "OTHER"):
+            self.failures.labels(reason)
+        for cause in REQUEUE_CAUSES:
+            self.requeued.labels(cause)
+        for outcome in ("kept", "refused"):
+            self.uploads.labels(outcome)
 
     def failed(self, reason: str) -> None:
         """Count a failed job."""
@@ -176,24 +203,55 @@ class TrainerMetrics:
         self.phase.labels(method, phase).observe(seconds)
 
 
-class JobsCollector(Collector):
-    """Jobs by state and method, read from the database at each scrape."""
+@dataclass(frozen=True)
+class JobTable:
+    """What the job table says at one time.
 
-    def __init__(self, counts: Callable[[], Mapping[tuple[JobState, Method], int]]) -> None:
-        self._counts = counts
+    Attributes:
+        counts: Jobs by state and method.
+        oldest_seconds: Age of the oldest queued job since it entered the queue, and of the oldest running one since it
+            was taken; nothing for a state without jobs.
+    """
+
+    counts: Mapping[tuple[JobState, Method], int] = field(default_factory=dict)
+    oldest_seconds: Mapping[JobState, float] = field(default_factory=dict)
+
+
+class JobsCollector(Collector):
+    """Jobs by state and method and the ages of the oldest, read from the database at each scrape.
+
+    Every replica says the same of the shared database, so queries take `max by (state, method)`, never `sum`.
+    """
+
+    def __init__(self, read: Callable[[], JobTable]) -> None:
+        self._read = read
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauge, or nothing while the database does not answer: a stale number would look like a true one."""
+        """The gauges, or nothing while the database does not answer: a stale number would look like a true one."""
         try:
-            counts = self._counts()
+            table = self._read()
         except DetexError as error:
             _log.warning("jobs not counted: %s", error.message)
             return
-        family = GaugeMetricFamily("detex_trainer_jobs", "Jobs by state and method.", labels=["state", "method"])
+        jobs, oldest = self.describe()
         for state, method in itertools.product(JobState, trainable_methods()):
-            family.add_metric([state, method], counts.get((state, method), 0))
-        yield family
+            jobs.add_metric([state, method], table.counts.get((state, method), 0))
+        for state in (JobState.QUEUED, JobState.RUNNING):
+            oldest.add_metric([state], table.oldest_seconds.get(state, 0.0))
+        yield from (jobs, oldest)
 
-    def describe(self) -> Iterator[GaugeMetricFamily]:
+    def describe(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
         """The names, so that registering asks the database nothing."""
-        yield GaugeMetricFamily("detex_trainer_jobs", "Jobs by state and method.", labels=["state", "method"])
+        return (
+            GaugeMetricFamily(
+                "detex_trainer_jobs",
+                "Jobs by state and method; each replica tells of all, so take max by (state, method), never sum.",
+                labels=["state", "method"],
+            ),
+            GaugeMetricFamily(
+                "detex_trainer_oldest_job_seconds",
+                "Time since the oldest queued job entered the queue, and since the oldest running one was taken; 0 "
+                "without such jobs. Each replica tells of all: max by (state).",
+                labels=["state"],
+            ),
+        )

@@ -19,12 +19,13 @@ from detex_core.grpc_server import Server, Service
 from detex_core.logging import configure_logging
 from detex_core.memory_budget import MemoryBudget, picture_budget
 from detex_core.metrics import new_registry
-from detex_core.object_store import IdentifiedStore, ObjectStore, open_object_store
+from detex_core.object_store import IdentifiedStore, open_object_store
 from detex_core.tenant_threads import TenantThreads
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
 from detex_trainer.base_models import BaseModelCatalogue
 from detex_trainer.cleanup import Cleanup, CleanupStores
 from detex_trainer.concept_deletion import ConceptDeletion
+from detex_trainer.dependencies import Dependencies
 from detex_trainer.executors import Executor, ProcessExecutor
 from detex_trainer.job_watch import JobWatch
 from detex_trainer.jobs import (
@@ -38,7 +39,7 @@ from detex_trainer.jobs import (
     TrainingSetChanges,
     TrainingSetLedger,
 )
-from detex_trainer.metrics import JobsCollector, TrainerMetrics
+from detex_trainer.metrics import JobsCollector, JobTable, TrainerMetrics
 from detex_trainer.service.servicer import TrainerParts, TrainerServicer
 from detex_trainer.settings import TrainerSettings
 from detex_trainer.submission import JobSubmission, job_spec
@@ -89,7 +90,9 @@ class Trainer:
         retention = JobRetention(
             self._database, RetentionPolicy(settings.ended_job_seconds, settings.max_ended_jobs_per_tenant)
         )
-        registry.register(JobsCollector(jobs.counts))
+        registry.register(JobsCollector(lambda: JobTable(jobs.counts(), jobs.oldest_seconds())))
+        checks = {"database": self._database.check, "object_store": self._store.check}
+        self._dependencies = Dependencies(checks, registry)
         training_sets = TrainingSetArchive(self._store)
         ledger = TrainingSetLedger(self._database)
         deletions = DeletionLedger(self._database)
@@ -168,8 +171,14 @@ class Trainer:
         drain = asyncio.create_task(self._drain(), name="drain")
         cleanup = asyncio.create_task(self._cleanup.run(), name="cleanup")
         look = asyncio.create_task(self._look_at_base_models(), name="base models")
+        supervision = self._supervision
+
+        async def last_work() -> None:
+            # What workers report last is counted while it can still be scraped.
+            await asyncio.wait((drain, supervision))
+
         try:
-            await self.server.run()
+            await self.server.run(last_work)
         finally:
             self.server.draining.set()
             look.cancel()
@@ -195,11 +204,7 @@ class Trainer:
     async def _check_readiness(self) -> None:
         if self._supervision is not None and self._supervision.done():
             raise FailedPreconditionError("No jobs are taken any more.")
-        await asyncio.to_thread(self._check_stores, self._store)
-
-    def _check_stores(self, store: ObjectStore) -> None:
-        self._database.check()
-        store.check()
+        await asyncio.to_thread(self._dependencies.check)
 
 
 def _open_store(settings: TrainerSettings, note: StoreNote) -> IdentifiedStore:

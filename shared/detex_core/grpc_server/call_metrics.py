@@ -1,10 +1,21 @@
 """Metrics of calls, named as the gRPC ecosystem names them."""
 
+from collections.abc import Iterable
+
+import grpc
+from google.protobuf import descriptor_pool
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detex_core.metrics import CALL_SECONDS_BUCKETS
 
 _METHOD = ("grpc_type", "grpc_service", "grpc_method")
+# By whether the client streams and whether the server does.
+_KINDS = {
+    (False, False): "UNARY",
+    (True, False): "CLIENT_STREAM",
+    (False, True): "SERVER_STREAM",
+    (True, True): "BIDI_STREAM",
+}
 
 
 class CallMetrics:
@@ -28,6 +39,24 @@ class CallMetrics:
             registry=registry,
         )
         self._running = Gauge("grpc_server_running_calls", "Calls that run now.", _METHOD, registry=registry)
+
+    def serves(self, services: Iterable[str]) -> None:
+        """Begin the counts of all methods of these services at 0, so that `increase()` sees the first call.
+
+        Args:
+            services: Full names; what the process has no descriptor of is left out.
+        """
+        for service in services:
+            try:
+                methods = descriptor_pool.Default().FindServiceByName(service).methods
+            except KeyError:
+                continue
+            for method in methods:
+                labels = (_KINDS[method.client_streaming, method.server_streaming], service, method.name)
+                self._started.labels(*labels)
+                self._running.labels(*labels)
+                for code in grpc.StatusCode:
+                    self._handled.labels(*labels, code.name)
 
     def begin(self, kind: str, service: str, method: str) -> None:
         """A call has begun."""

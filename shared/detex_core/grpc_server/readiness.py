@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
+from prometheus_client import CollectorRegistry, Gauge
 
 from detex_core.errors import DetexError
 from detex_core.grpc_server.service import Service
@@ -23,8 +24,11 @@ class Readiness:
     All begin as NOT_SERVING and follow the services' own checks from then on.
     """
 
-    def __init__(self, services: Sequence[Service], interval_seconds: float) -> None:
+    def __init__(self, services: Sequence[Service], interval_seconds: float, registry: CollectorRegistry) -> None:
         self.servicer = aio.HealthServicer()
+        self._ready = readiness_gauge(registry)
+        for service in services:
+            self._ready.labels(service.name).set(0)
         self._services = services
         self._interval_seconds = interval_seconds
         self._reasons: dict[str, str | None] = {service.name: "not checked yet" for service in services}
@@ -56,13 +60,21 @@ class Readiness:
                 level = logging.WARNING if reason else logging.INFO
                 logger.log(level, "%s %s", service.name, f"is not ready: {reason}" if reason else "is ready")
             self._reasons[service.name] = reason
+            self._ready.labels(service.name).set(0 if reason else 1)
             await self.servicer.set(service.name, _NOT_SERVING if reason else _SERVING)
         await self.servicer.set("", _SERVING if self.is_ready else _NOT_SERVING)
 
     async def close(self) -> None:
         """Report NOT_SERVING for all from now on."""
         self._closed = True
+        for name in self._reasons:
+            self._ready.labels(name).set(0)
         await self.servicer.enter_graceful_shutdown()
+
+
+def readiness_gauge(registry: CollectorRegistry) -> Gauge:
+    """The metric of readiness, by service."""
+    return Gauge("detex_ready", "1 while the service can serve.", ("grpc_service",), registry=registry)
 
 
 async def _reason(service: Service) -> str | None:

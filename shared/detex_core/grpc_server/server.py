@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
@@ -62,15 +62,17 @@ class Server:
         self._settings = settings
         self._registry = registry
         self._hurry = asyncio.Event()
+        metrics = CallMetrics(registry)
+        metrics.serves(service.name for service in services)
         self._calls = CallInterceptor(
-            CallMetrics(registry),
+            metrics,
             tracing or Tracing(),
             messages or message_budget(settings),
             max_calls_per_tenant=settings.max_calls_per_tenant,
         )
         self._heartbeat = Heartbeat(settings.liveness_seconds)
         self._beat: asyncio.Task[None] | None = None
-        self._readiness = Readiness(services, settings.readiness_interval_seconds)
+        self._readiness = Readiness(services, settings.readiness_interval_seconds, registry)
         self._watch: asyncio.Task[None] | None = None
         self._metrics: MetricsServer | None = None
         self._server = grpc.aio.server(
@@ -116,8 +118,12 @@ class Server:
             self._hurry.set()
         self.draining.set()
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT (a second one ends the server at once) or `request_drain`, then drain."""
+    async def run(self, last_work: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT (a second one ends the server at once) or `request_drain`, then drain.
+
+        Args:
+            last_work: Awaited after the drain while /metrics is still served, so that what it counts is scraped.
+        """
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
@@ -127,12 +133,19 @@ class Server:
                 await self.start()
             await self.draining.wait()
         finally:
-            await self.drain()
+            await self._stop_calls()
+            if last_work is not None:
+                await last_work()
+            await self._close_metrics()
             for number in signals:
                 loop.remove_signal_handler(number)
 
     async def drain(self) -> None:
         """End in order: NOT_SERVING at once, no new calls after the delay, running calls finish within the grace."""
+        await self._stop_calls()
+        await self._close_metrics()
+
+    async def _stop_calls(self) -> None:
         self.draining.set()
         logger.info("draining")
         await self._readiness.close()
@@ -150,6 +163,8 @@ class Server:
         await stop
         hurry.cancel()
         idle.cancel()
+
+    async def _close_metrics(self) -> None:
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
             self._metrics = None

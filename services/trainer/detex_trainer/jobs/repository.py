@@ -204,6 +204,16 @@ class JobRepository:
         with self._database.reading() as session:
             return {(JobState(state), Method(method)): count for state, method, count in session.execute(statement)}
 
+    def oldest_seconds(self) -> dict[JobState, float]:
+        """Since the oldest queued job entered the queue and the oldest running one was taken, over all tenants."""
+        now, found = self._now(), {}
+        with self._database.reading() as session:
+            for state, column in ((JobState.QUEUED, JobRow.queue_time), (JobState.RUNNING, JobRow.claim_time)):
+                oldest = session.scalar(select(func.min(column)).where(JobRow.state == state))
+                if oldest is not None:
+                    found[state] = max(0.0, (now - oldest).total_seconds())
+        return found
+
     def _submit(self, submission: Submission, max_queued: int, retry_delay_seconds: float) -> Job:
         now = self._now()
         with self._database.writing() as session:

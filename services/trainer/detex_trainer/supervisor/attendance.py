@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from detex_core.errors import DetexError
 from detex_core.grpc_server import as_domain_error
+from detex_core.logging import log_fields
 from detex_trainer.executors import Executor, WorkerExit, WorkerRun
 from detex_trainer.failures import WORKER_SILENT
 from detex_trainer.job_spec import JobSpec, PackSpec
@@ -71,6 +72,11 @@ class Attendance:
         Args:
             write_spec: Makes a job spec of a job; raises DetexError where the job can no longer run.
         """
+        only = self.jobs[0] if len(self.jobs) == 1 else None
+        with log_fields(pack_id=self._pack_id) if only is None else only.log_scope():
+            await self._see_through(write_spec)
+
+    async def _see_through(self, write_spec: Callable[[Job], JobSpec]) -> None:
         for job in self.jobs:
             self._care.feed.publish(job.job_id)
         ended = _ORDERLY
@@ -182,7 +188,8 @@ class Attendance:
                 self._gpu_memory_bytes = max(self._gpu_memory_bytes, event.gpu_memory_bytes)
             if job is None or not job.is_at_work:
                 continue
-            await job.take(event)
+            with job.log_scope():
+                await job.take(event)
             if not self._at_work():
                 return
             if job.final is not None:
@@ -209,4 +216,5 @@ class Attendance:
     def _conclude(self, job: JobAttendance, conclusion: Coroutine[None, None, None]) -> None:
         """Decide what becomes of a job, however long that takes, while the worker goes on with the others."""
         job.is_over = True
-        self._conclusions.add(asyncio.create_task(conclusion, name=f"end of {job.job_id}"))
+        with job.log_scope():
+            self._conclusions.add(asyncio.create_task(conclusion, name=f"end of {job.job_id}"))

@@ -2,11 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
 from detex_core.errors import DetexError
+from detex_core.logging import log_fields
+from detex_core.tenancy import tenant_scope
 from detex_trainer.executors import WorkerExit
 from detex_trainer.failures import OUT_OF_MEMORY, TIME_LIMIT, WORKER_SILENT
 from detex_trainer.jobs import CANCELLED, JobClaim, JobClaims, JobFailure, PreviewRecord, deadline_passed
@@ -186,6 +189,13 @@ class JobAttendance:
             case _:
                 _log.error("worker of %s %s\n%s", job.job_id, ended.describe(), ended.log_tail)
                 await self._conclude_dead(ended)
+
+    @contextmanager
+    def log_scope(self) -> Iterator[None]:
+        """Have all that is logged within, and by tasks begun within, name the job, its tenant and its pack."""
+        claim = self.claim
+        with tenant_scope(claim.job.tenant), log_fields(job_id=claim.job.job_id, pack_id=claim.pack_id):
+            yield
 
     async def conclude_unstarted(self, error: DetexError) -> None:
         """Decide what becomes of it where its worker could not be started; to be called as `conclude`."""

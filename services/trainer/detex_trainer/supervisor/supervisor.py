@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from detex_core.errors import DetexError
+from detex_core.logging import log_fields
 from detex_core.object_store import ObjectStore
+from detex_core.tenancy import tenant_scope
 from detex_trainer.executors import Executor
 from detex_trainer.job_spec import JobSpec
 from detex_trainer.jobs import Job, JobClaim, JobClaims, PackLimits
@@ -245,14 +247,16 @@ class Supervisor:
     async def _release_expired(self) -> None:
         released = await self._threads.run(self._claims.release_expired, max_attempts=self._policy.max_attempts)
         for job in released:
-            _log.warning("job %s was left by a trainer that is gone; it is %s now", job.job_id, job.state)
+            with tenant_scope(job.tenant), log_fields(job_id=job.job_id):
+                _log.warning("job %s was left by a trainer that is gone; it is %s now", job.job_id, job.state)
             self._metrics.requeued.labels("trainer_died").inc()
             self._feed.publish(job.job_id)
 
     def _attend(self, claims: Sequence[JobClaim]) -> None:
         for claim in claims:
             job = claim.job
-            _log.info("job %s of %s begins, attempt %d, in %s", job.job_id, job.tenant, job.attempts, claim.pack_id)
+            with tenant_scope(job.tenant), log_fields(job_id=job.job_id, pack_id=claim.pack_id):
+                _log.info("job %s of %s begins, attempt %d, in %s", job.job_id, job.tenant, job.attempts, claim.pack_id)
             waited = (datetime.now(UTC) - job.queue_time).total_seconds()
             self._metrics.queue_wait.labels(job.order.method).observe(max(0.0, waited))
         attendance = Attendance(claims, self._executor, self._care)
