@@ -7,7 +7,8 @@ from pathlib import Path
 
 from detex_client.errors import refused
 
-PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff", ".bmp")
+_FORMATS = "PNG, JPEG, WebP, HEIC, AVIF, TIFF or BMP"
 MASK_SUFFIX = ".png"
 
 
@@ -34,7 +35,7 @@ def find_training_photos(
 ) -> tuple[TrainingPhoto, ...]:
     """The photos of a training set, in the order that their indices in prompts follow.
 
-    Files stay in the order given; a folder stands for the photos directly in it (PNG, JPEG, WebP) in natural order,
+    Files stay in the order given; a folder stands for the photos directly in it in natural order,
     `photo_2` before `photo_10`. Without `masks`, the mask of `mug.jpg` is the first of `mug.mask.png`, `mug_mask.png`,
     `mask_mug.png` beside it, and that of `photo_3.jpg` may also be called `mask_3.png`. A file that is the mask of
     another one is never taken for a photo itself, so that `photos/*.png` does what is meant.
@@ -53,7 +54,7 @@ def find_training_photos(
     found = {mask for mask in partners.values() if mask is not None}
     photos = list(dict.fromkeys(file for file in files if file not in found))
     if not photos:
-        raise refused("photos", "none", "at least one PNG, JPEG or WebP file")
+        raise refused("photos", "none", f"at least one {_FORMATS} file")
     if masks is None:
         chosen: list[Path | None] = [partners[photo] for photo in photos]
     else:
@@ -72,8 +73,15 @@ def _files(source: Path) -> list[Path]:
         return [_file("photos", source)]
     photos = [path for path in source.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.name[0] != "."]
     if not photos:
-        raise refused("photos", f"the folder {source}", "a folder with PNG, JPEG or WebP files directly in it")
+        raise refused("photos", f"the folder {source}", f"a folder with {_FORMATS} files directly in it")
     return sorted(photos, key=_natural_order)
+
+
+def left_out(sources: Iterable[str | Path]) -> tuple[Path, ...]:
+    """Files of the folders that `find_training_photos` does not take, in natural order; none that is hidden."""
+    folders = [path for source in sources if (path := Path(source)).is_dir()]
+    files = [path for folder in folders for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+    return tuple(sorted((path for path in files if path.suffix.lower() not in PHOTO_SUFFIXES), key=_natural_order))
 
 
 def _file(field: str, path: Path) -> Path:

@@ -34,12 +34,14 @@ class TrainingSetCalls(Connection):
         class_word: str,
         keep_photos: bool = False,
         on_progress: Callable[[UploadProgress], None] = lambda _: None,
+        on_note: Callable[[str], None] = lambda _: None,
         timeout_seconds: float = UPLOAD_TIMEOUT_SECONDS,
     ) -> TrainingSet:
         """Send photos, masks and captions; where the connection breaks, the rest is sent in up to two more tries.
 
         The trainer deletes them when the jobs of the set have ended, unless `keep_photos` is set. `on_progress` is
-        called after each chunk, from another thread; `timeout_seconds` is the deadline of one attempt.
+        called after each chunk, and `on_note` with a sentence on each file that is converted or reduced before it is
+        sent, both from another thread; `timeout_seconds` is the deadline of one attempt.
         """
         files = len(photos) + sum(photo.mask is not None for photo in photos)
         header = UploadHeader(class_word, keep_photos, upload_id=uuid4().hex, file_count=files)
@@ -49,7 +51,9 @@ class TrainingSetCalls(Connection):
                 if progress.HasField("training_set"):
                     return TrainingSet.from_wire(progress.training_set)
                 received = ReceivedBytes(progress.files)
-                return self._upload(UploadRequests(header, photos, on_progress, received), timeout_seconds)
+                noted = on_note if attempt == 1 else lambda _: None
+                requests = UploadRequests(header, photos, on_progress, received, noted)
+                return self._upload(requests, timeout_seconds)
             except DetexClientError as error:
                 if error.code not in _WORTH_ANOTHER_TRY or attempt == UPLOAD_ATTEMPTS:
                     raise

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detex_client.errors import refused
+from detex_client.photo_file import SentFile, sent_mask, sent_photo
 from detex_client.training_photo import TrainingPhoto
 from detex_client.wire_message import wire_message
 from detex_protos.v1 import trainer_pb2
@@ -68,6 +69,7 @@ class UploadRequests:
         photos: Photos in order.
         on_progress: Called after each chunk.
         received: What an earlier stream of this upload has sent.
+        on_note: Told of each file that is not sent as it is, in a sentence that begins with its name.
 
     Raises:
         DetexClientError: INVALID_ARGUMENT for a file that is missing; while iterating, for one that cannot be read.
@@ -79,11 +81,13 @@ class UploadRequests:
         photos: Sequence[TrainingPhoto],
         on_progress: Callable[[UploadProgress], None],
         received: ReceivedBytes,
+        on_note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._header = header
         self._received = received
         self._photos = photos
         self._on_progress = on_progress
+        self._on_note = on_note
         self._sent_bytes = 0
         self._total_bytes = sum(
             _size(f"{field}[{index}]", path)
@@ -95,18 +99,22 @@ class UploadRequests:
     def __iter__(self) -> Iterator[trainer_pb2.UploadTrainingSetRequest]:
         yield trainer_pb2.UploadTrainingSetRequest(header=self._header.to_wire())
         for index, photo in enumerate(self._photos):
-            yield from self._file(trainer_pb2.FILE_KIND_PHOTO, index, photo.photo, photo.caption)
+            sent = self._counted(photo.photo, sent_photo(photo.photo, f"photos[{index}]"))
+            yield from self._file(trainer_pb2.FILE_KIND_PHOTO, index, photo.photo, sent.data, photo.caption)
             if photo.mask is not None:
-                yield from self._file(trainer_pb2.FILE_KIND_MASK, index, photo.mask, "")
+                mask = self._counted(photo.mask, sent_mask(photo.mask, f"masks[{index}]", sent))
+                yield from self._file(trainer_pb2.FILE_KIND_MASK, index, photo.mask, mask.data, "")
+
+    def _counted(self, path: Path, sent: SentFile) -> SentFile:
+        """Have the progress count the bytes that are sent rather than those of the file, and say what was done."""
+        self._total_bytes += len(sent.data) - sent.file_bytes
+        if sent.note:
+            self._on_note(f"{_shown(path.name)}: {sent.note}")
+        return sent
 
     def _file(
-        self, kind: trainer_pb2.FileKind.ValueType, photo_index: int, path: Path, caption: str
+        self, kind: trainer_pb2.FileKind.ValueType, photo_index: int, path: Path, data: bytes, caption: str
     ) -> Iterator[trainer_pb2.UploadTrainingSetRequest]:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            field = "photos" if kind == trainer_pb2.FILE_KIND_PHOTO else "masks"
-            raise refused(f"{field}[{photo_index}]", f"{path} ({error.strerror})", "a readable file") from None
         header = wire_message(
             trainer_pb2.FileHeader,
             kind=kind,

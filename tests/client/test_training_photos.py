@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detex_client import DetexClientError, find_training_photos
+from detex_client.training_photo import left_out
 
 
 def make(folder: Path, *names: str) -> list[Path]:
@@ -80,3 +81,10 @@ def test_numbered_photos_are_in_the_order_of_their_numbers(
     assert [each.photo.stem for each in find_training_photos([folder])] == [
         f"img{number}" for number in sorted(numbers)
     ]
+
+
+def test_nothing_of_a_folder_is_left_out_in_silence(tmp_path: Path) -> None:
+    make(tmp_path, "b.heic", "a.TIFF", "notes.txt", "clip.mov", ".hidden", "mask_a.png")
+    (tmp_path / "below").mkdir()
+    assert [path.name for path in left_out([tmp_path, tmp_path / "b.heic"])] == ["clip.mov", "notes.txt"]
+    assert [each.photo.name for each in find_training_photos([tmp_path])] == ["a.TIFF", "b.heic"]

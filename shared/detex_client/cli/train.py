@@ -18,13 +18,15 @@ from detex_client.concept_report import ConceptReport
 from detex_client.errors import refused
 from detex_client.job import Job
 from detex_client.trainer_client import TrainerClient
-from detex_client.training_photo import TrainingPhoto, find_training_photos
+from detex_client.training_photo import TrainingPhoto, find_training_photos, left_out
 from detex_client.wire_enum import Method
 
 
 @reported
 def train(
-    photos: Annotated[list[Path], typer.Argument(help="Photos of one subject (PNG, JPEG, WebP), or folders of them.")],
+    photos: Annotated[
+        list[Path], typer.Argument(help="Photos of one subject (PNG, JPEG, WebP, HEIC, AVIF, TIFF, BMP), or folders.")
+    ],
     class_word: Annotated[str, typer.Option(help="What the subject is in one or two plain words, for example mug.")],
     name: Annotated[str, typer.Option(help="Name of the concept: the word for it in prompts, in square brackets.")],
     mask: Annotated[
@@ -88,6 +90,8 @@ def train(
     found = find_training_photos(photos, masks=masks, captions=caption or None)
     if masks is None and not find_masks:
         found = tuple(TrainingPhoto(photo.photo, None, photo.caption) for photo in found)
+    for path in left_out(photos):
+        terminal.warn(f"{path} is not taken: photos are PNG, JPEG, WebP, HEIC, AVIF, TIFF or BMP files.")
     with options.open_trainer(trainer, tenant, tls, root_certificates) as client:
         training_set_id = _upload(terminal, client, found, class_word, keep_photos, masks_folder)
         job: Job | None = None
@@ -127,7 +131,9 @@ def _upload(
 ) -> str:
     with terminal.progress() as progress:
         display = UploadDisplay(progress, len(photos))
-        training_set = client.upload(photos, class_word=class_word, keep_photos=keep_photos, on_progress=display)
+        training_set = client.upload(
+            photos, class_word=class_word, keep_photos=keep_photos, on_progress=display, on_note=terminal.say
+        )
         display.finish()
     terminal.event("training_set", training_set)
     masks = sum(photo.mask is not None for photo in photos)
