@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-OPERATOR_KINDS = {"ServiceMonitor"}  # of the Prometheus operator; no schema of Kubernetes knows them
+OPERATOR_KINDS = {"PrometheusRule", "ServiceMonitor"}  # of the Prometheus operator; no schema of Kubernetes knows them
 OLDEST, NEWEST = "1.27", "1.37"
 
 

@@ -112,6 +112,27 @@ def test_documented_metrics_are_those_that_are_served(service: RunningService, r
     assert own <= documented
 
 
+def test_alerts_ask_for_what_is_served(service: RunningService, chart: Path) -> None:
+    """Each name and each label value in them is there before anything has happened."""
+    samples = [sample for family in text_string_to_metric_families(metrics_of(service)) for sample in family.samples]
+    rules = [
+        rule
+        for group in yaml.safe_load((chart / "alerts" / "detex.rules.yaml").read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    asked = {match for rule in rules for match in re.findall(r"\b(detex_[a-z_]+)(?:\{([^}]*)\})?", rule["expr"])}
+    own = {(name, labels) for name, labels in asked if name.startswith((f"detex_{service.name}_", "detex_ready"))}
+    assert len(own) > 8
+    for name, labels in own:
+        matchers = re.findall(r'(\w+)(=~|!~|=)"([^"]*)"', labels)
+        assert len(matchers) == labels.count('"') / 2
+        found = [sample for sample in samples if sample.name == name]
+        assert found, name
+        for label, _, values in matchers:
+            served = {sample.labels.get(label) for sample in found}
+            assert set(values.split("|")) <= served, (name, label)
+
+
 @pytest.mark.parametrize("component", SERVICES)
 def test_sigterm_ends_in_order(running: dict[str, RunningService], component: str) -> None:
     """The last test of the module: it ends the services."""
