@@ -63,4 +63,5 @@ class DecodingTurns:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             await asyncio.wait((running,))
+            running.exception()  # nobody is left to hear of it
             raise

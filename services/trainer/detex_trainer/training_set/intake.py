@@ -196,6 +196,7 @@ class TrainingSetIntake:
             # The thread reads spooled files and must have ended before they go.
             caller_is_gone.set()
             await asyncio.wait((keeping,))
+            keeping.exception()  # nobody is left to hear of it
             raise
 
     def _keep_pictures(

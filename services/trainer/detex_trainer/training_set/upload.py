@@ -3,8 +3,9 @@
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from detex_core.errors import AbortedError, DetexError, invalid_input
@@ -104,11 +105,26 @@ async def receive_upload(
     receiver = UploadReceiver(header, folder, limits)
     try:
         async for part in parts:
-            # Disks may stall, and what an earlier stream has left is read again: nothing for the event loop.
-            await asyncio.to_thread(receiver.take, part)
-        return await asyncio.to_thread(receiver.finish)
+            if isinstance(part, FileHeader) and part.offset_bytes:
+                # What an earlier stream has left of the file is read again, which is not for the event loop.
+                await _in_thread(partial(receiver.take, part))
+            else:
+                receiver.take(part)
+        return receiver.finish()
     finally:
         receiver.close()
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Do something apart from the event loop; whoever is cancelled meanwhile goes on when it is done."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait((running,))
+        if not running.cancelled():
+            running.exception()  # nobody is left to hear of it
+        raise
 
 
 class UploadReceiver:
