@@ -133,6 +133,20 @@ def test_alerts_ask_for_what_is_served(service: RunningService, chart: Path) -> 
             assert set(values.split("|")) <= served, (name, label)
 
 
+def test_dashboards_ask_for_what_is_served(service: RunningService, chart: Path) -> None:
+    families = {family.name for family in text_string_to_metric_families(metrics_of(service))}
+    paths = sorted((chart / "dashboards").glob("*.json"))
+    models = [json.loads(path.read_text()) for path in paths]
+    expressions = [target["expr"] for model in models for panel in model["panels"] for target in panel["targets"]]
+    asked = {name for each in expressions for name in re.findall(r"\b(?:detex|grpc|process)_[a-z_]+", each)}
+    asked -= {"grpc_service"}  # a label
+    own = {name for name in asked if name.startswith((f"detex_{service.name}_", "detex_ready", "grpc_", "process_"))}
+    assert len(own) > 10
+    assert {
+        name for name in own if {name, re.sub("_(bucket|sum|count|total)$", "", name)}.isdisjoint(families)
+    } == set()
+
+
 @pytest.mark.parametrize("component", SERVICES)
 def test_sigterm_ends_in_order(running: dict[str, RunningService], component: str) -> None:
     """The last test of the module: it ends the services."""
