@@ -11,7 +11,7 @@ from google.protobuf import message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from detex_core.errors import InvalidInputError
+from detex_core.errors import DetexError, InvalidInputError
 from detex_protos.v1 import generator_pb2
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -104,6 +104,21 @@ def naming_files(files: Mapping[str, Path]) -> Iterator[None]:
         yield
     except DetexClientError as error:
         raise with_file_names(error, files) from None
+
+
+@contextmanager
+def from_domain() -> Iterator[None]:
+    """Turn an error of what runs on this machine itself into DetexClientError, as a service would have sent it."""
+    try:
+        yield
+    except DetexError as error:
+        raise DetexClientError(
+            error.message,
+            code=error.code,
+            reason=error.reason,
+            violations=tuple(Violation(each.field, each.description()) for each in error.violations),
+            retry_delay_seconds=error.retry_delay_seconds,
+        ) from None
 
 
 class _Call(Protocol):

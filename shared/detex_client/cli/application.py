@@ -11,8 +11,10 @@ from detex_client.cli.demo import demo
 from detex_client.cli.failure import EXIT_CODES
 from detex_client.cli.generate import generate
 from detex_client.cli.jobs import jobs
+from detex_client.cli.masks import masks
 from detex_client.cli.methods import methods
 from detex_client.cli.photos import photos
+from detex_client.cli.segmenter import segmenter
 from detex_client.cli.serve import serve
 from detex_client.cli.train import train
 from detex_client.cli.version import show_version, version
@@ -43,6 +45,8 @@ application.command()(generate)
 application.add_typer(jobs, name="jobs")
 application.add_typer(concepts, name="concepts")
 application.add_typer(photos, name="photos")
+application.command()(masks)
+application.add_typer(segmenter, name="segmenter")
 application.command()(methods)
 application.command("base-models")(base_models)
 application.command()(serve)
