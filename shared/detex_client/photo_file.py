@@ -1,11 +1,13 @@
 """Photos as cameras, phones and scanners save them, as the trainer takes them: still PNG, JPEG or WebP of bounded size.
 
-What the trainer takes is sent as it is. HEIC, AVIF, TIFF and BMP files, and pictures of more pixels or bytes than it
-takes, are converted on this machine: upright by their EXIF orientation, in sRGB, without metadata, and reduced where
-they are too large. The conversion of a file always gives the same bytes, so that an upload that broke off goes on.
+What the trainer takes is sent as it is, a JPEG without what cameras note beside the picture, such as the place. HEIC,
+AVIF, TIFF and BMP files, and pictures of more pixels or bytes than the trainer takes, are converted on this machine:
+upright by their EXIF orientation, in sRGB, without metadata, and reduced where they are too large. The conversion of a
+file always gives the same bytes, so that an upload that broke off goes on.
 """
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,10 @@ from pathlib import Path
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from detex_client.errors import DetexClientError, refused
-from detex_core.images import MAX_IMAGE_PIXELS
+from detex_core.errors import DetexError
+from detex_core.image_structure import check_structure
+from detex_core.images import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE
+from detex_core.picture_notes import split_jpeg
 
 MAX_SENT_BYTES = 32 * 1024**2
 """The trainer's own limit on a file, as it comes."""
@@ -29,6 +34,7 @@ _MAGIC = {
     b"BM": "BMP",
     b"GIF8": "GIF",
 }
+_ORIENTATION_TAG = 0x0112
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
 _TAKEN = ("PNG", "JPEG", "WebP")
@@ -81,13 +87,14 @@ def sent_photo(path: Path, field: str) -> SentFile:
     data = _read(path, field)
     form = picture_format(data)
     if not form or (form in _TAKEN and len(data) <= MAX_SENT_BYTES and not _is_too_large(data, form)):
-        return SentFile(data, len(data))  # what is not known here is the trainer's to judge
+        # What is not known here is the trainer's to judge.
+        return SentFile(_without_notes(data) if form == "JPEG" else data, len(data))
     picture = _opened(data, form, path, field)
     pixels = picture.width * picture.height
     reduced_from = None
-    if pixels > MAX_IMAGE_PIXELS:
+    if pixels > MAX_IMAGE_PIXELS or max(picture.size) > MAX_IMAGE_SIDE:
         reduced_from = picture.size
-        share = (REDUCED_PIXELS / pixels) ** 0.5
+        share = min((REDUCED_PIXELS / pixels) ** 0.5, MAX_IMAGE_SIDE / max(picture.size))
         picture = picture.resize(
             (max(1, round(picture.width * share)), max(1, round(picture.height * share))), Image.Resampling.LANCZOS
         )
@@ -126,10 +133,27 @@ def _read(path: Path, field: str) -> bytes:
         raise refused(field, f"{path} ({error.strerror})", "a readable file") from None
 
 
+def _without_notes(jpeg: bytes) -> bytes:
+    """A JPEG without what cameras note beside the picture, the place among it; its orientation stays."""
+    try:
+        check_structure(jpeg, field="photo")
+        notes = split_jpeg(jpeg)
+    except (DetexError, ValueError):
+        return jpeg  # damaged: the trainer says so
+    if len(notes.picture) == len(jpeg):
+        return jpeg
+    if not 2 <= notes.orientation <= 8:
+        return notes.picture
+    # TIFF 6.0: one directory of one entry, the orientation as one SHORT, and no further directory.
+    tiff = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, _ORIENTATION_TAG, 3, 1, notes.orientation, 0, 0)
+    content = b"Exif\0\0" + tiff
+    return notes.picture[:2] + struct.pack(">BBH", 0xFF, 0xE1, len(content) + 2) + content + notes.picture[2:]
+
+
 def _is_too_large(data: bytes, form: str) -> bool:
     try:
         with _reader(data, form) as image:
-            return image.width * image.height > MAX_IMAGE_PIXELS
+            return image.width * image.height > MAX_IMAGE_PIXELS or max(image.size) > MAX_IMAGE_SIDE
     except (OSError, ValueError, SyntaxError):
         return False  # damaged: the trainer says so
 

@@ -54,6 +54,7 @@ class ScriptedTrainer(TrainerServiceServicer):
         self.jobs: dict[str, trainer_pb2.Job] = {}
         self.idempotency_keys: list[str] = []
         self.concepts: dict[str, trainer_pb2.Concept] = {}
+        self.report_error: Exception | None = None
         self.base_models: list[common_pb2.BaseModel] = []
         self.reports: dict[str, trainer_pb2.GetConceptReportResponse] = {}
         self.news: deque[Any] = deque()
@@ -192,6 +193,8 @@ class ScriptedTrainer(TrainerServiceServicer):
 
     async def GetConceptReport(self, request: Any, context: Any) -> Any:
         self._enter()
+        if self.report_error is not None:
+            raise self.report_error
         concept, report = self.concepts.get(request.reference.name), self.reports.get(request.reference.name)
         if concept is None or report is None:
             raise NotFoundError(f"{request.reference.name} has no report.", reason="REPORT_NOT_FOUND")

@@ -290,6 +290,19 @@ def test_training_ends_with_the_verdict(
     assert (events[-1]["event"] == "report") is (report is not None)
 
 
+def test_what_was_learned_is_said_also_where_the_verdict_cannot_be_had(
+    detex: Detex, scripted: Scripted, photos: Path
+) -> None:
+    scripted.trainer.report_error = UnavailableError("The object store does not answer.")
+    scripted.trainer.news = deque([progress(4), "end"])
+    outcome = train(detex, photos)
+    assert (outcome.exit_code, outcome.stdout) == (0, "my-mug\n")
+    assert "Learned [my-mug]" in outcome.stderr
+    assert "Warning: The verdict on my-mug cannot be had now" in outcome.stderr
+    assert detex("jobs", "show", "job-0").exit_code == 0
+    assert detex("jobs", "watch", "job-0").exit_code == 0
+
+
 def test_reports_of_concepts(detex: Detex, scripted: Scripted, tmp_path: Path) -> None:
     scripted.trainer.add_concept("my-mug")
     absent = detex("concepts", "report", "my-mug")

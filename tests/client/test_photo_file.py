@@ -108,6 +108,30 @@ def test_photos_come_upright_and_say_nothing_of_where_they_were_taken(tmp_path: 
         assert sent.size == (64, 96)
 
 
+@pytest.mark.parametrize("turned", [1, 6, 8])
+def test_jpegs_keep_their_orientation_and_pixels_and_nothing_of_the_place(tmp_path: Path, turned: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = turned
+    exif[0x010F] = "a camera"
+    exif.get_ifd(GPS)[1] = "N"
+    path = saved(tmp_path, picture(), "phone.jpg", exif=exif, comment=b"at home", quality=95)
+    assert b"a camera" in path.read_bytes()
+    sent = sent_photo(path, "photos[0]")
+    assert not [text for text in (b"a camera", b"at home") if text in sent.data]
+    with Image.open(io.BytesIO(sent.data)) as image:
+        assert not image.getexif().get_ifd(GPS)
+        assert image.getexif().get(ORIENTATION, 1) == turned
+    before = decode_photo(path.read_bytes(), field="photos[0]")
+    assert trained_from(path).tobytes() == before.tobytes()
+    assert before.size == ((96, 64) if turned == 1 else (64, 96))
+
+
+def test_a_panorama_is_reduced_to_the_longest_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photo_file, "MAX_IMAGE_SIDE", 200)
+    sent = sent_photo(saved(tmp_path, picture(size=(400, 80)), "wide.jpg"), "photos[0]")
+    assert sent.size == (200, 40)
+
+
 def test_colours_of_a_profile_are_brought_to_srgb(tmp_path: Path) -> None:
     wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ"))
     plain = picture()

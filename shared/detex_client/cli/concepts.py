@@ -66,7 +66,7 @@ def show_concept(
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         concept = client.concept(name, version)
-        report = find_report(client, name, concept.reference.version)
+        report = find_report(terminal, client, name, concept.reference.version)
     terminal.document({**document(concept), "verdict": None if report is None else report.verdict})
     reference = concept.reference
     words = [reference.word]

@@ -71,7 +71,7 @@ def show_job(
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         job = client.job(job_id)
-        report = None if job.concept is None else find_report(client, job.concept.name, job.concept.version)
+        report = None if job.concept is None else find_report(terminal, client, job.concept.name, job.concept.version)
     terminal.document({**document(job), "verdict": None if report is None else report.verdict})
     terminal.result(_described(job, report))
 
@@ -95,12 +95,12 @@ def watch_job(
         try:
             with terminal.progress() as progress:
                 job = follow(terminal, progress, client.watch(job_id), previews)
-            report = None if job.concept is None else find_report(client, job.concept.name, job.concept.version)
         except KeyboardInterrupt:
             terminal.say(f"No longer watching; job {job_id} goes on. `detex jobs cancel {job_id}` stops it.")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
-    concept = job.published()
-    terminal.say(f"Learned {concept.word}, version {concept.version}.")
+        concept = job.published()
+        terminal.say(f"Learned {concept.word}, version {concept.version}.")
+        report = find_report(terminal, client, concept.name, concept.version)
     if report is not None:
         terminal.event("report", report)
         say_verdict(terminal, report)

@@ -14,7 +14,6 @@ from detex_client.cli.photos import write_masks
 from detex_client.cli.terminal import Terminal
 from detex_client.cli.verdict_display import find_report, say_verdict
 from detex_client.concept import check_concept_name
-from detex_client.concept_report import ConceptReport
 from detex_client.errors import refused
 from detex_client.job import Job
 from detex_client.trainer_client import TrainerClient
@@ -113,12 +112,11 @@ def train(
             terminal.say(f"Job {job.job_id} is submitted.")
             with terminal.progress() as progress:
                 ended = follow(terminal, progress, client.watch(job.job_id), previews)
-            report = None if ended.concept is None else find_report(client, ended.concept.name, ended.concept.version)
         except KeyboardInterrupt:
             if job is None:
                 raise
             cancel_and_leave(terminal, client, job.job_id)
-    _conclude(terminal, ended, report)
+        _conclude(terminal, client, ended)
 
 
 def _upload(
@@ -145,9 +143,10 @@ def _upload(
     return training_set.training_set_id
 
 
-def _conclude(terminal: Terminal, job: Job, report: ConceptReport | None) -> None:
+def _conclude(terminal: Terminal, client: TrainerClient, job: Job) -> None:
     concept = job.published()
     terminal.say(f"Learned {concept.word}, version {concept.version}.")
+    report = find_report(terminal, client, concept.name, concept.version)
     if report is not None:
         terminal.event("report", report)
         say_verdict(terminal, report)

@@ -19,13 +19,16 @@ _NO_REPORT = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED}
 """A concept without a report, or a trainer of an earlier version."""
 
 
-def find_report(client: TrainerClient, name: str, version: str = "") -> ConceptReport | None:
-    """The report of a concept; None where it has none, or its trainer is too old to tell."""
+def find_report(terminal: Terminal, client: TrainerClient, name: str, version: str = "") -> ConceptReport | None:
+    """The report of a concept; None where it has none, or it cannot be had now, which people are told.
+
+    What it belongs to is known already: that stands, whatever becomes of this call.
+    """
     try:
         return client.concept_report(name, version)
     except DetexClientError as error:
         if error.code not in _NO_REPORT:
-            raise
+            terminal.warn(f"The verdict on {name} cannot be had now: {error.message}")
         return None
 
 
@@ -38,6 +41,7 @@ def say_verdict(terminal: Terminal, report: ConceptReport) -> None:
             terminal.say(f"  - {finding}")
     else:
         say(report.summary)
+    terminal.say(report.choice)
 
 
 def write_report(report: ConceptReport, folder: Path) -> tuple[Path, ...]:
