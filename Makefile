@@ -10,8 +10,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 # Options of `detex demo`, for example DEMO='--all --seed 3'.
 DEMO ?=
-# Test processes that run at once; each takes about 1.5 GB of memory.
-TEST_PROCESSES ?= 2
+# Test processes that run at once; each takes up to 2.5 GB of memory. Many tests wait for services that they start.
+TEST_PROCESSES ?= 3
 
 BIN := .venv/bin
 PIP_INSTALL_SHOWN := $(BIN)/pip install --disable-pip-version-check

@@ -242,7 +242,10 @@ def test_what_is_in_memory_outlives_the_store(
 
 
 @pytest.fixture
-def own_generator(model_folders: dict[str, Path], tmp_path: Path) -> Iterator[RunningGenerator]:
+def own_generator(
+    model_folders: dict[str, Path], tmp_path: Path, own_store: CountingStore
+) -> Iterator[RunningGenerator]:
+    # With its store there from the beginning: a store that is not is left alone for a moment.
     with running(generator_settings(model_folders, tmp_path / "store", newest_version_seconds=0)) as generator:
         yield generator
 
