@@ -177,6 +177,9 @@ def test_runs_that_begin_later_are_those_of_diffusers(name: str, solver: Solver)
         got, clean = table.noised(picture, grain, 0), None
         for i, timestep in enumerate(timesteps):
             torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-4)
+            # Each step from the very same latents: consistency models divide rounding errors by the signal rate, step
+            # after step, so that whole runs differ between machines.
+            got = wanted
             output = model(scheduler.scale_model_input(wanted, timestep), float(timestep))
             wanted = scheduler.step(output, timestep, wanted, return_dict=False, **fresh)[0]
             rows = table.rows[i].expand(SHAPE[0], -1)

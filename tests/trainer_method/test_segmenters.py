@@ -7,6 +7,7 @@ from PIL import Image
 from detex_core.errors import FailedPreconditionError, InvalidInputError
 from detex_showroom import sample_subjects
 from detex_trainer.segmenters import SubjectNotFoundError, open_segmenter
+from detex_trainer.segmenters.segmentation import SegmentationRequest, SegmentationTask, segment_apart
 
 
 def overlap(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -71,6 +72,15 @@ def test_none_takes_the_whole_picture() -> None:
 def test_unknown_segmenters_are_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"segmenter: given magic; accepted is color_contrast or none"):
         open_segmenter("magic")
+
+
+def test_the_log_says_why_a_segmenter_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    task = SegmentationTask(photo=tmp_path / "photo.png", mask=tmp_path / "mask.png")
+    answer = segment_apart(SegmentationRequest(segmenter="magic", tasks=(task,)), timeout_seconds=120)
+    assert answer.found == (False,)
+    assert "segmenter magic ended with status 1" in caplog.text
+    assert "color_contrast or none" in caplog.text
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ from pathlib import Path
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from detex_core.errors import DetexError
 from detex_trainer.masks import mask_to_image
 from detex_trainer.segmenters import SubjectNotFoundError, open_segmenter
 
 _COMMAND = (sys.executable, "-m", "detex_trainer.segmenters")
+
+_LOGGED_CHARACTERS = 4_000
 
 _log = logging.getLogger(__name__)
 
@@ -86,11 +87,21 @@ def segment_apart(request: SegmentationRequest, *, timeout_seconds: float) -> Se
             timeout=timeout_seconds,
             check=False,
         )
-        answer = SegmentationAnswer.model_validate_json(done.stdout)
-    except subprocess.TimeoutExpired:
-        _log.error("segmenter %s took more than %g seconds", request.segmenter, timeout_seconds)
+    except subprocess.TimeoutExpired as error:
+        _log.error("segmenter %s took more than %g seconds\n%s", request.segmenter, timeout_seconds, _end(error.stderr))
         return nothing
-    except (OSError, ValidationError, DetexError):
-        _log.error("segmenter %s failed", request.segmenter, exc_info=True)
+    except OSError as error:
+        _log.error("segmenter %s cannot be started: %s", request.segmenter, error.strerror)
+        return nothing
+    try:
+        answer = SegmentationAnswer.model_validate_json(done.stdout)
+    except ValidationError:
+        status = f"ended with status {done.returncode}" if done.returncode else "gave no answer"
+        _log.error("segmenter %s %s\n%s", request.segmenter, status, _end(done.stderr))
         return nothing
     return answer if len(answer.found) == len(request.tasks) else nothing
+
+
+def _end(log: bytes | None) -> str:
+    """The last lines that a segmenter wrote to its standard error."""
+    return (log or b"").decode(errors="replace")[-_LOGGED_CHARACTERS:].strip()
