@@ -17,9 +17,10 @@ from benchmarks.full_size.architectures import PROMPT_TOKENS, FullSize
 from benchmarks.full_size.random_weights import random_model
 from detex_diffusion.conditioning import PromptKeyValues, project
 from detex_diffusion.cross_attention import cross_attention_layers
+from detex_diffusion.model_index import SIZE_CONDITIONS
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import Solver, step_table
-from detex_diffusion.unet import SIZE_CONDITIONS, KeyValueUNet
+from detex_diffusion.unet import KeyValueUNet
 from detex_generator.engine.attention_order import take_fastest_attention
 from detex_generator.engine.capture import CudaCapture, eager
 from detex_generator.engine.denoising_step import StepInputs

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from detex_core.errors import FailedPreconditionError, ResourceExhaustedError
 from detex_core.object_store import ObjectStore
 from detex_core.settings import BaseModelSettings, state_folder
-from detex_diffusion import model_parts as files
+from detex_diffusion import model_parts as parts
 from detex_diffusion.config_rules import unsupported
 from detex_diffusion.cross_attention import unsupported_attention
 from detex_diffusion.fingerprint import fingerprint
+from detex_diffusion.model_folder import check_folder, fingerprinted_files, image_encoder_folder
 from detex_diffusion.model_size import weight_bytes
 from detex_diffusion.model_source import model_folder
 from detex_diffusion.noise_schedule import NoiseSchedule
@@ -99,8 +100,8 @@ class BaseModel:
 
     def modules(self) -> tuple[nn.Module, ...]:
         """All parts with weights."""
-        parts = (*self.text.modules(), self.image_encoder, self.vae, self.unet)
-        return tuple(part for part in parts if part is not None)
+        given = (*self.text.modules(), self.image_encoder, self.vae, self.unet)
+        return tuple(module for module in given if module is not None)
 
     @property
     def size_bytes(self) -> int:
@@ -160,28 +161,28 @@ def load_base_model(
         allow_downloads=allow_downloads,
     )
     folder = find(settings.source)
-    index = files.check_folder(folder)
+    index = check_folder(folder)
     if largest_bytes is not None:
         _check_size(settings.name, weight_bytes(folder, index, dtype), largest_bytes, dtype)
     place = torch.device(device)
     text = load_text_conditioning(folder, index, dtype)
-    unet = files.load_unet(folder, dtype)
-    vae = files.load_vae(folder, files.vae_dtype(folder, index, dtype))
-    noise_schedule = files.load_noise_schedule(folder)
+    unet = parts.load_unet(folder, dtype)
+    vae = parts.load_vae(folder, parts.vae_dtype(folder, index, dtype))
+    noise_schedule = parts.load_noise_schedule(folder)
     _check_attention(folder, unet)
-    encoder_folder = files.image_encoder_folder(folder)
+    encoder_folder = image_encoder_folder(folder)
     if encoder_folder is None and settings.image_encoder_source is not None:
         encoder_folder = find(settings.image_encoder_source)
     image_encoder = image_processor = None
     if encoder_folder is not None:
-        image_encoder, image_processor = files.load_image_encoder(encoder_folder, folder, dtype)
+        image_encoder, image_processor = parts.load_image_encoder(encoder_folder, folder, dtype)
     for module in (*text.modules(), unet, vae, image_encoder):
         if module is not None:
             module.to(device=place).eval().requires_grad_(False)
     size = picture_size(folder)
     return BaseModel(
         name=settings.name,
-        fingerprint=fingerprint(folder, files.fingerprinted_files(folder, index)),
+        fingerprint=fingerprint(folder, fingerprinted_files(folder, index)),
         folder=folder,
         text=text,
         image_encoder=image_encoder,

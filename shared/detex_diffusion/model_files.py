@@ -3,18 +3,18 @@
 import json
 import os
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
-
 from detex_core.errors import DataLossError, FailedPreconditionError
 
 _T = TypeVar("_T")
 
+# Looked for among what is loaded: who only reads names and headers does without the libraries.
+_LIBRARY_LOGS = ("diffusers.utils.logging", "transformers.utils.logging")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MOST_HEADER_BYTES = 100_000_000  # as the library safetensors has it
 
@@ -119,7 +119,8 @@ def loaded_model(model_class: Any, place: Path, stem: str, **options: Any) -> An
 def loaded(place: Path, load: Callable[[], _T]) -> _T:
     """What `load` gives; whatever a library raises about a damaged file becomes a DataLossError."""
     # Bars of the libraries' own, one for each part, would garble the logs of a service.
-    barred = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    libraries = [sys.modules[name] for name in _LIBRARY_LOGS if name in sys.modules]
+    barred = [library for library in libraries if library.is_progress_bar_enabled()]
     for library in barred:
         library.disable_progress_bar()
     try:

@@ -10,6 +10,9 @@ from detex_diffusion.scheduler_config import check_scheduler_class
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x and XL (base)"
 
+SIZE_CONDITIONS = 6
+"""Numbers on the size that Stable Diffusion XL's UNet takes of each row."""
+
 
 class Architecture(StrEnum):
     """Kinds of base models; what differs is how text conditions the UNet."""

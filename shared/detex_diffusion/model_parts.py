@@ -8,49 +8,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
 from detex_core.errors import FailedPreconditionError
-from detex_diffusion.model_files import check_tokenizer_files, loaded_model, place_name, read_json, weight_files
-from detex_diffusion.model_index import Architecture, ModelIndex, read_model_index
+from detex_diffusion.model_files import loaded_model, place_name, read_json
+from detex_diffusion.model_folder import UNET_AND_VAE
+from detex_diffusion.model_index import Architecture, ModelIndex
 from detex_diffusion.noise_schedule import NoiseSchedule
-from detex_diffusion.part_configs import check_parts
-from detex_diffusion.scheduler_config import check_scheduler
-
-_UNET_AND_VAE = "diffusion_pytorch_model"
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-
-
-def check_folder(folder: Path) -> ModelIndex:
-    """Look at all that is quick to see before gigabytes are read.
-
-    Raises:
-        FailedPreconditionError: It is no base model of a supported kind, a key of a config says what is not done here,
-            parts do not fit together, or weights are pickles.
-        DataLossError: A file is missing, cut off or a pointer of git-lfs, or a config cannot be read.
-    """
-    index = read_model_index(folder)
-    check_scheduler(read_json(folder / "scheduler" / "scheduler_config.json"))
-    check_parts(folder, index)
-    for tokenizer, _ in index.text_parts:
-        check_tokenizer_files(folder / tokenizer)
-    for part, stem in weight_stems(folder, index).items():
-        read_json(folder / part / "config.json")
-        weight_files(folder / part, stem)
-    return index
-
-
-def weight_stems(folder: Path, index: ModelIndex) -> dict[str, str]:
-    """Folders of the parts that have weights, each with the stem of its weight files."""
-    stems = {"unet": _UNET_AND_VAE, "vae": _UNET_AND_VAE}
-    stems |= {text_encoder: "model" for _, text_encoder in index.text_parts}
-    if image_encoder_folder(folder) is not None:
-        stems["image_encoder"] = "model"
-    return stems
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> Any:
@@ -81,12 +42,6 @@ def load_noise_schedule(folder: Path) -> NoiseSchedule:
     return NoiseSchedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
 
 
-def image_encoder_folder(folder: Path) -> Path | None:
-    """Where a base model keeps its image encoder, or None."""
-    place = folder / "image_encoder"
-    return place if place.is_dir() else None
-
-
 def load_image_encoder(place: Path, base_folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """CLIP image encoder with projection and its image processor; raises as `load_unet`.
 
@@ -113,19 +68,5 @@ def load_image_encoder(place: Path, base_folder: Path, dtype: torch.dtype) -> tu
     return encoder, processor
 
 
-def fingerprinted_files(folder: Path, index: ModelIndex) -> list[Path]:
-    """The files that a concept depends on."""
-    files: list[Path] = []
-    for tokenizer, text_encoder in index.text_parts:
-        files += [path for name in _TOKENIZER_FILES if (path := folder / tokenizer / name).is_file()]
-        files += [folder / text_encoder / "config.json", *weight_files(folder / text_encoder, "model").files]
-    return [
-        *files,
-        folder / "unet" / "config.json",
-        *weight_files(folder / "unet", _UNET_AND_VAE).files,
-        folder / "scheduler" / "scheduler_config.json",
-    ]
-
-
 def _diffusers_model(model_class: Any, place: Path, dtype: torch.dtype) -> Any:
-    return loaded_model(model_class, place, _UNET_AND_VAE, torch_dtype=dtype, low_cpu_mem_usage=False)
+    return loaded_model(model_class, place, UNET_AND_VAE, torch_dtype=dtype, low_cpu_mem_usage=False)

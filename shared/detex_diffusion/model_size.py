@@ -8,8 +8,9 @@ from safetensors import SafetensorError, safe_open
 
 from detex_core.errors import DataLossError
 from detex_diffusion.model_files import place_name, weight_files
+from detex_diffusion.model_folder import weight_stems
 from detex_diffusion.model_index import ModelIndex
-from detex_diffusion.model_parts import vae_dtype, weight_stems
+from detex_diffusion.model_parts import vae_dtype
 
 
 def weight_bytes(folder: Path, index: ModelIndex, dtype: torch.dtype) -> int:

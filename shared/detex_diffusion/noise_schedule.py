@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from detex_diffusion.config_rules import unsupported
-from detex_diffusion.scheduler_config import SCHEDULER_FILE, check_scheduler, clean_limit, filled
+from detex_diffusion.scheduler_config import SCHEDULER_FILE, check_scheduler, clean_limit, filled, prediction_type
 
 
 class PredictionType(StrEnum):
@@ -61,7 +61,7 @@ class NoiseSchedule:
             raise unsupported(SCHEDULER_FILE, f"diffusers refuses it: {error}") from error
         return cls(
             scheduler_config=config,
-            prediction_type=PredictionType(config.get("prediction_type", PredictionType.EPSILON.value)),
+            prediction_type=PredictionType(prediction_type(config)),
             alphas_cumprod=alphas_cumprod.to(torch.float32),
             clean_limit=clean_limit(config),
         )

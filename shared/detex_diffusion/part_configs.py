@@ -23,8 +23,7 @@ from detex_diffusion.config_rules import (
     whole,
 )
 from detex_diffusion.model_files import place_name, read_json
-from detex_diffusion.model_index import SUPPORTED, Architecture, ModelIndex
-from detex_diffusion.unet import SIZE_CONDITIONS
+from detex_diffusion.model_index import SIZE_CONDITIONS, SUPPORTED, Architecture, ModelIndex
 
 _CONDITIONS = f"its UNet takes further conditions, or others than its text encoders give; accepted are {SUPPORTED}"
 _PLAIN = "detex's cross-attention reads text alone"

@@ -155,6 +155,11 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"num_train_timesteps": 1000, **_BETAS_BY_CLASS[config["_class_name"]], **config}
 
 
+def prediction_type(config: Mapping[str, Any]) -> str:
+    """What the model predicts, `epsilon` or `v_prediction`."""
+    return str(config.get("prediction_type", "epsilon"))
+
+
 def clean_limit(config: Mapping[str, Any]) -> float:
     """What DDIM confines its prediction of x_0 to; infinite where it does not."""
     clips = config.get("clip_sample", config["_class_name"] in _CLIPS_BY_DEFAULT)

@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.masking_utils import create_causal_mask
 
 from detex_core.errors import FailedPreconditionError
-from detex_diffusion.model_files import check_tokenizer_files, loaded, loaded_model, read_json
+from detex_diffusion.model_files import loaded_model
 from detex_diffusion.model_index import Architecture, ModelIndex
+from detex_diffusion.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,19 +204,6 @@ def load_text_conditioning(folder: Path, index: ModelIndex, dtype: torch.dtype) 
         TextEncoder(model, int(tokenizer.pad_token_id)) for model, tokenizer in zip(models, tokenizers, strict=True)
     )
     return TextConditioning(index.architecture, tokenizers[0], encoders, index.zeros_when_unconditional)
-
-
-def load_tokenizer(place: Path, encoder_place: Path) -> Any:
-    """A tokenizer that reads no further than its text encoder.
-
-    Raises:
-        DataLossError: A file is missing or damaged.
-    """
-    check_tokenizer_files(place)
-    tokenizer = loaded(place, lambda: CLIPTokenizer.from_pretrained(place, local_files_only=True))
-    positions = read_json(encoder_place / "config.json").get("max_position_embeddings", 77)
-    tokenizer.model_max_length = min(int(tokenizer.model_max_length), int(positions))
-    return tokenizer
 
 
 _PROBE = "A photo of the [red] mug's lid: 3-in-1, naïve 写真 x" + "ß" * 3

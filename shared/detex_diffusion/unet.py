@@ -19,9 +19,7 @@ from detex_diffusion.cross_attention import (
     cross_attention_sizes,
     install_processors,
 )
-
-SIZE_CONDITIONS = 6
-"""Numbers on the size that Stable Diffusion XL's UNet takes of each row."""
+from detex_diffusion.model_index import SIZE_CONDITIONS
 
 
 class KeyValueUNet:

@@ -90,7 +90,7 @@ class DescriptionAnswer(BaseModel):
 
 def describe(request: DescriptionRequest) -> BaseModelDescription:
     """Read configurations and hashes of a base model; raises DetexError where it cannot be had."""
-    # Imported here because they bring torch, which the process that serves calls does without; first what does not.
+    # Imported here because they bring transformers, which the process that serves calls does without.
     from detex_diffusion.model_source import model_folder
 
     source = request.base_model.source
@@ -106,14 +106,10 @@ def describe(request: DescriptionRequest) -> BaseModelDescription:
     )
     from detex_diffusion.fingerprint import fingerprint
     from detex_diffusion.model_files import read_json
-    from detex_diffusion.model_parts import (
-        check_folder,
-        fingerprinted_files,
-        image_encoder_folder,
-        load_noise_schedule,
-    )
+    from detex_diffusion.model_folder import check_folder, fingerprinted_files, image_encoder_folder
     from detex_diffusion.part_configs import picture_size
-    from detex_diffusion.text_conditioning import load_tokenizer
+    from detex_diffusion.scheduler_config import prediction_type
+    from detex_diffusion.tokenizer import load_tokenizer
 
     index = check_folder(folder)
     size = picture_size(folder)
@@ -126,7 +122,7 @@ def describe(request: DescriptionRequest) -> BaseModelDescription:
         fingerprint=fingerprint(folder, fingerprinted_files(folder, index)),
         width=size.width,
         height=size.height,
-        prediction_type=load_noise_schedule(folder).prediction_type,
+        prediction_type=prediction_type(read_json(folder / "scheduler" / "scheduler_config.json")),
         size_multiple=factor * 2 ** (len(shape.channels) - 1),
         has_image_encoder=bool(request.base_model.image_encoder_source) or image_encoder_folder(folder) is not None,
         tokenizer=tokenizer.backend_tokenizer.to_str(),
