@@ -122,7 +122,7 @@ def values_table() -> str:
 def leaves(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
     """(path, key, value) of what is not a mapping to go into: scalars, lists, empty mappings and resources."""
     if not isinstance(node, yaml.MappingNode):
-        raise TypeError(f"values.yaml: given {node} at {prefix or 'the top'}; accepted is a mapping")
+        raise TypeError(f"values.yaml: must be a mapping at {prefix or 'the top'}, got {node}")
     for key, value in node.value:
         path = f"{prefix}{key.value}"
         whole = path == "settings" or path.endswith(".resources")
@@ -153,9 +153,7 @@ def with_parts(path: Path, parts: dict[str, str]) -> str:
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
         match = pattern.search(text)
         if match is None:
-            raise ValueError(
-                f"{path}: given no part between <!-- {name} --> and <!-- end of {name} -->; accepted is one"
-            )
+            raise ValueError(f"{path}: must have one section between <!-- {name} --> and <!-- end of {name} -->")
         text = f"{text[: match.start()]}{match[1]}\n{body}\n\n{match[2]}{text[match.end() :]}"
     return text
 

@@ -88,7 +88,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=600.0, help="after which nothing more is begun")
     arguments = parser.parse_args()
     if min([arguments.turns, arguments.breakdown_batch, *arguments.batches, *arguments.compiled_batches]) < 1:
-        parser.error("--turns, --batches, --compiled-batches, --breakdown-batch: accepted is 1 or more")
+        parser.error("--turns, --batches, --compiled-batches, --breakdown-batch: must be at least 1")
     return arguments
 
 

@@ -101,7 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=25, help="how often each candidate is timed")
     arguments = parser.parse_args()
     if arguments.turns < 1:
-        parser.error("--turns: accepted is 1 or more")
+        parser.error("--turns: must be at least 1")
     return arguments
 
 

@@ -52,10 +52,10 @@ class SubjectCounts:
             ValueError: A number is out of its range.
         """
         if not 1 <= self.photos <= len(POSES):
-            raise ValueError(f"photos: given {self.photos}; accepted is 1 to {len(POSES)}")
+            raise ValueError(f"photos: must be 1 to {len(POSES)}, got {self.photos}")
         for name in ("held_out", "same_class", "others"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name.replace('_', '-')}: given {getattr(self, name)}; accepted is 1 or more")
+                raise ValueError(f"{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

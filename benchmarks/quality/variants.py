@@ -81,7 +81,7 @@ _BOOLEANS = {"true": True, "false": False}
 def _knob(setting: str) -> tuple[str, object]:
     name, separator, value = setting.partition("=")
     if not separator:
-        raise ValueError(f"methods: given {setting!r}; accepted is name=value")
+        raise ValueError(f"methods: must be name=value, got {setting!r}")
     for kind in (int, float):
         try:
             return name.strip(), kind(value)

@@ -70,7 +70,7 @@ class Connection:
     ) -> None:
         address, tenant = address.strip(AROUND_VALUES), tenant.strip(AROUND_VALUES)
         if not address:
-            raise refused("address", "an empty text", "host:port")
+            raise refused("address", "an empty string", "host:port")
         if not _is_line(address):
             raise refused("address", repr(address), "host:port")
         if not (_is_line(tenant) and tenant.isascii()):
@@ -175,7 +175,7 @@ def _service_config(contract: str, safe_to_repeat: tuple[str, ...]) -> str:
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
     if (tls.client_certificate is None) != (tls.client_key is None):
-        raise refused("tls.client_certificate", "one of certificate and key", "both, or neither")
+        raise refused("tls.client_certificate", "only one", "given together with tls.client_key, or not at all")
     return grpc.ssl_channel_credentials(
         root_certificates=_pem("tls.root_certificates", tls.root_certificates),
         private_key=_pem("tls.client_key", tls.client_key),
@@ -191,5 +191,5 @@ def _pem(field: str, path: Path | None) -> bytes | None:
     except OSError as error:
         raise refused(field, f"{path} ({error.strerror})", "a readable PEM file") from None
     if b"-----BEGIN " not in data:
-        raise refused(field, f"{path}, which holds no PEM block", "a PEM file")
+        raise refused(field, f"{path}, which has no PEM block", "a PEM file")
     return data

@@ -1,4 +1,4 @@
-"""The one error of the client, with all that the services say about what went wrong."""
+"""The client's only exception, with everything the services report about a failure."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from detex_core.errors import DetexError, InvalidInputError
+from detex_core.errors import Violation as DomainViolation
 from detex_protos.v1 import generator_pb2
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -23,7 +24,7 @@ class Violation:
 
     Attributes:
         field: Path of the field, for example `hyperparameters.steps`.
-        description: What was given and what is accepted.
+        description: What it must be and what was received.
     """
 
     field: str
@@ -31,14 +32,14 @@ class Violation:
 
 
 class DetexClientError(Exception):
-    """A call failed, or could not be made with what was given.
+    """A call failed, or could not be made with the given arguments.
 
     Attributes:
-        code: gRPC status; INVALID_ARGUMENT also for what the client itself refuses before it calls.
-        reason: Stable reason in capitals, for machines.
-        message: A sentence for people.
-        violations: What is wrong with which field; empty for most errors.
-        retry_delay_seconds: Wait before a try that can succeed; None where the service names none.
+        code: gRPC status; INVALID_ARGUMENT also for input that the client rejects before calling.
+        reason: Stable, machine-readable reason in capitals.
+        message: Human-readable message.
+        violations: The invalid fields and what is wrong with each; empty for most errors.
+        retry_delay_seconds: How long to wait before retrying; None where the service gives no delay.
     """
 
     def __init__(
@@ -59,20 +60,19 @@ class DetexClientError(Exception):
 
 
 def refused(field: str, given: object, accepted: str) -> DetexClientError:
-    """The error for what the client refuses by itself, worded as the services word theirs."""
+    """The error for input that the client itself rejects, in the words of the services."""
     text = str(given)
-    shortened = text if len(text) <= 200 else f"{text[:197]}..."
-    violation = Violation(field, f"Given {shortened}; accepted is {accepted}.")
+    violation = DomainViolation(field, text if len(text) <= 200 else f"{text[:197]}...", accepted)
     return DetexClientError(
-        f"{field}: given {shortened}; accepted is {accepted}.",
+        violation.sentence(),
         code=grpc.StatusCode.INVALID_ARGUMENT,
         reason=InvalidInputError.reason,
-        violations=(violation,),
+        violations=(Violation(field, violation.description()),),
     )
 
 
 def with_file_names(error: DetexClientError, files: Mapping[str, Path]) -> DetexClientError:
-    """The same error, which names the files that fields were read from: `regions[1].mask "back.png": given ...`.
+    """The same error with the names of the files that fields were read from: `regions[1].mask "back.png": must be ...`.
 
     Args:
         error: As the service worded it.
@@ -122,7 +122,7 @@ def from_domain() -> Iterator[None]:
 
 
 class _Call(Protocol):
-    """What both kinds of failed calls of grpc have in common."""
+    """What the two kinds of failed gRPC calls have in common."""
 
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
@@ -187,14 +187,14 @@ def _from_status(status: status_pb2.Status, code: grpc.StatusCode) -> DetexClien
 
 
 def _transport_sentence(code: grpc.StatusCode, detail: str, peer: str) -> str:
-    """A sentence for statuses that gRPC itself makes, which carry no details of ours."""
+    """The message for a status set by gRPC itself, which has no details."""
     if code is grpc.StatusCode.UNAVAILABLE:
-        # gRPC tells the whole path to the cause, which comes last.
+        # gRPC's detail is a chain of causes; the last one is the root.
         return f"The {peer} does not answer ({detail.rpartition(': ')[2]})."
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"The {peer} did not answer in time."
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return f"What answers as the {peer} is no such service, or of another version ({detail})."
+        return f"The {peer} is a different service, or a different version of it ({detail})."
     if code is grpc.StatusCode.CANCELLED:
         return f"The call to the {peer} was cancelled."
     return f"The {peer} failed: {detail or code.name}."

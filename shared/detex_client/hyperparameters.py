@@ -1,4 +1,4 @@
-"""Knobs of a training job as keyword arguments."""
+"""Hyperparameters of a training job as keyword arguments."""
 
 from typing import Any, TypedDict, cast
 
@@ -8,7 +8,7 @@ from detex_protos.v1 import trainer_pb2
 
 
 class Hyperparameters(TypedDict, total=False):
-    """Knobs by name, with units and ranges as in `detex.v1.Hyperparameters`; what is left out takes its default."""
+    """Values by name, with units and ranges as in `detex.v1.Hyperparameters`; missing ones take their defaults."""
 
     steps: int
     batch_size: int
@@ -49,10 +49,10 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 def to_wire(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
-    """The message of the contract.
+    """The protobuf message.
 
     Raises:
-        DetexClientError: INVALID_ARGUMENT for an unknown name, or a value that the field cannot carry at all.
+        DetexClientError: INVALID_ARGUMENT for an unknown name, or a value that the field cannot hold.
     """
     message = trainer_pb2.Hyperparameters()
     for name, value in cast("dict[str, Any]", hyperparameters).items():
@@ -68,7 +68,7 @@ def to_wire(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
 
 
 def from_wire(message: trainer_pb2.Hyperparameters) -> Hyperparameters:
-    """The knobs that the message holds."""
+    """The hyperparameters that are set in the message."""
     values: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
     for name in _ENUMERATIONS.keys() & values.keys():
         values[name] = _ENUMERATIONS[name].from_number(values[name])
@@ -76,10 +76,10 @@ def from_wire(message: trainer_pb2.Hyperparameters) -> Hyperparameters:
 
 
 def parse(name: str, text: str) -> Hyperparameters:
-    """One knob from the text of its value, as on a command line.
+    """One hyperparameter from text, as on a command line.
 
     Raises:
-        DetexClientError: INVALID_ARGUMENT for an unknown name or a text that is no such value.
+        DetexClientError: INVALID_ARGUMENT for an unknown name or text that is not a valid value.
     """
     kind = Hyperparameters.__annotations__.get(name, str)
     value: object = text
@@ -103,4 +103,4 @@ def _accepted(name: str) -> str:
         return " or ".join(_ENUMERATIONS[name])
     if kind is bool:
         return "true or false"
-    return "a number" if kind is float else "a whole number that is not negative"
+    return "a number" if kind is float else "a non-negative whole number"

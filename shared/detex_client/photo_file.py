@@ -39,7 +39,7 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _AVIF_BRANDS = (b"avif", b"avis")
 _TAKEN = ("PNG", "JPEG", "WebP")
 _READERS = {"HEIC": "HEIF"}
-_ACCEPTED = "a still picture: PNG, JPEG, WebP, HEIC, AVIF, TIFF or BMP"
+_ACCEPTED = "a still PNG, JPEG, WebP, HEIC, AVIF, TIFF or BMP picture"
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _opened(data: bytes, form: str, path: Path, field: str) -> Image.Image:
         image = _reader(data, form)
         frames = int(getattr(image, "n_frames", 1))
         if frames > 1 and image.format != "MPO":
-            raise refused(field, f"{path}, an animation or several pages ({frames} pictures)", _ACCEPTED)
+            raise refused(field, f"{path} with {frames} frames or pages", _ACCEPTED)
         if image.width * image.height > MAX_READ_PIXELS:
             size = f"{image.width} x {image.height} pixels"
             raise refused(field, f"{path} of {size}", f"at most {MAX_READ_PIXELS // 1_000_000} megapixels")
@@ -186,7 +186,7 @@ def _opened(data: bytes, form: str, path: Path, field: str) -> Image.Image:
     except DetexClientError:
         raise
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
-        raise refused(field, f"{path}, which is damaged or cut off ({type(error).__name__})", _ACCEPTED) from None
+        raise refused(field, f"{path}, which is damaged or truncated ({type(error).__name__})", _ACCEPTED) from None
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:

@@ -125,7 +125,7 @@ class PictureRequest:
         try:
             setattr(message, name, value)
         except (TypeError, ValueError):
-            kind = "a text" if isinstance(getattr(message, name), str) else "a number that is not negative"
+            kind = "a text" if isinstance(getattr(message, name), str) else "a non-negative number"
             raise refused(name, repr(value), kind) from None
 
 

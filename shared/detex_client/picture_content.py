@@ -151,4 +151,4 @@ def _content(source: Path | bytes, field: str) -> bytes:
     try:
         return source.read_bytes()
     except OSError as error:
-        raise refused(field, f"{source} ({error.strerror})", "a file that can be read") from None
+        raise refused(field, f"{source} ({error.strerror})", "a readable file") from None

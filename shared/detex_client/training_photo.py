@@ -86,7 +86,7 @@ def left_out(sources: Iterable[str | Path]) -> tuple[Path, ...]:
 
 def _file(field: str, path: Path) -> Path:
     if not path.is_file():
-        raise refused(field, f"{path}, which is no file", "files that exist")
+        raise refused(field, f"{path}, which is not a file", "existing files")
     return path
 
 

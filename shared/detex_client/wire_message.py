@@ -1,4 +1,4 @@
-"""Messages of the contract, made of what a caller gave."""
+"""Protobuf messages built from a caller's arguments."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -18,8 +18,8 @@ def wire_message(message: Callable[Fields, Message], /, *arguments: Fields.args,
         fields: As the class takes them.
 
     Raises:
-        DetexClientError: INVALID_ARGUMENT for a value that its field cannot carry at all, such as a text with halves of
-            characters, which the command line makes of bytes that are no UTF-8; all other limits are the service's.
+        DetexClientError: INVALID_ARGUMENT for a value that its field cannot hold, such as text with lone surrogates,
+            which the command line makes of bytes that are not UTF-8; the service checks all other limits.
     """
     try:
         return message(*arguments, **fields)
@@ -33,4 +33,4 @@ def wire_message(message: Callable[Fields, Message], /, *arguments: Fields.args,
 
 
 def _accepted(value: object) -> str:
-    return "a text in Unicode" if isinstance(value, str) else "what the contract says of this field"
+    return "valid Unicode text" if isinstance(value, str) else "a value that this field can hold"

@@ -1,7 +1,7 @@
-"""Errors of the domain. Each knows its gRPC status, a stable reason and a sentence for people.
+"""Domain errors. Each has a gRPC status, a stable reason and a human-readable message.
 
-Raised anywhere below a servicer; `detex_core.grpc_server` turns them into statuses with google.rpc details. An
-exception that is not one of these is a defect of ours and reaches the caller as INTERNAL without its text.
+Raised anywhere below a servicer; `detex_core.grpc_server` turns them into statuses with google.rpc details. Any other
+exception is a bug and reaches the caller as INTERNAL without its text.
 """
 
 from dataclasses import dataclass, replace
@@ -15,35 +15,41 @@ class Violation:
 
     Attributes:
         field: Path of the field as the contract names it, for example `hyperparameters.steps`.
-        given: What was given, shortened for people.
-        accepted: What is accepted.
-        place: What the field belongs to, as its caller knows it, for example `photo 2 (cup.jpg)`; empty where the field
-            says all.
+        given: The value received, shortened; follows "got" in the message.
+        accepted: What is accepted; follows "must be" in the message.
+        place: What the field belongs to, as the caller knows it, for example `photo 2 (cup.jpg)`; empty where the field
+            name is enough.
+        note: Why, or what to do; empty where the rest is enough.
     """
 
     field: str
     given: str
     accepted: str
     place: str = ""
+    note: str = ""
 
     def sentence(self) -> str:
-        """One sentence: the field, what was given, what is accepted."""
+        """One sentence: the field, what it must be, what was received."""
         place = f"{self.place}: " if self.place else ""
-        return f"{place}{self.field}: given {self.given}; accepted is {self.accepted}."
+        return f"{place}{self.field}: {self._expectation()}"
 
     def description(self) -> str:
         """The same without the field."""
-        place, given = (f"{self.place}: ", "given") if self.place else ("", "Given")
-        return f"{place}{given} {self.given}; accepted is {self.accepted}."
+        expectation = self._expectation()
+        return f"{self.place}: {expectation}" if self.place else f"{expectation[0].upper()}{expectation[1:]}"
+
+    def _expectation(self) -> str:
+        note = f"; {self.note}" if self.note else ""
+        return f"must be {self.accepted}, got {self.given}{note}."
 
 
 class DetexError(Exception):
-    """Base of all errors of the domain.
+    """Base class of all domain errors.
 
     Attributes:
         code: gRPC status of a call that ends with this error.
-        reason: Stable reason in capitals, for machines.
-        retry_delay_seconds: When a later try can succeed, the wait before it; otherwise None.
+        reason: Stable, machine-readable reason in capitals.
+        retry_delay_seconds: How long to wait before a retry that can succeed; None where a retry cannot.
     """
 
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
@@ -57,12 +63,12 @@ class DetexError(Exception):
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """Fields that the caller can mend; empty for most errors."""
+        """Fields that the caller can correct; empty for most errors."""
         return ()
 
 
 class InvalidInputError(DetexError):
-    """The request itself is wrong, whatever the state of the service."""
+    """The request itself is invalid, whatever the state of the service."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "INVALID_INPUT"
@@ -73,58 +79,58 @@ class InvalidInputError(DetexError):
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """Fields that the caller can mend."""
+        """Fields that the caller can correct."""
         return self._violations
 
     def at(self, place: str) -> "InvalidInputError":
-        """The same error of fields that belong to a place, where they do not say theirs already."""
+        """The same error with `place` set on every violation that has none."""
         placed = (each if each.place else replace(each, place=place) for each in self._violations)
         return InvalidInputError(*placed, reason=self.reason)
 
 
-def invalid_input(field: str, given: object, accepted: str, *, place: str = "") -> InvalidInputError:
-    """The error for one wrong field; long values are shortened to 80 characters."""
+def invalid_input(field: str, given: object, accepted: str, *, place: str = "", note: str = "") -> InvalidInputError:
+    """The error for one invalid field, "must be `accepted`, got `given`"; values are cut to 80 characters."""
     text = str(given)
-    return InvalidInputError(Violation(field, text if len(text) <= 80 else f"{text[:77]}...", accepted, place))
+    return InvalidInputError(Violation(field, text if len(text) <= 80 else f"{text[:77]}...", accepted, place, note))
 
 
 class NotFoundError(DetexError):
-    """What the request names does not exist for this tenant."""
+    """The object named in the request does not exist for this tenant."""
 
     code = grpc.StatusCode.NOT_FOUND
     reason = "NOT_FOUND"
 
 
 class AlreadyExistsError(DetexError):
-    """What the request would create exists already, with other content."""
+    """The object to be created already exists with different content."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
     reason = "ALREADY_EXISTS"
 
 
 class FailedPreconditionError(DetexError):
-    """The request is well formed but does not fit the state, for example a concept of another base model."""
+    """The request is valid but not possible in the current state, for example a concept of another base model."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "FAILED_PRECONDITION"
 
 
 class PermissionDeniedError(DetexError):
-    """Refused by credentials: the object store's or the caller's."""
+    """The credentials, of the object store or of the caller, do not allow this."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = "PERMISSION_DENIED"
 
 
 class ResourceExhaustedError(DetexError):
-    """A limit is reached: a full queue, a quota, a full disk."""
+    """A limit has been reached: a full queue, a quota, a full disk."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "RESOURCE_EXHAUSTED"
 
 
 class UnavailableError(DetexError):
-    """Something this service needs does not answer now; a later try can succeed."""
+    """A dependency of this service is not responding; a retry can succeed."""
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "UNAVAILABLE"
@@ -134,14 +140,14 @@ class UnavailableError(DetexError):
 
 
 class DataLossError(DetexError):
-    """Stored data is not what it was when written: a wrong hash, a missing file of a published concept, NaN weights."""
+    """Stored data is corrupt or missing: a wrong hash, a missing file of a published concept, NaN weights."""
 
     code = grpc.StatusCode.DATA_LOSS
     reason = "DATA_LOSS"
 
 
 class AbortedError(DetexError):
-    """Lost a race against another writer; the caller may look again and retry."""
+    """Lost a race against another writer; the caller may read again and retry."""
 
     code = grpc.StatusCode.ABORTED
     reason = "ABORTED"

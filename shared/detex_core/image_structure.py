@@ -143,4 +143,4 @@ def _png_bytes(data: bytes) -> int:
 
 
 def _too_much(field: str, what: str) -> Exception:
-    return invalid_input(field, f"a file with {what}", "a picture as cameras and editors write it")
+    return invalid_input(field, f"a file with {what}", "an ordinary image file")

@@ -31,7 +31,7 @@ BYTES_PER_PIXEL = 24
 
 ACCEPTED_FILES = "a still PNG, JPEG or WebP picture"
 _ACCEPTED_SIZES = (
-    f"sides of {MIN_IMAGE_SIDE} to {MAX_IMAGE_SIDE:,} pixels, and at most {MAX_IMAGE_PIXELS // 10**6} megapixels in all"
+    f"{MIN_IMAGE_SIDE} to {MAX_IMAGE_SIDE:,} pixels a side and at most {MAX_IMAGE_PIXELS // 10**6} megapixels in all"
 )
 
 # EXIF orientation (TIFF 6.0, tag 274) to what sets the picture upright.
@@ -71,7 +71,7 @@ def decode_photo(data: bytes, *, field: str) -> Image.Image:
         return image
     lowest, highest = _range(image.getchannel("A"))
     if highest == 0:
-        raise invalid_input(field, "a picture with every pixel transparent", "a picture that shows something")
+        raise invalid_input(field, "a fully transparent picture", "a picture with visible pixels")
     return image if lowest < 255 else image.convert("RGB")
 
 
@@ -127,7 +127,7 @@ def decode_mask(data: bytes, *, field: str, size: tuple[int, int] | None) -> Ima
         image = Image.alpha_composite(black, image)
     mask = image.convert("L")
     if _range(mask)[1] < 128:
-        raise invalid_input(field, "a mask that is black all over", "the subject in white on black")
+        raise invalid_input(field, "an all-black mask", "the subject in white on black")
     return mask
 
 
@@ -187,9 +187,9 @@ def _opened(data: bytes, field: str) -> tuple[ImageFile.ImageFile, int]:
         notes = split_jpeg(data)
         scans = read_jpeg_scans(notes.picture)
         if not scans.are_complete:
-            raise invalid_input(field, "a file that is damaged or cut off (scans or rows are missing)", ACCEPTED_FILES)
+            raise invalid_input(field, "a damaged or truncated file (scans or rows are missing)", ACCEPTED_FILES)
         if scans.is_arithmetic:  # whether such a file is whole cannot be seen, and hardly any program reads it
-            raise invalid_input(field, "a JPEG with arithmetic coding", f"{ACCEPTED_FILES}; JPEG with Huffman coding")
+            raise invalid_input(field, "a JPEG with arithmetic coding", f"{ACCEPTED_FILES} (JPEG with Huffman coding)")
         return _whole(reader, notes.picture, scans.with_other_bits(notes.picture), field), notes.orientation
     image = _read_header(reader, data, field)
     _verify_png(data, field)
@@ -245,7 +245,7 @@ def _whole(reader: _Reader, data: bytes, other: bytes, field: str) -> ImageFile.
         expected = _digest(_read_header(reader, other, field), field)
     image = _read_header(reader, data, field)
     if _digest(image, field) != expected:
-        raise invalid_input(field, "a file that is damaged or cut off (its last rows are missing)", ACCEPTED_FILES)
+        raise invalid_input(field, "a damaged or truncated file (its last rows are missing)", ACCEPTED_FILES)
     return image
 
 
@@ -346,4 +346,4 @@ def _written(size: tuple[int, int]) -> str:
 
 
 def _damaged(field: str, error: Exception) -> InvalidInputError:
-    return invalid_input(field, f"a file that is damaged or cut off ({type(error).__name__})", ACCEPTED_FILES)
+    return invalid_input(field, f"a damaged or truncated file ({type(error).__name__})", ACCEPTED_FILES)

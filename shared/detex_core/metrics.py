@@ -74,7 +74,7 @@ class MetricsServer:
             self._server = make_server(host.strip("[]"), int(port), self._answer, _server_class(host), _SilentHandler)
         except (OSError, OverflowError) as error:
             raise FailedPreconditionError(
-                f"metrics_address: given {address}, which cannot be listened on ({error}).", reason="ADDRESS_UNUSABLE"
+                f"metrics_address: cannot listen on {address} ({error}).", reason="ADDRESS_UNUSABLE"
             ) from error
         self.address = f"{host}:{self._server.server_port}"
         self._thread = Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)

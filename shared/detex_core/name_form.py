@@ -1,4 +1,4 @@
-"""What names are made of, and which character of a name that is none is at fault."""
+"""Name syntax, and which character makes a name invalid."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ class NameForm:
     """A kind of name.
 
     Attributes:
-        first: The characters that it may begin with, as in a regular expression's brackets, for example `a-z`.
-        others: Those that may follow, likewise.
-        longest: Most characters.
-        accepted: The same in words, for errors.
-        shortest: Fewest characters.
-        pattern: Matches whole names.
+        first: Characters allowed in first place, as in a regular expression's brackets, for example `a-z`.
+        others: Characters allowed after it, likewise.
+        longest: Maximum length in characters.
+        accepted: The rule in words, for error messages.
+        shortest: Minimum length in characters.
+        pattern: Matches a whole name.
     """
 
     first: str
@@ -35,11 +35,11 @@ class NameForm:
         return self.pattern.fullmatch(text) is not None
 
     def given(self, text: str) -> str:
-        """A text that is no such name, with what is wrong with it: `'my_mug', where '_' is not accepted`."""
+        """An invalid name and what is wrong with it: `'my_mug', where '_' is not allowed`."""
         return f"{shown_text(text)}{self.fault(text)}"
 
     def fault(self, text: str) -> str:
-        """What is wrong with a text: `, where '_' is not accepted`; nothing for an empty one, which says it."""
+        """What is wrong with a name: `, where '_' is not allowed`; nothing for an empty one."""
         if not text:
             return ""
         for position, character in enumerate(text[: self.longest]):
@@ -47,16 +47,16 @@ class NameForm:
                 continue
             if re.fullmatch(rf"[{self.others}]", character):
                 return f", which begins with {shown_character(character)}"
-            return f", where {shown_character(character)} is not accepted"
+            return f", where {shown_character(character)} is not allowed"
         return f", which has {len(text):,} characters"
 
 
 def shown_text(text: str) -> str:
-    """A text in quotes, shortened for errors, with what does not print as escapes."""
+    """Text in quotes, shortened for error messages, with non-printable characters escaped."""
     return repr(text) if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]!r}..."
 
 
 def shown_character(character: str) -> str:
-    """A character in quotes; one that is not ASCII, and so may look like another one or like none, with its number."""
+    """A character in quotes; with its code point where it is not printable ASCII and could be misread."""
     plain = character.isascii() and character.isprintable()
     return repr(character) if plain else f"{character!r} (U+{ord(character):04X})"

@@ -125,7 +125,7 @@ def exporting_tracing(service: str) -> OpenTelemetryTracing:
     asked = next((os.environ[name] for name in _PROTOCOLS if os.environ.get(name)), "grpc")
     if asked != "grpc":
         raise FailedPreconditionError(
-            f"OTEL_EXPORTER_OTLP_PROTOCOL: given {asked!r}; accepted is grpc.", reason="TRACING_UNAVAILABLE"
+            f"OTEL_EXPORTER_OTLP_PROTOCOL: must be grpc, got {asked!r}.", reason="TRACING_UNAVAILABLE"
         )
     attributes = {"service.version": __version__}
     if not os.environ.get("OTEL_SERVICE_NAME") and "service.name=" not in os.environ.get(

@@ -79,9 +79,7 @@ def parse_prompt(prompt: str, *, field: str = "prompt") -> Prompt:
     parts: list[Part] = []
     for match in _TOKEN.finditer(prompt):
         if match["stray"]:
-            raise invalid_input(
-                field, f"{match['stray']!r} at character {match.start()} without its partner", _LANGUAGE
-            )
+            raise invalid_input(field, f"an unmatched {match['stray']!r} at character {match.start()}", _LANGUAGE)
         if match["word"] is not None:
             parts.append(_parse_word(match["word"], field))
             continue
@@ -93,7 +91,8 @@ def parse_prompt(prompt: str, *, field: str = "prompt") -> Prompt:
     return Prompt(tuple(parts))
 
 
-_LANGUAGE = r"[concept], [concept:attribute:photo] with a photo index from 0, or \[ and \] for plain brackets"
+_LANGUAGE = r"text with [concept], [concept:attribute:photo] (photo index from 0), or \[ and \] for literal brackets"
+_ARTICLES = {"concept": "a", "attribute": "an"}
 
 
 def _parse_word(word: str, field: str) -> SubjectWord | AttributeWord:
@@ -116,7 +115,7 @@ def _word_error(word: str, field: str) -> InvalidInputError:
         for what, form, name in zip(("concept", "attribute"), (CONCEPT_NAMES, ATTRIBUTE_NAMES), pieces, strict=False):
             if name and not form.is_name(name):
                 given = f"[{_shown(word)}]{form.fault(name)}"
-                return invalid_input(field, given, f"{_LANGUAGE}; the name of a {what} is {form.accepted}")
+                return invalid_input(field, given, _LANGUAGE, note=f"{_ARTICLES[what]} {what} name is {form.accepted}")
     return invalid_input(field, f"[{_shown(word)}]", _LANGUAGE)
 
 

@@ -30,7 +30,7 @@ def state_folder() -> Path:
         return Path(named or Path.home() / ".local" / "state") / "detex"
     except RuntimeError:
         raise FailedPreconditionError(
-            "This user has no home folder: set HOME or XDG_STATE_HOME, or both DETEX_WORK_FOLDER and "
+            "This user has no home directory: set HOME or XDG_STATE_HOME, or both DETEX_WORK_FOLDER and "
             "DETEX_OBJECT_STORE_URL.",
             reason="NO_HOME",
         ) from None
@@ -76,7 +76,7 @@ class ObjectStoreSettings(BaseSettings):
             return None
         text = key.get_secret_value()
         if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII without spaces; the value given has other characters")
+            raise ValueError("must be printable ASCII without spaces, got other characters")
         return SecretStr(text) if text else None
 
     @field_validator("url")
@@ -121,16 +121,14 @@ class BaseModelSettings(BaseModel):
     @classmethod
     def _check_source(cls, source: str) -> str:
         if source != "embedded" and not _is_model_source(source):
-            raise ValueError(
-                f"given {source!r}; accepted is embedded, an absolute path, store:<key prefix> or hub:<id>"
-            )
+            raise ValueError(f"must be embedded, an absolute path, store:<key prefix> or hub:<id>, got {source!r}")
         return source
 
     @field_validator("image_encoder_source")
     @classmethod
     def _check_image_encoder_source(cls, source: str | None) -> str | None:
         if source is not None and not _is_model_source(source):
-            raise ValueError(f"given {source!r}; accepted is an absolute path, store:<key prefix> or hub:<id>")
+            raise ValueError(f"must be an absolute path, store:<key prefix> or hub:<id>, got {source!r}")
         return source
 
 
@@ -204,9 +202,9 @@ class ServiceSettings(BaseSettings):
     def _check_base_models(self) -> Self:
         names = [base_model.name for base_model in self.base_models]
         if len(set(names)) != len(names):
-            raise ValueError(f"base_models: given the names {names}; accepted is each name once")
+            raise ValueError(f"base_models: names must be unique, got {names}")
         if self.default_base_model and self.default_base_model not in names:
-            raise ValueError(f"default_base_model: given {self.default_base_model!r}; accepted is one of {names}")
+            raise ValueError(f"default_base_model: must be one of {names}, got {self.default_base_model!r}")
         return self
 
     def base_model(self, name: str = "", *, field: str = "base_model") -> BaseModelSettings:
@@ -220,4 +218,4 @@ class ServiceSettings(BaseSettings):
             if base_model.name == wanted:
                 return base_model
         names = ", ".join(base_model.name for base_model in self.base_models)
-        raise invalid_input(field, repr(name), f"one of {names}, or nothing for the default")
+        raise invalid_input(field, repr(name), f"one of {names}, or empty for the default")

@@ -33,8 +33,8 @@ def open_tracing(service: str) -> Tracing:
         from detex_core.opentelemetry_tracing import exporting_tracing
     except ImportError as error:
         raise FailedPreconditionError(
-            f"OTEL_EXPORTER_OTLP_ENDPOINT: traces are asked for, and {error.name} is not installed; accepted is an "
-            "installation with the extra `tracing`, or no endpoint.",
+            f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error.name} is not installed; install the extra `tracing`, or "
+            "unset the endpoint.",
             reason="TRACING_UNAVAILABLE",
         ) from error
     return exporting_tracing(service)

@@ -56,7 +56,7 @@ def check_config(place: str, config: Mapping[str, Any], rules: Rules) -> None:
         if rule is not None:
             if not rule.accepts(value):
                 why = f" ({rule.reason})" if rule.reason else ""
-                raise unsupported(place, f"{key} {shown(value)} is not supported; accepted is {rule.accepted}{why}.")
+                raise unsupported(place, f"{key} {shown(value)} is not supported; must be {rule.accepted}{why}.")
         elif key.startswith("_"):
             continue
         elif _is_off(value):
@@ -103,7 +103,7 @@ def whole(least: int, most: int | None = None, *, null: bool = False, reason: st
             return null
         return is_whole(value) and least <= value and (most is None or value <= most)
 
-    accepted = f"a whole number of at least {least}" if most is None else f"a whole number, {least} to {most}"
+    accepted = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
     return Rule(accepts, accepted + (" or null" if null else ""), reason)
 
 
@@ -125,7 +125,7 @@ def list_of(rule: Rule, *, single: bool = False, null: bool = False) -> Rule:
             for each in value
         )
 
-    accepted = f"a list, of each {rule.accepted}" + (f", or {rule.accepted}" if single else "")
+    accepted = f"a list with each entry {rule.accepted}" + (f", or {rule.accepted}" if single else "")
     return Rule(accepts, accepted + (", or null" if null else ""), rule.reason)
 
 

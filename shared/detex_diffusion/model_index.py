@@ -45,7 +45,7 @@ _RULES: Rules = {
         "StableDiffusionXLInpaintPipeline",
         "LatentConsistencyModelPipeline",
         "LatentConsistencyModelImg2ImgPipeline",
-        reason=f"accepted are {SUPPORTED}",
+        reason=f"supported are {SUPPORTED}",
     ),
     "scheduler": Rule(lambda value: True, "a known class"),  # held against the list of classes
     "force_zeros_for_empty_prompt": switch(),
@@ -105,7 +105,7 @@ def read_model_index(folder: Path) -> ModelIndex:
         if given not in (expected, f"{expected}Fast"):
             raise unsupported(
                 f"Base model in {folder.name!r}",
-                f"model_index.json gives {given!r} as {part}, not {expected}; accepted are {SUPPORTED}.",
+                f"model_index.json: {part} must be {expected}, got {given!r}; supported are {SUPPORTED}.",
             )
     parts = _CLASSES_OF_XL if is_xl else _CLASSES
     check_config("model_index.json", {key: value for key, value in index.items() if key not in parts}, _RULES)

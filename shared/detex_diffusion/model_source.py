@@ -37,7 +37,9 @@ def model_folder(
             raise FailedPreconditionError(f"The embedded model is not part of this installation: {error}") from error
     if kind == "store":
         if object_store is None:
-            raise FailedPreconditionError(f"Model source {source!r} needs an object store, and none is at hand here.")
+            raise FailedPreconditionError(
+                f"Model source {source!r} needs an object store, and none is configured here."
+            )
         return _from_store(rest, object_store, work_folder)
     if kind == "hub":
         return _from_hub(rest, work_folder, allow_downloads)
@@ -45,8 +47,8 @@ def model_folder(
     checkpoint = folder if folder.is_file() else _single_file(folder)
     if checkpoint is not None:
         raise FailedPreconditionError(
-            f"Model source {source!r}: {checkpoint.name} is a checkpoint in a single file; accepted is a folder in "
-            f'diffusers format. Convert it where you trust it: python -c "from diffusers import '
+            f"Model source {source!r}: {checkpoint.name} is a single-file checkpoint; must be a folder in "
+            f'diffusers format. If you trust it, convert it: python -c "from diffusers import '
             "StableDiffusionPipeline as Pipeline; "
             f"Pipeline.from_single_file('{checkpoint.name}').save_pretrained('<new folder>')\", for Stable Diffusion "
             "XL with StableDiffusionXLPipeline.",
@@ -54,7 +56,7 @@ def model_folder(
         )
     if not folder.is_dir():
         raise FailedPreconditionError(
-            f"Model source {source!r}: there is no such folder; accepted is embedded, the absolute path of a folder in "
+            f"Model source {source!r}: there is no such folder; must be embedded, the absolute path of a folder in "
             "diffusers format, store:<key prefix> or hub:<id>."
         )
     return folder
@@ -106,8 +108,8 @@ def _copy(object_store: ObjectStore, info: ObjectInfo, path: Path) -> None:
 def _from_hub(name: str, work_folder: Path, allow_downloads: bool) -> Path:
     if not allow_downloads:
         raise FailedPreconditionError(
-            f"Model source 'hub:{name}' would be downloaded, which is switched off; set DETEX_ALLOW_DOWNLOADS=true, or "
-            "name a folder or a prefix of the object store instead."
+            f"Model source 'hub:{name}' needs a download, and downloads are disabled; set DETEX_ALLOW_DOWNLOADS=true, "
+            "or use a folder or a key prefix of the object store."
         )
     import huggingface_hub
     from huggingface_hub import errors
@@ -120,5 +122,7 @@ def _from_hub(name: str, work_folder: Path, allow_downloads: bool) -> Path:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise NotFoundError(f"The hub has no model {name!r} for this user.") from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
-        raise UnavailableError(f"The hub does not give model {name!r}: {type(error).__name__}.") from error
+        raise UnavailableError(
+            f"Model {name!r} could not be downloaded from the hub: {type(error).__name__}."
+        ) from error
     return Path(folder)

@@ -25,7 +25,7 @@ from detex_diffusion.config_rules import (
 from detex_diffusion.model_files import place_name, read_json
 from detex_diffusion.model_index import SIZE_CONDITIONS, SUPPORTED, Architecture, ModelIndex
 
-_CONDITIONS = f"its UNet takes further conditions, or others than its text encoders give; accepted are {SUPPORTED}"
+_CONDITIONS = f"its UNet takes conditions other than those its text encoders provide; supported are {SUPPORTED}"
 _PLAIN = "detex's cross-attention reads text alone"
 _TRAINING = "counts in training of the base model alone, which stays frozen"
 _BLOCKS = "detex knows the blocks of Stable Diffusion"

@@ -119,7 +119,7 @@ def check_scheduler(config: Mapping[str, Any]) -> None:
     check_config(SCHEDULER_FILE, config, _RULES)
     variants = [key for key in ("use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas") if config.get(key)]
     if len(variants) > 1:
-        raise unsupported(SCHEDULER_FILE, f"{' and '.join(variants)} are true; accepted is at most one of them.")
+        raise unsupported(SCHEDULER_FILE, f"at most one of {' and '.join(variants)} may be true.")
     start, end = (filled(config)[key] for key in ("beta_start", "beta_end"))
     if config.get("trained_betas") is None and start > end:
         raise unsupported(SCHEDULER_FILE, f"beta_start {start} is above beta_end {end}; noise grows with timesteps.")

@@ -148,14 +148,14 @@ def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, fie
     try:
         run = _run(noise_schedule, solver, steps)
     except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
-        raise invalid_input(field, steps, f"{accepted} that {solver.value} can take here: {error}") from error
+        raise invalid_input(field, steps, accepted, note=f"{solver.value} fails with {steps} steps: {error}") from error
     table = torch.tensor(run.rows, dtype=torch.float32)
     coefficients = table[:, [i for i, name in enumerate(COLUMNS) if name != "clean_limit"]]
     finite = torch.isfinite(coefficients).all(dim=1)
     if not bool(finite[0]) and noise_schedule.prediction_type is PredictionType.EPSILON:
         raise FailedPreconditionError(
-            f"solver: {solver.value} in {steps} steps starts where this base model's latents hold no signal (zero "
-            "terminal SNR), and a model that predicts noise cannot start there; choose another solver."
+            f"solver: {solver.value} with {steps} steps starts at zero terminal SNR, where a base model that predicts "
+            "noise cannot start; choose another solver."
         )
     times = table[:, 0]
     if (
@@ -165,7 +165,8 @@ def step_table(noise_schedule: NoiseSchedule, solver: Solver, steps: int, *, fie
         or times.max() >= len(noise_schedule.alphas_cumprod)
     ):
         # A spacing that runs out of timesteps: the same one twice, or one after the last.
-        raise invalid_input(field, steps, f"{accepted} whose timesteps differ; {solver.value} has no such {steps} here")
+        note = f"{solver.value} has no {steps} distinct timesteps on this noise schedule"
+        raise invalid_input(field, steps, accepted, note=note)
     # Finished latents count as the picture itself, whatever trace of noise a schedule ends with.
     levels = torch.tensor([*run.levels, (1.0, 0.0)], dtype=torch.float32)
     added_noise = torch.tensor(run.added_noise or [0.0] * steps, dtype=torch.float32)

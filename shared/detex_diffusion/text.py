@@ -149,7 +149,7 @@ def tokenize(
     if len(ids) > length - 2:
         given = f"{len(ids):,} tokens"
         raise invalid_input(
-            field, given, f"at most {length - 2} tokens, the words of concepts and their nouns included"
+            field, given, f"at most {length - 2} tokens, including the words of concepts and their nouns"
         )
     padding = length - 2 - len(ids)
     return TokenizedPrompt(
@@ -250,15 +250,15 @@ def _resolve(
     """The words that a part of a prompt stands for, and the noun that follows them."""
     concept = concepts.get(part.concept)
     if concept is None:
-        raise invalid_input(field, f"concept {part.concept!r}", f"one of: {_listed(concepts)}")
+        raise invalid_input(field, f"concept {part.concept!r}", f"one of {_listed(concepts)}")
     if isinstance(part, SubjectWord):
         return [Word(None, i) for i in range(concept.subject_tokens)], concept.class_word
     counts = concept.attribute_counts
     if part.attribute not in counts:
-        raise _unknown_word(part, field, f"an attribute of {part.concept!r}: {_listed(counts)}")
+        raise _unknown_word(part, field, f"an attribute of {part.concept!r} ({_listed(counts)})")
     count = counts[part.attribute]
     if part.photo_index >= count:
-        raise _unknown_word(part, field, f"photo 0 to {count - 1}")
+        raise _unknown_word(part, field, f"a word with photo 0 to {count - 1}")
     return [Word(part.attribute, part.photo_index)], part.attribute.replace("_", " ").replace("-", " ")
 
 

@@ -197,8 +197,7 @@ def load_text_conditioning(folder: Path, index: ModelIndex, dtype: torch.dtype) 
     for tokenizer in tokenizers[1:]:
         if _reading(tokenizer) != _reading(tokenizers[0]):
             raise FailedPreconditionError(
-                f"Base model in {folder.name!r}: its two tokenizers read text differently; accepted are two that "
-                "differ in their padding alone."
+                f"Base model in {folder.name!r}: its two tokenizers must differ in their padding only."
             )
     encoders = tuple(
         TextEncoder(model, int(tokenizer.pad_token_id)) for model, tokenizer in zip(models, tokenizers, strict=True)

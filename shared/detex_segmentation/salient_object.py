@@ -55,7 +55,7 @@ class SalientObjectSegmenter:
         shape = inputs[0].shape if len(inputs) == 1 else []
         if len(shape) != 4 or shape[1] not in (3, None) or inputs[0].type not in _TYPES:
             given = ", ".join(f"{each.name} {each.shape} {each.type}" for each in inputs)
-            raise invalid_input("model", f"inputs {given}", "one input (1, 3, height, width) of floats")
+            raise invalid_input("model", f"inputs {given}", "a model with one input (1, 3, height, width) of floats")
         self._input = inputs[0].name
         self._output = self._session.get_outputs()[0].name
         self._type = _TYPES[inputs[0].type]
@@ -104,8 +104,9 @@ class SalientObjectSegmenter:
         if not contrast >= _TEST_CONTRAST:
             raise invalid_input(
                 "model",
-                f"a map that tells a disc from its ground by {contrast:.2f}",
-                f"a salient-object model, which tells them apart by {_TEST_CONTRAST}; try another normalization",
+                f"a contrast of {contrast:.2f}",
+                f"a salient-object model that separates a disc from its background by {_TEST_CONTRAST:g}",
+                note="try another normalization",
             )
 
     def _salience(self, photo: Image.Image) -> Mask:
@@ -119,10 +120,14 @@ class SalientObjectSegmenter:
         try:
             found = np.asarray(self._session.run([self._output], {self._input: values})[0], dtype=np.float32)
         except Exception as error:  # onnxruntime has a class for each of its statuses, and no common one
-            raise invalid_input("model", f"a failure: {error}", "a model that runs on a photo") from None
+            raise invalid_input("model", f"an error ({error})", "a model that runs on a photo") from None
         plane = found.squeeze()
         if plane.ndim != 2 or not np.isfinite(plane).all():
-            raise invalid_input("model", f"an output {found.shape}", "one map (1, 1, height, width) of finite numbers")
+            raise invalid_input(
+                "model",
+                f"an output of shape {found.shape}",
+                "a model with one output (1, 1, height, width) of finite numbers",
+            )
         if plane.min() < -0.5 or plane.max() > 1.5:
             # logits: models end with or without the logistic function
             plane = 1 / (1 + np.exp(-plane.clip(-30, 30)))
@@ -143,12 +148,12 @@ def _session(model: Path, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
-        raise invalid_input("model", f"{model.name} ({error})", "a file in the ONNX format") from None
+        raise invalid_input("model", f"{model.name} ({error})", "an ONNX file") from None
 
 
 def _side(length: object) -> int:
     if not isinstance(length, int) or length < 1:  # a name: the model takes any
         return _DEFAULT_SIDE
     if length > _LARGEST_SIDE:
-        raise invalid_input("model", f"an input with a side of {length}", f"sides of 1 to {_LARGEST_SIDE}")
+        raise invalid_input("model", f"a side of {length}", f"a model whose input has sides of 1 to {_LARGEST_SIDE}")
     return length

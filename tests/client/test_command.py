@@ -102,8 +102,8 @@ def test_failed_job_has_an_exit_code_of_its_own(detex: Detex, scripted: Scripted
         (("--name", "My Mug"), "concept_name"),
         (("--name", "m", "--set", "steps"), "--set"),
         (("--name", "m", "--set", "speed=3"), "one of steps, batch_size"),
-        (("--name", "m", "--set", "mask_floor=much"), "accepted is a number"),
-        (("--name", "m", "--set", "mapper_fixed_norm=perhaps"), "accepted is true or false"),
+        (("--name", "m", "--set", "mask_floor=much"), "must be a number"),
+        (("--name", "m", "--set", "mapper_fixed_norm=perhaps"), "must be true or false"),
         (("--name", "m", "--steps", "0"), "hyperparameters.steps"),
         (("--name", "m", "--method", "magic"), "--method"),
         (("--name", "m", "--mask", "missing.png"), "one per photo"),
@@ -168,9 +168,13 @@ def test_generate_as_json_lines(detex: Detex, scripted: Scripted, tmp_path: Path
     [
         (("[unknown] on a beach",), 3, "There is no concept unknown."),
         (("a busy place",), 4, "Another try can succeed in 2.5 seconds."),
-        (("a mug", "--guidance-scale", "nan"), 2, "guidance_scale: given nan; accepted is 0 to 50."),
-        (("a mug", "--guidance-interval", "all"), 2, "--guidance-interval: given all; accepted is START,END"),
-        (("a mug", "--size", "big"), 2, "--size: given big; accepted is WIDTHxHEIGHT"),
+        (("a mug", "--guidance-scale", "nan"), 2, "guidance_scale: must be 0 to 50, got nan."),
+        (
+            ("a mug", "--guidance-interval", "all"),
+            2,
+            "--guidance-interval: must be START,END as fractions of the steps",
+        ),
+        (("a mug", "--size", "big"), 2, "--size: must be WIDTHxHEIGHT in pixels, for example 512x512, got big."),
         (("a mug", "--concept-version", "v1"), 2, "NAME=VERSION"),
         (("a mug", "--solver", "magic"), 2, "--solver"),
         (("a mug", "--generator", "127.0.0.1:1"), 4, "generator at 127.0.0.1:1 does not answer"),
@@ -326,7 +330,7 @@ def test_reports_of_concepts(detex: Detex, scripted: Scripted, tmp_path: Path) -
     (folder / "report.png").write_bytes(b"of another")
     refused = detex("concepts", "report", "my-mug", "--out", str(folder))
     assert refused.exit_code == 2
-    assert "another report.png" in refused.stderr
+    assert "a different report.png" in refused.stderr
     assert (folder / "report.png").read_bytes() == b"of another"
     assert DOUBTFUL.summary in " ".join(detex("concepts", "show", "my-mug").stdout.split())
     assert detex("concepts", "show", "my-mug", "--json").document()["verdict"] == "doubtful"
@@ -413,7 +417,7 @@ def test_serve_says_what_to_install(detex: Detex, monkeypatch: pytest.MonkeyPatc
 
 
 def test_serve_refuses_what_cannot_be_meant(detex: Detex) -> None:
-    assert "the trainer alone" in detex("serve", "generator", "--database", "sqlite://").stderr
+    assert "must be left out for the generator" in detex("serve", "generator", "--database", "sqlite://").stderr
     assert detex("serve", "trainer", "--base-model", "showroom").exit_code == 2
     assert detex("serve", "studio").exit_code == 2
 

@@ -47,7 +47,7 @@ def test_captions_are_wrapped_and_cut() -> None:
 def test_folder_of_others_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.txt").write_text("ten years")
-    with pytest.raises(DetexClientError, match="holds other files"):
+    with pytest.raises(DetexClientError, match="has other files"):
         OutputFolder(tmp_path)
     assert (tmp_path / "data" / "thesis.txt").read_text() == "ten years"
 

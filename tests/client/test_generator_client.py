@@ -75,7 +75,7 @@ def test_refusals_come_with_field_or_delay(generator_client: GeneratorClient) ->
 
 
 def test_what_cannot_be_sent_is_refused_here(scripted: Scripted, generator_client: GeneratorClient) -> None:
-    with pytest.raises(DetexClientError, match="count: given -1; accepted is a number that is not negative"):
+    with pytest.raises(DetexClientError, match="count: must be a non-negative number, got -1"):
         generator_client.generate("a mug", count=-1)
     assert scripted.generator.requests == []
 

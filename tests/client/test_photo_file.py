@@ -175,7 +175,7 @@ def test_animations_and_pages_are_told_by_the_file(tmp_path: Path, name: str) ->
     with pytest.raises(DetexClientError) as raised:
         sent_photo(path, "photos[1]")
     assert name in str(raised.value)
-    assert "3 pictures" in str(raised.value)
+    assert "3 frames or pages" in str(raised.value)
     assert raised.value.violations[0].field == "photos[1]"
 
 

@@ -53,7 +53,7 @@ def test_what_is_not_given_is_not_sent(scripted: Scripted, generator_client: Gen
 
 
 def test_a_file_that_is_not_there_is_refused_here(generator_client: GeneratorClient, tmp_path: Path) -> None:
-    with pytest.raises(DetexClientError, match=r"edit\.image: given .*missing\.png"):
+    with pytest.raises(DetexClientError, match=r"edit\.image: must be a readable file, got .*missing\.png"):
         generator_client.generate("a mug", edit=Edit(EditKind.IMAGE_TO_IMAGE, tmp_path / "missing.png"))
     with pytest.raises(DetexClientError, match=r"regions\[0\]\.mask"):
         generator_client.generate("a mug", regions=(Region("my-mug", tmp_path / "missing.png"),))
@@ -68,9 +68,9 @@ def test_errors_about_a_file_of_several_name_it(
     regions = (Region("my-mug", good), Region("my-vase", bad))
     with pytest.raises(DetexClientError) as raised:
         generator_client.generate("[my-mug] next to [my-vase]", regions=regions)
-    assert raised.value.message.startswith('regions[1].mask "back.png": given a file that begins with')
+    assert raised.value.message.startswith('regions[1].mask "back.png": must be a picture, got a file')
     assert [each.field for each in raised.value.violations] == ["regions[1].mask"]
-    assert raised.value.violations[0].description.startswith('"back.png": Given a file')
+    assert raised.value.violations[0].description.startswith('"back.png": Must be a picture, got a file')
 
     requests = [PictureRequest("a mug"), PictureRequest("two", regions=regions)]
     failed = [each for each in generator_client.generate_many(requests) if isinstance(each.event, RequestFailed)]
@@ -83,7 +83,7 @@ def test_errors_about_a_file_of_several_name_it(
         "--out", str(tmp_path / "out"),
     )  # fmt: skip
     assert outcome.exit_code == 2
-    assert 'regions[1].mask "back.png": given a file' in outcome.stderr
+    assert 'regions[1].mask "back.png": must be a picture, got a file' in outcome.stderr
 
 
 def test_provenance_comes_back() -> None:
@@ -157,13 +157,16 @@ def test_edits_on_the_command_line(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--region", "my-mug"), "--region: given my-mug; accepted is NAME=LEFT,TOP,RIGHT,BOTTOM"),
+        (
+            ("--region", "my-mug"),
+            "--region: must be NAME=LEFT,TOP,RIGHT,BOTTOM as fractions of 0 to 1, or NAME=MASK.png, got my-mug.",
+        ),
         (("--region", "my-mug=0,1"), "NAME=LEFT,TOP,RIGHT,BOTTOM"),
         (("--region", "my-mug=a,b,c,d"), "NAME=LEFT,TOP,RIGHT,BOTTOM"),
         (("--region", "my-mug=missing.png"), "missing.png"),
-        (("--mask", "mask.png"), "goes with --image"),
-        (("--strength", "0.5"), "goes with --image"),
-        (("--keep-product",), "goes with --image"),
+        (("--mask", "mask.png"), "must be used with --image"),
+        (("--strength", "0.5"), "must be used with --image"),
+        (("--keep-product",), "must be used with --image"),
         (("--image", "missing.png"), "missing.png"),
     ],
 )

@@ -137,9 +137,9 @@ def test_names_are_checked_before_anything_is_sent(
 
 
 def test_unknown_hyperparameter_is_refused_by_name(trainer_client: TrainerClient) -> None:
-    with pytest.raises(DetexClientError, match="given stepps; accepted is one of steps, batch_size"):
+    with pytest.raises(DetexClientError, match=r"must be one of steps, batch_size, .*, got stepps"):
         trainer_client.submit("set-1", name="my-mug", stepps=3)  # type: ignore[call-arg]
-    with pytest.raises(DetexClientError, match=r"hyperparameters\.steps: given -1"):
+    with pytest.raises(DetexClientError, match=r"hyperparameters\.steps: must be a non-negative whole number, got -1"):
         trainer_client.submit("set-1", name="my-mug", steps=-1)
 
 
@@ -188,8 +188,8 @@ def test_all_violations_come_through(scripted: Scripted, trainer_client: Trainer
     with pytest.raises(DetexClientError) as raised:
         trainer_client.job("job-0")
     assert [(each.field, each.description) for each in raised.value.violations] == [
-        ("class_word", "Given ''; accepted is 1 or 2 words."),
-        ("photos", "Given 0; accepted is 2 to 64."),
+        ("class_word", "Must be 1 or 2 words, got ''."),
+        ("photos", "Must be 2 to 64, got 0."),
     ]
     assert raised.value.reason == "INVALID_INPUT"
 

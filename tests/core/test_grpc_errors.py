@@ -29,12 +29,12 @@ def test_invalid_input_of_every_kind_of_call(kind: Callable[[Running, str], Awai
                 await kind(run, "invalid")
             error = raised.value
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-            assert error.details() == "reference.name: given 'x y'; accepted is a to z."
+            assert error.details() == "reference.name: must be a to z, got 'x y'."
             found = details(error)
             assert (found[ErrorInfo].domain, found[ErrorInfo].reason) == ("detex", "INVALID_INPUT")
             (violation,) = found[BadRequest].field_violations
             assert violation.field == "reference.name"
-            assert violation.description == "Given 'x y'; accepted is a to z."
+            assert violation.description == "Must be a to z, got 'x y'."
             assert RetryInfo not in found
             labels = LABELS[kind]
             assert run.value("grpc_server_started_total", **labels) == 2
@@ -114,8 +114,8 @@ def test_several_violations_arrive_and_huge_ones_are_cut_to_fit(how: str) -> Non
                 await run.prefetch(how)
             assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             violations = details(raised.value)[BadRequest].field_violations
-            assert 1 < len(violations) < 100
-            assert all(violation.description.startswith("Given ") for violation in violations)
+            assert 1 < len(violations) < 120
+            assert all(violation.description.startswith("Must be ") for violation in violations)
 
     asyncio.run(scenario())
 
@@ -176,8 +176,8 @@ def test_one_request_of_a_stream_fails_and_the_others_go_on() -> None:
         two, unavailable, defect = (each.error for each in responses[1:4])
         assert (two.code, two.reason) == (grpc.StatusCode.INVALID_ARGUMENT.value[0], "INVALID_INPUT")
         assert [(each.field, each.description) for each in two.violations] == [
-            ("steps", "Given 0; accepted is 1 to 500."),
-            ("count", "Given 65; accepted is 1 to 64."),
+            ("steps", "Must be 1 to 500, got 0."),
+            ("count", "Must be 1 to 64, got 65."),
         ]
         assert not two.HasField("retry_delay")
         assert unavailable.retry_delay.seconds == 1

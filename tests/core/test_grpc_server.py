@@ -266,7 +266,7 @@ def test_an_address_in_use_is_told_by_name(field: str) -> None:
         async with running() as run:
             taken = run.server.address if field == "listen_address" else run.server.metrics_address
             second = Server(settings(**{field: taken}), sample_services(SampleGenerator()), new_registry("sample"))
-            with pytest.raises(FailedPreconditionError, match=f"{field}: given {taken}"):
+            with pytest.raises(FailedPreconditionError, match=f"{field}: cannot listen on {taken}"):
                 await second.start()
             await second.drain()
             await run.prefetch("plain")

@@ -39,7 +39,7 @@ def test_what_is_no_picture_is_refused(data: bytes) -> None:
 )
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_truncated_files_are_refused(data: bytes, share: float) -> None:
-    assert "damaged or cut off" in refusal(data[: int(len(data) * share)])
+    assert "damaged or truncated" in refusal(data[: int(len(data) * share)])
 
 
 def test_a_flipped_bit_in_a_png_is_refused() -> None:

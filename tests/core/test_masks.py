@@ -41,7 +41,7 @@ def test_a_mask_may_be_white_all_over_but_not_black() -> None:
     assert decode_mask(white, field="mask", size=(WIDTH, HEIGHT)).getextrema() == (255, 255)
     for level in (0, 127):
         black = encoded(Image.new("L", (WIDTH, HEIGHT), level))
-        assert "black all over" in refusal(black, decode_mask, size=(WIDTH, HEIGHT))
+        assert "all-black" in refusal(black, decode_mask, size=(WIDTH, HEIGHT))
 
 
 def test_a_mask_of_another_size_is_refused() -> None:

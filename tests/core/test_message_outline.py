@@ -17,7 +17,7 @@ def refuses(message: Message | bytes, kind: Any) -> bool:
     try:
         check_outline(data, kind.DESCRIPTOR)
     except ResourceExhaustedError as error:
-        return error.reason == "TOO_MANY_FIELDS" and error.message.startswith("request: given a message with more")
+        return error.reason == "TOO_MANY_FIELDS" and error.message.startswith("request: must have at most")
     return False
 
 

@@ -82,7 +82,7 @@ def test_what_is_no_prompt_is_told(prompt: str, given_: str) -> None:
 
 def test_long_prompts() -> None:
     assert parse_prompt("a" * MAX_PROMPT_CHARACTERS).parts == (Text("a" * MAX_PROMPT_CHARACTERS),)
-    with pytest.raises(InvalidInputError, match="10,001 characters"):
+    with pytest.raises(InvalidInputError, match="must be at most 10,000 characters, got 10,001 characters"):
         parse_prompt("a" * (MAX_PROMPT_CHARACTERS + 1))
     assert len(parse_prompt("[a]" * 3_333).parts) == 3_333
 

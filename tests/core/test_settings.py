@@ -89,7 +89,7 @@ def test_unknown_base_models_are_invalid_input_that_names_the_known() -> None:
         ("OBJECT_STORE_URL", S3_URL, "DETEX_S3_ACCESS_KEY"),
         ("OBJECT_STORE_PART_SIZE_BYTES", "1024", "part_size_bytes"),
         ("BASE_MODELS", "[]", "base_models"),
-        ("BASE_MODELS", '[{"name": "a", "source": "/a"}, {"name": "a", "source": "/b"}]', "each name once"),
+        ("BASE_MODELS", '[{"name": "a", "source": "/a"}, {"name": "a", "source": "/b"}]', "names must be unique"),
         ("BASE_MODELS", '[{"name": "a", "source": "relative/path"}]', "absolute path"),
         ("BASE_MODELS", '[{"name": "a", "source": "/a", "steps": 3}]', "steps"),
         ("BASE_MODELS", '[{"name": "a", "source": "/a", "default_guidance_scale": "nan"}]', "default_guidance_scale"),
@@ -162,7 +162,7 @@ def test_locations(url: str, location: FolderLocation | S3Location) -> None:
     ],
 )
 def test_wrong_locations(url: str) -> None:
-    with pytest.raises(ValueError, match="accepted is folder:///absolute/path"):
+    with pytest.raises(ValueError, match="must be folder:///absolute/path"):
         parse_location(url)
 
 

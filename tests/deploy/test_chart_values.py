@@ -163,15 +163,18 @@ def test_wrong_values_are_refused(refusal, path: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"minio.enabled": False}, "objectStore.endpoint: given nothing"),
-        ({"objectStore.endpoint": "s3.example.com"}, "objectStore.endpoint: given s3.example.com beside minio.enabled"),
-        ({"trainer.replicas": 2}, "trainer.replicas: given 2; accepted is 0 or 1 with database.kind: sqlite"),
-        ({"postgresql.enabled": True}, "database.kind: given sqlite beside a PostgreSQL"),
-        ({"database.existingSecret": "db"}, "database.kind: given sqlite beside a PostgreSQL"),
-        ({"database.kind": "postgresql"}, "database.existingSecret: given nothing"),
+        ({"minio.enabled": False}, "objectStore.endpoint: must be host:port of an S3 server"),
+        (
+            {"objectStore.endpoint": "s3.example.com"},
+            "objectStore.endpoint: must be empty with minio.enabled: true, got s3.example.com",
+        ),
+        ({"trainer.replicas": 2}, "trainer.replicas: must be 0 or 1 with database.kind: sqlite, got 2"),
+        ({"postgresql.enabled": True}, "database.kind: must be postgresql with postgresql.enabled"),
+        ({"database.existingSecret": "db"}, "database.kind: must be postgresql with postgresql.enabled"),
+        ({"database.kind": "postgresql"}, "database.existingSecret: must be a Secret"),
         (
             {"database.kind": "postgresql", "database.existingSecret": "db", "postgresql.enabled": True},
-            "database.existingSecret: given beside postgresql.enabled: true",
+            "database.existingSecret: must be empty with postgresql.enabled: true",
         ),
         (
             {
@@ -179,16 +182,22 @@ def test_wrong_values_are_refused(refusal, path: str, value: Any) -> None:
                 "trainer.replicas": 2,
                 "trainer.persistence.existingClaim": "one",
             },
-            "trainer.persistence.existingClaim: given one beside 2 replicas",
+            "trainer.persistence.existingClaim: must be empty with 2 replicas, got one",
         ),
-        ({"generator.rollout": {"maxSurge": 0, "maxUnavailable": "0%"}}, "generator.rollout: given maxSurge 0"),
-        ({"generator.service": {"headless": True, "type": "NodePort"}}, "generator.service.headless: given true"),
-        ({"generator.autoscaling": {"enabled": True, "minReplicas": 9}}, "generator.autoscaling.minReplicas: given 9"),
+        (
+            {"generator.rollout": {"maxSurge": 0, "maxUnavailable": "0%"}},
+            "generator.rollout: must have maxSurge or maxUnavailable above 0",
+        ),
+        ({"generator.service": {"headless": True, "type": "NodePort"}}, "generator.service.headless: must be false"),
+        (
+            {"generator.autoscaling": {"enabled": True, "minReplicas": 9}},
+            "generator.autoscaling.minReplicas: must be at most maxReplicas (8), got 9",
+        ),
         (
             {"generator.autoscaling": {"enabled": True, "targetCpuUtilizationPercent": 0}},
-            "generator.autoscaling: given no target",
+            "generator.autoscaling: must have a target",
         ),
-        ({"trainer.serviceAccount.create": False}, "trainer.serviceAccount.name: given nothing"),
+        ({"trainer.serviceAccount.create": False}, "trainer.serviceAccount.name: must be the name"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(refusal, values: dict[str, Any], said: str) -> None:

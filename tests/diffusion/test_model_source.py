@@ -46,7 +46,7 @@ def test_sources_that_cannot_be_had(tmp_path: Path) -> None:
         load_base_model(settings("store:nothing"), object_store=store, work_folder=tmp_path)
     with pytest.raises(FailedPreconditionError, match="needs an object store"):
         load_base_model(settings("store:nothing"), work_folder=tmp_path)
-    with pytest.raises(FailedPreconditionError, match=r"there is no such folder; accepted is embedded"):
+    with pytest.raises(FailedPreconditionError, match=r"there is no such folder; must be embedded"):
         load_base_model(settings(tmp_path / "nowhere"), work_folder=tmp_path)
     with pytest.raises(FailedPreconditionError, match="DETEX_ALLOW_DOWNLOADS=true"):
         load_base_model(settings("hub:someone/something"), work_folder=tmp_path)

@@ -231,7 +231,7 @@ def test_noise_prediction_cannot_start_without_signal() -> None:
 @pytest.mark.parametrize("solver", list(Solver))
 def test_steps_out_of_range_are_refused(solver: Solver, steps: int) -> None:
     with pytest.raises(
-        InvalidInputError, match=rf"sampling\.steps: given -?\d+; accepted is 1 to {MOST_STEPS.get(solver, 1000)}"
+        InvalidInputError, match=rf"sampling\.steps: must be 1 to {MOST_STEPS.get(solver, 1000)} steps, got -?\d+"
     ):
         step_table(NoiseSchedule.from_config(PNDM_EPSILON), solver, steps, field="sampling.steps")
 

@@ -69,9 +69,9 @@ def with_an_aesthetic_score(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (swap_two_words, "its two tokenizers read text differently"),
-        (as_refiner, "gives None as text_encoder, not CLIPTextModel; accepted are Stable Diffusion 1.x"),
-        (without_conditions, "or others than its text encoders give; accepted are Stable Diffusion"),
+        (swap_two_words, "its two tokenizers must differ in their padding only"),
+        (as_refiner, "text_encoder must be CLIPTextModel, got None; supported are Stable Diffusion 1.x"),
+        (without_conditions, "conditions other than those its text encoders provide; supported are Stable Diffusion"),
         (
             with_an_aesthetic_score,
             "takes added conditions of width 68; the pooled text and 6 numbers on the size .* 76",

@@ -13,19 +13,19 @@ from detex_protos.v1.generator_pb2 import PrefetchConceptRequest
 from tests.generator.published_concepts import publish, random_concept
 from tests.generator.running_generator import RunningGenerator, refusal_of
 
-LANGUAGE = r"[concept], [concept:attribute:photo] with a photo index from 0, or \[ and \] for plain brackets"
-OF_CONCEPTS = "the name of a concept is 1 to 63 of a-z, 0-9 and hyphens, beginning with a letter"
+LANGUAGE = r"text with [concept], [concept:attribute:photo] (photo index from 0), or \[ and \] for literal brackets"
+OF_CONCEPTS = "a concept name is 1 to 63 of a-z, 0-9 and hyphens, beginning with a letter"
 PLAIN = {"prompt": "a mug"}
 
-NOT_BLANK = ("''", "a prompt of 1 to 10,000 characters that are not all blank")
+NOT_BLANK = ("''", "a prompt of 1 to 10,000 characters, not all blank")
 CHARACTERS = ("10,001 characters", "at most 10,000 characters")
-TOKENS = "at most 75 tokens, the words of concepts and their nouns included"
-GUIDANCE = "a number of 0 to 50"
+TOKENS = "at most 75 tokens, including the words of concepts and their nouns"
+GUIDANCE = "a number from 0 to 50"
 SOLVERS = (
     "one of SOLVER_UNSPECIFIED, SOLVER_DDIM, SOLVER_EULER, SOLVER_DPM_SOLVER_PP_2M, SOLVER_EULER_ANCESTRAL, "
     "SOLVER_LCM, SOLVER_TCD"
 )
-VERSION = "a version as the trainer published it, for example 20260131T120000Z-0123abcd, or nothing for the newest"
+VERSION = "a published version such as 20260131T120000Z-0123abcd, or empty for the newest"
 
 # What is wrong, the request, and by field what was given and what is accepted.
 INVALID: list[tuple[str, dict[str, Any], dict[str, tuple[str, str]]]] = [
@@ -35,18 +35,18 @@ INVALID: list[tuple[str, dict[str, Any], dict[str, tuple[str, str]]]] = [
     ("endless negative prompt", PLAIN | {"negative_prompt": "a" * 10_001}, {"negative_prompt": CHARACTERS}),
     ("too many tokens", {"prompt": "a " * 5_000}, {"prompt": ("5,000 tokens", TOKENS)}),
     ("negative tokens", PLAIN | {"negative_prompt": "a " * 80}, {"negative_prompt": ("80 tokens", TOKENS)}),
-    ("open bracket", {"prompt": "a [mug on"}, {"prompt": ("'[' at character 2 without its partner", LANGUAGE)}),
+    ("open bracket", {"prompt": "a [mug on"}, {"prompt": ("an unmatched '[' at character 2", LANGUAGE)}),
     (
         "no word",
         {"prompt": "a [My Mug]"},
-        {"prompt": ("[My Mug], where 'M' is not accepted", f"{LANGUAGE}; {OF_CONCEPTS}")},
+        {"prompt": (f"[My Mug], where 'M' is not allowed; {OF_CONCEPTS}", LANGUAGE)},
     ),
     (
         "no attribute",
         {"prompt": "[my-mug:colour:0]"},
-        {"prompt": ("[my-mug:colour:0]", "an attribute of 'my-mug': background, pose")},
+        {"prompt": ("[my-mug:colour:0]", "an attribute of 'my-mug' (background, pose)")},
     ),
-    ("no photo", {"prompt": "[my-mug:pose:3]"}, {"prompt": ("[my-mug:pose:3]", "photo 0 to 2")}),
+    ("no photo", {"prompt": "[my-mug:pose:3]"}, {"prompt": ("[my-mug:pose:3]", "a word with photo 0 to 2")}),
     ("no steps", PLAIN | {"steps": 0}, {"steps": ("0", "1 to 500")}),
     ("many steps", PLAIN | {"steps": 501}, {"steps": ("501", "1 to 500")}),
     ("guidance NaN", PLAIN | {"guidance_scale": float("nan")}, {"guidance_scale": ("nan", GUIDANCE)}),
@@ -64,13 +64,13 @@ INVALID: list[tuple[str, dict[str, Any], dict[str, tuple[str, str]]]] = [
     (
         "seed at the end",
         PLAIN | {"seed": 2**32 - 1, "count": 2},
-        {"seed": ("4294967295", "0 to 2^32 - 2, for image i takes seed + i")},
+        {"seed": ("4294967295", "0 to 2^32 - 2 (image i takes seed + i)")},
     ),
-    ("unknown solver", PLAIN | {"solver": 77}, {"solver": ("the unknown value 77", SOLVERS)}),
+    ("unknown solver", PLAIN | {"solver": 77}, {"solver": ("77", SOLVERS)}),
     (
         "version of nothing",
         PLAIN | {"concept_versions": {"my-mug": ""}},
-        {"concept_versions.my-mug": ("a concept that no prompt names", "none, for the prompts name no concept")},
+        {"concept_versions.my-mug": ("one that no prompt names", "a concept of a prompt (there is none)")},
     ),
     (
         "no version",
@@ -80,7 +80,7 @@ INVALID: list[tuple[str, dict[str, Any], dict[str, tuple[str, str]]]] = [
     (
         "many concepts",
         {"prompt": " ".join(f"[c{i}]" for i in range(9))},
-        {"prompt": ("9 concepts", "at most 8 concepts in prompt and negative prompt together")},
+        {"prompt": ("9", "at most 8 concepts, with the negative prompt's")},
     ),
     (
         "everything",
@@ -104,9 +104,9 @@ def test_a_wrong_request_is_told_what_is_wrong(
     refusal = refusal_of(generator.start(**fields))
     assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.reason == "INVALID_INPUT"
-    assert refusal.violations == {field: f"Given {was}; accepted is {may}." for field, (was, may) in violations.items()}
+    assert refusal.violations == {field: f"Must be {may}, got {was}." for field, (was, may) in violations.items()}
     for field, (was, may) in violations.items():
-        assert f"{field}: given {was}; accepted is {may}." in refusal.message
+        assert f"{field}: must be {may}, got {was}." in refusal.message
     assert generator.metric("requests_total", outcome="INVALID_ARGUMENT") == before + 1
     assert len(generator.draw(prompt="a mug", steps=1)) == 1
 
@@ -120,7 +120,7 @@ NOT_FOUND: list[tuple[str, dict[str, Any], str, str]] = [
         "base model",
         PLAIN | {"base_model": "sd3"},
         "BASE_MODEL_NOT_FOUND",
-        "base_model: there is no base model 'sd3'; there are: tiny, other.",
+        "base_model: there is no base model 'sd3'; available: tiny, other.",
     ),
 ]
 
@@ -196,13 +196,13 @@ def test_a_flipped_bit_is_data_loss(
 @pytest.mark.parametrize(
     ("name", "version", "violations"),
     [
-        ("", "", {"reference.name": "Given ''; accepted is 1 to 63 of a-z, 0-9 and hyphens, beginning with a letter."}),
+        ("", "", {"reference.name": "Must be 1 to 63 of a-z, 0-9 and hyphens, beginning with a letter, got ''."}),
         (
             "my-mug",
             "../secret",
             {
-                "reference.version": "Given '../secret'; accepted is a version as published, for example "
-                "20260131T120000Z-0a1b2c3d, or nothing for the newest."
+                "reference.version": "Must be a published version such as 20260131T120000Z-0a1b2c3d, or empty for the "
+                "newest, got '../secret'."
             },
         ),
     ],

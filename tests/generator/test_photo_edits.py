@@ -226,7 +226,7 @@ WRONG: list[tuple[str, Edit, dict[str, str]]] = [
     (
         "mask of nothing",
         Edit(kind=KEEP_PRODUCT, image=png(photo()), mask=png(Image.new("L", SIZE, 0))),
-        {"edit.mask": "black all over"},
+        {"edit.mask": "all-black"},
     ),
     (
         "mask of everything",

@@ -100,7 +100,7 @@ def test_wrong_settings_end_it_with_a_sentence(settings: dict[str, str]) -> None
         status, log = process.end()
     assert status == 1
     assert log.startswith("The settings of the generator are wrong:")
-    assert "max_images_per_request: given 64; accepted is at most max_waiting_images (3)" in log
+    assert "max_images_per_request: must be at most max_waiting_images (3), got 64" in log
     assert "Traceback" not in log
 
 

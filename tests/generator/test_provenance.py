@@ -91,8 +91,8 @@ def jpeg() -> bytes:
 @pytest.mark.parametrize(
     ("data", "given"),
     [
-        (b"", "0 bytes that are no PNG"),
-        (jpeg(), "bytes that are no PNG"),
+        (b"", "0 bytes that are not a PNG"),
+        (jpeg(), "bytes that are not a PNG"),
         (png_with(None), "a PNG without the text chunk 'detex'"),
         (png_with("{}"), "the text chunk '{}'"),
         (png_with("no JSON"), "the text chunk 'no JSON'"),

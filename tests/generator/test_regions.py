@@ -125,15 +125,15 @@ WRONG: list[tuple[str, dict[str, Any], dict[str, str]]] = [
     (
         "no subject",
         {"prompt": "[my-mug:pose:0]", "regions": [Region(concept="my-mug", box=LEFT)]},
-        {"regions[0].concept": "no other subject"},
+        {"regions[0].concept": "none is left"},
     ),
     ("nothing", {"regions": [Region(box=LEFT)]}, {"regions[0].concept": "no concept"}),
     (
         "twice",
         {"regions": [Region(concept="my-mug", box=LEFT), Region(concept="my-mug", box=RIGHT)]},
-        {"regions[1].concept": "each once: my-bowl"},
+        {"regions[1].concept": "without a region (my-bowl)"},
     ),
-    ("nowhere", {"regions": [Region(concept="my-mug")]}, {"regions[0].box": "no place"}),
+    ("nowhere", {"regions": [Region(concept="my-mug")]}, {"regions[0].box": "a box or a mask"}),
     ("no width", {"regions": [Region(concept="my-mug", box=box(left=0.5, right=0.5))]}, {"regions[0].box": "left 0.5"}),
     ("outside", {"regions": [Region(concept="my-mug", box=box(bottom=1.5))]}, {"regions[0].box": "bottom 1.5"}),
     ("NaN", {"regions": [Region(concept="my-mug", box=box(top=float("nan")))]}, {"regions[0].box": "top nan"}),
@@ -141,13 +141,13 @@ WRONG: list[tuple[str, dict[str, Any], dict[str, str]]] = [
     (
         "black mask",
         {"regions": [Region(concept="my-mug", mask=mask(level=0))]},
-        {"regions[0].mask": "black all over"},
+        {"regions[0].mask": "all-black"},
     ),
     ("no weight", {"regions": [Region(concept="my-mug", box=LEFT, weight=0)]}, {"regions[0].weight": "above 0"}),
     (
         "a prompt of its own",
         {"regions": [Region(concept="my-mug", box=LEFT, prompt="a mug")], "region_mode": JOINT},
-        {"regions[0].prompt": "reads one prompt"},
+        {"regions[0].prompt": "has one prompt"},
     ),
     (
         "a wrong prompt",

@@ -93,10 +93,10 @@ def test_keys_are_checked(generator: RunningGenerator) -> None:
     assert first.done.images == 1
     for key, code, reason, message in (
         ("one", grpc.StatusCode.ALREADY_EXISTS, "DUPLICATE_KEY",
-         "key: given 'one', which this stream has used before; accepted is a new key for each request."),
-        ("", grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT", "key: given nothing; accepted is 1 to 128 characters."),
+         "key: must be unique within the stream, got 'one' again."),
+        ("", grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT", "key: must be 1 to 128 characters, got 0."),
         ("k" * 129, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT",
-         "key: given 129 characters; accepted is 1 to 128 characters."),
+         "key: must be 1 to 128 characters, got 129."),
     ):  # fmt: skip
         stream.send(many(key, prompt="a mug", steps=1))
         error = until_end_of(call, key).error

@@ -200,7 +200,7 @@ def test_an_unknown_protocol_ends_the_service(
     async def make() -> None:
         Generator(generator_settings(model_folders, store_folder))
 
-    with pytest.raises(FailedPreconditionError, match="OTEL_EXPORTER_OTLP_PROTOCOL: given 'http/json'"):
+    with pytest.raises(FailedPreconditionError, match="OTEL_EXPORTER_OTLP_PROTOCOL: must be grpc, got 'http/json'"):
         asyncio.run(make())
 
 

@@ -64,6 +64,6 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["--methods", "magic", "--out", str(tmp_path / "result.json")]) == 2
     assert "none can be measured" in capsys.readouterr().err
     assert main(["--photos", "7", "--out", str(tmp_path / "result.json")]) == 2
-    assert "photos: given 7" in capsys.readouterr().err
+    assert "photos: must be 1 to " in capsys.readouterr().err
     assert main(["--judge", str(tmp_path / "nothing"), "--out", str(tmp_path / "result.json")]) == 2
     assert "no weights of a judge" in capsys.readouterr().err

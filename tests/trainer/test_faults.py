@@ -90,7 +90,7 @@ def test_jobs_of_a_base_model_that_is_gone_fail(start_trainer: StartTrainer) -> 
     second = start_trainer(base_models='[{"name": "another", "source": "/absent"}]')
     ended = second.ended(job.job_id)
     assert (ended.state, ended.failure.reason) == (trainer_pb2.JOB_STATE_FAILED, "INVALID_INPUT")
-    assert "base_model: given 'showroom'; accepted is one of another" in ended.failure.message
+    assert "base_model: must be one of another" in ended.failure.message
 
 
 def test_a_trainer_told_to_stop_puts_its_jobs_back(start_trainer: StartTrainer) -> None:

@@ -89,8 +89,8 @@ def test_an_error_that_quotes_such_text_ends_its_job(
     jobs.submit(make_submission(), max_queued=9)
     claim = claims.claim("owner")
     assert claim is not None
-    assert claims.fail(claim, JobFailure("INVALID_INPUT", "caption: given 'a\x00b'"))
+    assert claims.fail(claim, JobFailure("INVALID_INPUT", "caption: got 'a\x00b'"))
     failure = jobs.get("default", claim.job.job_id).failure
     assert failure is not None
-    assert failure.message == "caption: given 'a\ufffdb'"
+    assert failure.message == "caption: got 'a\ufffdb'"
     database.close()

@@ -216,52 +216,52 @@ def test_idempotency_keys(trainer: RunningTrainer, training_set_id: str) -> None
 
 NAMES = "1 to 63 of a-z, 0-9 and hyphens, beginning with a letter"
 SUBMISSIONS = {
-    "no name": ({"concept_name": ""}, "concept_name", f"concept_name: given ''; accepted is {NAMES}"),
-    "capitals": ({"concept_name": "My-Mug"}, "concept_name", "given 'My-Mug'"),
+    "no name": ({"concept_name": ""}, "concept_name", f"concept_name: must be {NAMES}, for example my-mug, got ''"),
+    "capitals": ({"concept_name": "My-Mug"}, "concept_name", "got 'My-Mug'"),
     "underscore": (
         {"concept_name": "my_mug"},
         "concept_name",
-        f"given 'my_mug', where '_' is not accepted; accepted is {NAMES}",
+        f"must be {NAMES}, for example my-mug, got 'my_mug', where '_' is not allowed",
     ),
-    "path": ({"concept_name": "../mug"}, "concept_name", "given '../mug'"),
+    "path": ({"concept_name": "../mug"}, "concept_name", "got '../mug'"),
     "steps 0": (
         {"hyperparameters": Knobs(steps=0)},
         "hyperparameters.steps",
-        "hyperparameters.steps: given 0; accepted is a whole number from 1 to 20,000.",
+        "hyperparameters.steps: must be a whole number from 1 to 20,000, got 0.",
     ),
-    "many steps": ({"hyperparameters": Knobs(steps=20_001)}, "hyperparameters.steps", "given 20001"),
+    "many steps": ({"hyperparameters": Knobs(steps=20_001)}, "hyperparameters.steps", "got 20001"),
     "NaN": (
         {"hyperparameters": Knobs(subject_learning_rate=float("nan"))},
         "hyperparameters.subject_learning_rate",
-        "given nan; accepted is a number above 0 and at most 1",
+        "must be a number above 0 and at most 1, got nan",
     ),
     "infinity": (
         {"hyperparameters": Knobs(attention_loss_weight=float("inf"))},
         "hyperparameters.attention_loss_weight",
-        "given inf",
+        "got inf",
     ),
     "resolution": ({"hyperparameters": Knobs(resolution=100)}, "hyperparameters.resolution", "a multiple of 8"),
     "delta form": ({"hyperparameters": Knobs(delta_form=9)}, "hyperparameters.delta_form", "DELTA_FORM_LOW_RANK or"),
-    "method": ({"method": 99}, "method", "method: given 99; accepted is METHOD_DETEX"),
+    "method": ({"method": 99}, "method", "method: must be one of METHOD_DETEX"),
     "attributes": (
         {"attributes": ["pose"], "method": common_pb2.METHOD_TEXTUAL_INVERSION},
         "attributes",
-        "given pose; accepted is none for the method textual_inversion",
+        "must be empty for the method textual_inversion, got pose",
     ),
     "attribute": (
         {"attributes": ["pose", "Back ground"]},
         "attributes[1]",
-        "given 'Back ground', where 'B' is not accepted; accepted is 1 to 32 of a-z, 0-9, _ and -",
+        "beginning with a letter, got 'Back ground', where 'B' is not allowed",
     ),
     "NUL in key": (
         {"idempotency_key": "a\0"},
         "idempotency_key",
-        "given 'a\\x00', where '\\x00' (U+0000) is not accepted",
+        "got 'a\\x00', where '\\x00' (U+0000) is not allowed",
     ),
-    "attribute twice": ({"attributes": ["pose", "pose"]}, "attributes[1]", "accepted is each word once"),
-    "many attributes": ({"attributes": list("abcdefghi")}, "attributes", "given 9 words; accepted is at most 8 words"),
-    "base model": ({"base_model": "sdxl"}, "base_model", "given 'sdxl'; accepted is one of showroom"),
-    "long key": ({"idempotency_key": "k" * 129}, "idempotency_key", "given 129 characters"),
+    "attribute twice": ({"attributes": ["pose", "pose"]}, "attributes[1]", "must be unique, got pose again"),
+    "many attributes": ({"attributes": list("abcdefghi")}, "attributes", "must be at most 8 words, got 9."),
+    "base model": ({"base_model": "sdxl"}, "base_model", "must be one of showroom"),
+    "long key": ({"idempotency_key": "k" * 129}, "idempotency_key", "must be at most 128 characters, got 129."),
 }
 
 
@@ -293,7 +293,7 @@ def test_one_photo_is_too_few_to_tell_attributes_apart(trainer: RunningTrainer) 
     training_set_id = trainer.stub.UploadTrainingSet(parts).training_set.training_set_id
     refused = refusal(lambda: trainer.submit(training_set_id, "never"))
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ("training_set_id",))
-    assert "given a training set of 1 photo; accepted is 2 to 64 photos for METHOD_DETEX" in refused.sentence
+    assert "must be a training set of 2 to 64 photos for METHOD_DETEX, got 1 photo;" in refused.sentence
     job = trainer.submit(training_set_id, "ok-single", method=common_pb2.METHOD_TEXTUAL_INVERSION)
     assert trainer.ended(job.job_id).state == trainer_pb2.JOB_STATE_SUCCEEDED
 
@@ -312,22 +312,22 @@ def test_training_sets_belong_to_tenants(trainer: RunningTrainer, training_set_i
 
 
 QUERIES: dict[str, tuple[str, Message, str, str]] = {
-    "page size": ("ListJobs", trainer_pb2.ListJobsRequest(page_size=1_001), "page_size", "given 1001"),
+    "page size": ("ListJobs", trainer_pb2.ListJobsRequest(page_size=1_001), "page_size", "got 1001"),
     "page token": ("ListJobs", trainer_pb2.ListJobsRequest(page_token="?"), "page_token", "next_page_token"),
     "state": (
         "ListJobs",
         trainer_pb2.ListJobsRequest(states=[9]),
         "states[0]",
-        "given 9; accepted is JOB_STATE_QUEUED",
+        "must be one of JOB_STATE_QUEUED",
     ),
     "concept page": ("ListConcepts", trainer_pb2.ListConceptsRequest(page_token="?"), "page_token", "next_page_token"),
     "concept name": (
         "GetConcept",
         trainer_pb2.GetConceptRequest(reference={"name": "A"}),
         "reference.name",
-        "given 'A'",
+        "got 'A'",
     ),
-    "no reference": ("DeleteConcept", trainer_pb2.DeleteConceptRequest(), "reference.name", "given ''"),
+    "no reference": ("DeleteConcept", trainer_pb2.DeleteConceptRequest(), "reference.name", "got ''"),
 }
 
 

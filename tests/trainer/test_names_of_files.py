@@ -57,17 +57,18 @@ def test_a_photo_of_several_that_is_refused_is_named(
     with pytest.raises(DetexClientError) as raised:
         uploaded(client, photos)
     assert raised.value.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert raised.value.message.startswith("photo 2 (side.png): files[3]: given a file that begins with b'no pictu'")
-    assert raised.value.violations[0].description.startswith("photo 2 (side.png): given a file")
+    assert raised.value.message.startswith("photo 2 (side.png): files[3]: must be a still PNG")
+    assert raised.value.violations[0].description.startswith("photo 2 (side.png): must be a still PNG")
     code, error = told(trainer, "train", photos, "--class-word", "mug", "--name", "my-mug", "--no-wait")
     assert code == 2
-    assert "photo 2 (side.png): files[3]: given a file" in error
+    assert "photo 2 (side.png): files[3]: must be a still PNG" in error
 
 
 def test_a_mask_of_another_size_is_named(client: TrainerClient, photos: Path) -> None:
     (photos / "front.mask.png").write_bytes(encoded(mask((64, 40))))
     with pytest.raises(
-        DetexClientError, match=r"^mask of photo 1 \(front\.mask\.png\): files\[2\]: given 64 x 40 pixel"
+        DetexClientError,
+        match=r"^mask of photo 1 \(front\.mask\.png\): files\[2\]: must be the size of its photo, .*, got 64 x 40",
     ):
         uploaded(client, photos)
 
@@ -75,7 +76,9 @@ def test_a_mask_of_another_size_is_named(client: TrainerClient, photos: Path) ->
 def test_a_file_that_is_gone_is_named_with_its_place(client: TrainerClient, photos: Path) -> None:
     found = find_training_photos([photos])
     (photos / "front.mask.png").unlink()
-    with pytest.raises(DetexClientError, match=r"^masks\[1\]: given .*front\.mask\.png \(No such file"):
+    with pytest.raises(
+        DetexClientError, match=r"^masks\[1\]: must be a readable file, got .*front\.mask\.png \(No such file"
+    ):
         client.upload(found, class_word="mug")
 
 
@@ -95,8 +98,8 @@ def test_a_mask_in_the_place_of_one_is_named_with_its_photo(
     wrong.write_bytes(encoded(mask((64, 40))))
     code, error = told(trainer, "photos", "replace-mask", training_set_id, "1", wrong)
     assert code == 2
-    assert 'photo 1 (front.png): mask "redrawn.png": given 64 x 40 pixels; accepted is the size of its photo' in error
+    assert 'photo 1 (front.png): mask "redrawn.png": must be the size of its photo' in error
     wrong.write_bytes(bytes(64 * 1024 + 1))
     code, error = told(trainer, "photos", "replace-mask", training_set_id, "1", wrong)
     assert code == 2, "a file that is too large is bad input, and no later try succeeds"
-    assert 'mask "redrawn.png": given 65,537 bytes; accepted is at most 65,536 bytes' in error
+    assert 'mask "redrawn.png": must be at most 65,536 bytes, got 65,537' in error

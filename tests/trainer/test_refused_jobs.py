@@ -40,7 +40,7 @@ def test_captions_that_no_training_could_read_are_refused_by_photo(trainer: Runn
     refused = refusal(lambda: upload(trainer, "mug", "", LONG, LONG))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
     assert refused.fields == ("files[1].caption", "files[2].caption")
-    assert "photo 1 (cup_1.png): files[1].caption: given 198 tokens; accepted is at most " in refused.sentence
+    assert "photo 1 (cup_1.png): files[1].caption: must be at most " in refused.sentence
     assert "photo 2 (cup_2.png)" in refused.sentence
 
 
@@ -62,26 +62,31 @@ def test_files_are_named_as_their_caller_names_them(trainer: RunningTrainer) -> 
     parts = [header(), file(encoded(photo()), 0), file(b"hello", 1, file_name="tasse\n\x1b[31m.jpg")]
     refused = refusal(lambda: trainer.stub.UploadTrainingSet(stream(*parts), timeout=60))
     assert refused.fields == ("files[1]",)
-    assert refused.sentence.startswith("photo 1 (tasse\\n\\x1b[31m.jpg): files[1]: given a file that begins with")
+    assert refused.sentence.startswith("photo 1 (tasse\\n\\x1b[31m.jpg): files[1]: must be a still PNG")
 
 
 @pytest.mark.parametrize(
     ("captions", "fields", "expected", "accepted"),
     [
-        (("", "red " * 35), {"method": DETEX}, "photos[1].caption", "photo 1 (cup_1.png): photos[1].caption: given 35"),
-        ((), {"method": DETEX, "attributes": [c * 32 for c in "abcdefgh"]}, "attributes", "given 8 words"),
+        (
+            ("", "red " * 35),
+            {"method": DETEX},
+            "photos[1].caption",
+            "photo 1 (cup_1.png): photos[1].caption: must be at most",
+        ),
+        ((), {"method": DETEX, "attributes": [c * 32 for c in "abcdefgh"]}, "attributes", "tokens (8 words"),
         ((), {"hyperparameters": Knobs(resolution=40)}, "hyperparameters.resolution", "a multiple of 32"),
         (
             (),
             {"hyperparameters": Knobs(resolution=512, batch_size=64, steps=1)},
             "hyperparameters.batch_size",
-            "what fits into 2.0 GiB: at most",
+            "to fit into 2.0 GiB",
         ),
         (
             (),
             {"hyperparameters": Knobs(resolution=2048, batch_size=1, steps=1)},
             "hyperparameters.resolution",
-            "what fits into 2.0 GiB: a smaller resolution",
+            "must be smaller to fit into 2.0 GiB",
         ),
         (
             (),

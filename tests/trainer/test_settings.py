@@ -13,13 +13,16 @@ from detex_trainer.settings import TrainerSettings
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("mysql://user:hush@host/jobs", "given one of mysql"),
-        ("sqlite+aiosqlite:////jobs.db", "given one of sqlite"),
-        ("postgresql+psycopg://user:hush:5432@host:hush/jobs", "with what is special in a password percent-encoded"),
-        ("postgresql+psycopg://user@host:hush/jobs", "with what is special in a password percent-encoded"),
+        ("mysql://user:hush@host/jobs", "got mysql"),
+        ("sqlite+aiosqlite:////jobs.db", "got sqlite"),
+        (
+            "postgresql+psycopg://user:hush:5432@host:hush/jobs",
+            "with special characters of the password percent-encoded",
+        ),
+        ("postgresql+psycopg://user@host:hush/jobs", "with special characters of the password percent-encoded"),
         ("postgresql+pg8000://user:hush@host/jobs", "the driver pg8000 is not installed"),
-        ("hush", "accepted is an SQLAlchemy URL"),
-        ("oracledb://user:hush@host", "accepted is an SQLAlchemy URL"),
+        ("hush", "must be an SQLAlchemy URL"),
+        ("oracledb://user:hush@host", "must be an SQLAlchemy URL"),
     ],
 )
 def test_databases_that_jobs_cannot_be_kept_in_are_refused(url: str, said: str) -> None:

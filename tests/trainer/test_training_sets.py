@@ -88,7 +88,10 @@ def test_bytes_that_were_never_sent_are_not_taken_up(trainer: RunningTrainer) ->
     named = stream(header(upload_id="My_upload-of-today", file_count=1), file(data))
     refused = refusal(lambda: trainer.stub.UploadTrainingSet(named, timeout=60))
     assert refused.fields == ("header.upload_id",)
-    assert "given 'My_upload-of-today', where 'M' is not accepted; accepted is 16 to 64 of" in refused.sentence
+    assert (
+        "must be 16 to 64 of a-z, 0-9 and hyphens, got 'My_upload-of-today', where 'M' is not allowed"
+        in refused.sentence
+    )
 
 
 def test_photos_are_deleted_when_their_last_job_has_ended(trainer: RunningTrainer) -> None:

@@ -145,90 +145,90 @@ def wide_mask() -> bytes:
     return encoded(mask((64, 40)))
 
 
-ORDER = "accepted is the header first, then for each file its header and its bytes in chunks"
+ORDER = "must be the upload header, then for each file its header and its bytes in chunks"
 REFUSED = {
     # What there is no photo of.
-    "nothing": ([], "part", f"part: given a stream without header; {ORDER}"),
-    "no photo": ([header()], "files", "files: given no photo; accepted is 1 to 64 photos"),
-    "mask alone": ([header(), mask_file(encoded(mask()))], "files", "files: given no photo"),
+    "nothing": ([], "part", f"part: {ORDER}, got a stream without header."),
+    "no photo": ([header()], "files", "files: must be 1 to 64 photos, got none."),
+    "mask alone": ([header(), mask_file(encoded(mask()))], "files", "files: must be 1 to 64 photos, got none."),
     # Order.
-    "file first": ([file(PNG)], "part", f"part: given a file before the header; {ORDER}"),
-    "chunk first": ([Request(chunk=b"x")], "part", "part: given a chunk before any file"),
-    "chunk after header": ([header(), Request(chunk=b"x")], "part", "part: given a chunk before any file"),
-    "second header": ([header(), file(PNG), header()], "part", "part: given a second header"),
-    "empty part": ([header(), Request()], "part", "part: given a part without content"),
+    "file first": ([file(PNG)], "part", f"part: {ORDER}, got a file before the header."),
+    "chunk first": ([Request(chunk=b"x")], "part", "got a chunk before any file"),
+    "chunk after header": ([header(), Request(chunk=b"x")], "part", "got a chunk before any file"),
+    "second header": ([header(), file(PNG), header()], "part", "got a second header"),
+    "empty part": ([header(), Request()], "part", "got a part without content"),
     # Class word.
-    "no class word": ([header("")], "header.class_word", "header.class_word: given ''; accepted is 1 to 64 letters"),
+    "no class word": ([header("")], "header.class_word", "header.class_word: must be 1 to 64 letters"),
     "class word of digits": ([header("12 3")], "header.class_word", "with at least one letter"),
     "long class word": ([header("x" * 65)], "header.class_word", "1 to 64 letters, digits, spaces and hyphens"),
-    "class word with a bracket": ([header("mug]")], "header.class_word", "given 'mug]'"),
-    "class word with a line": ([header("mug\nred")], "header.class_word", "where '\\n' (U+000A) is not accepted"),
-    "class word with an underscore": ([header("tea_pot")], "header.class_word", "'tea_pot', where '_' is not accepted"),
+    "class word with a bracket": ([header("mug]")], "header.class_word", "got 'mug]'"),
+    "class word with a line": ([header("mug\nred")], "header.class_word", "where '\\n' (U+000A) is not allowed"),
+    "class word with an underscore": ([header("tea_pot")], "header.class_word", "'tea_pot', where '_' is not allowed"),
     # File headers.
-    "no kind": ([header(), file(PNG, kind=0)], "files[0].kind", "accepted is FILE_KIND_PHOTO or FILE_KIND_MASK"),
-    "unknown kind": ([header(), file(PNG, kind=9)], "files[0].kind", "accepted is FILE_KIND_PHOTO or FILE_KIND_MASK"),
-    "far index": ([header(), file(PNG, 64)], "files[0].photo_index", "given 64; accepted is 0 to 63"),
+    "no kind": ([header(), file(PNG, kind=0)], "files[0].kind", "must be FILE_KIND_PHOTO or FILE_KIND_MASK"),
+    "unknown kind": ([header(), file(PNG, kind=9)], "files[0].kind", "must be FILE_KIND_PHOTO or FILE_KIND_MASK"),
+    "far index": ([header(), file(PNG, 64)], "files[0].photo_index", "must be 0 to 63, got 64"),
     "index twice": (
         [header(), file(PNG), file(OTHER_PNG, 0)],
         "files[1].photo_index",
-        "given 0, as files[0] has; accepted is one photo per photo index",
+        "must be unique among the photos, got 0, which files[0] has",
     ),
     "gap": (
         [header(), file(PNG), file(OTHER_PNG, 2)],
         "files[1].photo_index",
-        "photo 2 (2.png): files[1].photo_index: given 2 without a photo 1; accepted is indices from 0 without gaps",
+        "photo 2 (2.png): files[1].photo_index: must be one of indices from 0 without gaps, got 2 without a photo 1",
     ),
     "mask without photo": (
         [header(), file(PNG), mask_file(encoded(mask()), 1)],
         "files[1].photo_index",
-        "mask of photo 1 (1.png): files[1].photo_index: given a mask for 1; accepted is the index of an uploaded photo",
+        "mask of photo 1 (1.png): files[1].photo_index: must be the index of an uploaded photo, got 1.",
     ),
-    "no bytes": ([header(), file(b"")], "files[0].size_bytes", "given 0; accepted is 1 to 33,554,432"),
-    "too large": ([header(), file(PNG, size_bytes=2**40)], "files[0].size_bytes", "given 1,099,511,627,776"),
+    "no bytes": ([header(), file(b"")], "files[0].size_bytes", "must be 1 to 33,554,432 bytes, got 0."),
+    "too large": ([header(), file(PNG, size_bytes=2**40)], "files[0].size_bytes", "got 1,099,511,627,776"),
     "long name": ([header(), file(PNG, file_name="x" * 256)], "files[0].file_name", "at most 255 characters"),
     "long caption": ([header(), file(PNG, caption="x" * 1_001)], "files[0].caption", "at most 1,000 characters"),
     "caption of a mask": (
         [header(), file(PNG), mask_file(encoded(mask()), caption="red")],
         "files[1].caption",
-        "given 'red'; accepted is captions of photos only",
+        "must be empty for a mask, got 'red'",
     ),
-    "no hash": ([header(), file(PNG, sha256="xyz")], "files[0].sha256", "64 hexadecimal digits in lower case"),
+    "no hash": ([header(), file(PNG, sha256="xyz")], "files[0].sha256", "64 lower-case hexadecimal digits"),
     # Bytes.
     "wrong hash": (
         [header(), file(PNG), file(OTHER_PNG, 1, sha256="0" * 64)],
         "files[1].sha256",
-        f"given {'0' * 64}; accepted is the hash of the bytes sent, {hashlib.sha256(OTHER_PNG).hexdigest()}",
+        f"must be the hash of the bytes sent, {hashlib.sha256(OTHER_PNG).hexdigest()}, got {'0' * 64}",
     ),
     "too short": (
         [header(), file(PNG, size_bytes=len(PNG) + 1)],
         "files[0].size_bytes",
-        f"given {len(PNG) + 1:,} bytes announced, {len(PNG):,} sent; accepted is the size of the file as sent",
+        f"must be the size of the file as sent, got {len(PNG) + 1:,} for {len(PNG):,} bytes sent.",
     ),
-    "no chunk": ([header(), file(PNG)[:1], file(PNG, 1)], "files[0].size_bytes", "bytes announced, 0 sent"),
-    "too long": ([header(), file(PNG, size_bytes=1)], "files[0].size_bytes", "given 1 bytes announced"),
+    "no chunk": ([header(), file(PNG)[:1], file(PNG, 1)], "files[0].size_bytes", " for 0 bytes sent."),
+    "too long": ([header(), file(PNG, size_bytes=1)], "files[0].size_bytes", "got 1 for "),
     "large chunk": (
         [header(), file(bytes(2**20 + 1), chunk_bytes=2**21)],
         "chunk",
-        "chunk: given 1,048,577 bytes of files[0]; accepted is 1 to 1,048,576 bytes",
+        "chunk: must be 1 to 1,048,576 bytes, got 1,048,577 bytes of files[0]",
     ),
-    "empty chunk": ([header(), file(PNG)[:1], Request(chunk=b"")], "chunk", "chunk: given 0 bytes of files[0]"),
+    "empty chunk": ([header(), file(PNG)[:1], Request(chunk=b"")], "chunk", "got 0 bytes of files[0]"),
     # Pictures.
-    "not an image": ([header(), file(b"hello, world")], "files[0]", "given a file that begins with b'hello, w'"),
-    "gif": ([header(), file(encoded(photo(), "GIF"))], "files[0]", "accepted is a still PNG, JPEG or WebP picture"),
-    "cut off": ([header(), file(PNG[: len(PNG) // 2])], "files[0]", "a file that is damaged or cut off"),
-    "bomb": ([header(), file(bomb())], "files[0]", "files[0]: given 40,000 x 40,000 pixels; accepted is sides of 32"),
-    "tiny": ([header(), file(encoded(Image.new("RGB", (16, 16))))], "files[0]", "given 16 x 16 pixels"),
+    "not an image": ([header(), file(b"hello, world")], "files[0]", "got a file that begins with b'hello, w'"),
+    "gif": ([header(), file(encoded(photo(), "GIF"))], "files[0]", "must be a still PNG, JPEG or WebP picture"),
+    "cut off": ([header(), file(PNG[: len(PNG) // 2])], "files[0]", "a damaged or truncated file"),
+    "bomb": ([header(), file(bomb())], "files[0]", "got 40,000 x 40,000 pixels"),
+    "tiny": ([header(), file(encoded(Image.new("RGB", (16, 16))))], "files[0]", "got 16 x 16 pixels"),
     "mask of another size": (
         [header(), file(PNG), mask_file(wide_mask())],
         "files[1]",
-        "files[1]: given 64 x 40 pixels; accepted is the size of its photo, 48 x 40 pixels",
+        "files[1]: must be the size of its photo, 48 x 40 pixels, got 64 x 40 pixels",
     ),
     "black mask": (
         [header(), file(PNG), mask_file(encoded(mask(share=0)))],
         "files[1]",
-        "given a mask that is black all over; accepted is the subject in white on black",
+        "must be the subject in white on black, got an all-black mask",
     ),
-    "broken second photo": ([header(), file(PNG), file(b"hello", 1)], "files[1]", "files[1]: given a file that begins"),
+    "broken second photo": ([header(), file(PNG), file(b"hello", 1)], "files[1]", "got a file that begins"),
 }  # fmt: skip
 
 
@@ -325,7 +325,7 @@ def test_a_caller_that_falls_silent_is_sent_away(start_trainer: object) -> None:
     finally:
         over.append(True)
     assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "UPLOAD_IDLE")
-    assert refused.sentence == "Nothing came for 0.2 seconds; send the upload again."
+    assert refused.sentence == "Nothing was received for 0.2 seconds; send the upload again."
 
 
 def test_limits_are_settings(start_trainer: object) -> None:

@@ -113,5 +113,5 @@ def test_of_a_compiled_unet_the_projections_alone_are_frozen_and_a_unet_in_train
 
 def test_a_compiled_unet_recomputes_no_activations() -> None:
     assert TrainerSettings(compile_unet=True).compile_unet
-    with pytest.raises(ValidationError, match="compile_unet: given true"):
+    with pytest.raises(ValidationError, match="compile_unet: must be false with gradient_checkpointing, got true"):
         TrainerSettings(compile_unet=True, gradient_checkpointing=True)

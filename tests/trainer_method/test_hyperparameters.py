@@ -119,14 +119,14 @@ def test_a_method_that_is_none_is_refused_with_those_that_are() -> None:
     [("textual_inversion", "images"), ("dreambooth", "key_values"), ("dreambooth_lora", "key_values")],
 )
 def test_a_prior_that_a_method_cannot_lose_is_not_preserved(method: str, kind: str) -> None:
-    with pytest.raises(InvalidInputError, match=f"prior_preservation.*given {kind}; accepted is none.*{method}"):
+    with pytest.raises(InvalidInputError, match=f"prior_preservation.*must be none.*{method}, got {kind}"):
         resolve_hyperparameters(method, {"prior_preservation": kind})
 
 
 @pytest.mark.parametrize("method", ["dreambooth", "dreambooth_lora"])
 @pytest.mark.parametrize("start", ["class_word", "plain_words"])
 def test_a_word_that_is_not_trained_begins_at_a_rare_word(method: str, start: str) -> None:
-    with pytest.raises(InvalidInputError, match=f"subject_start.*given {start}; accepted is rare_word.*{method}"):
+    with pytest.raises(InvalidInputError, match=f"subject_start.*must be rare_word.*{method}, got {start}"):
         resolve_hyperparameters(method, {"subject_start": start})
 
 

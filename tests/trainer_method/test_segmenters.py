@@ -70,7 +70,7 @@ def test_none_takes_the_whole_picture() -> None:
 
 
 def test_unknown_segmenters_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match=r"segmenter: given magic; accepted is color_contrast or none"):
+    with pytest.raises(InvalidInputError, match=r"segmenter: must be color_contrast or none, got magic"):
         open_segmenter("magic")
 
 
@@ -108,5 +108,5 @@ def test_installed_packages_bring_segmenters() -> None:
     assert open_segmenter("upper-half").segment(Image.new("RGB", (4, 6))).sum() == 12
     with pytest.raises(FailedPreconditionError, match="'missing' cannot be loaded"):
         open_segmenter("missing")
-    with pytest.raises(InvalidInputError, match="accepted is color_contrast or none or missing or upper-half"):
+    with pytest.raises(InvalidInputError, match="must be color_contrast or none or missing or upper-half"):
         open_segmenter("magic")

@@ -134,7 +134,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _require_cuda(device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: got cuda, but no CUDA device is available; accepted here: cpu")
+        raise ValueError("device: must be cpu where no CUDA device is available, got cuda")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -116,7 +116,7 @@ class BaseModels:
             )
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise ResourceExhaustedError(
-                f"Memory ran out while base model {configured.name!r} was read; load fewer base models in a process, "
+                f"Out of memory while loading base model {configured.name!r}; load fewer base models per process, "
                 "or load them in half precision.",
                 reason="BASE_MODEL_DOES_NOT_FIT",
             ) from error
@@ -132,7 +132,7 @@ class BaseModels:
         wanted = name or self._settings.base_model().name
         if wanted not in configured:
             raise NotFoundError(
-                f"base_model: there is no base model {shown_text(wanted)}; there are: {', '.join(configured)}.",
+                f"base_model: there is no base model {shown_text(wanted)}; available: {', '.join(configured)}.",
                 reason="BASE_MODEL_NOT_FOUND",
             )
         with self._lock:
@@ -160,7 +160,7 @@ def device_and_dtype(settings: GeneratorSettings) -> tuple[torch.device, torch.d
     """
     has_gpu = torch.cuda.is_available()
     if settings.device == "cuda" and not has_gpu:
-        raise FailedPreconditionError("device: given cuda, but torch finds no GPU here; accepted is cpu or auto.")
+        raise FailedPreconditionError("device: must be cpu or auto where torch finds no GPU, got cuda.")
     device = torch.device("cuda" if has_gpu and settings.device != "cpu" else "cpu")
     if settings.dtype == "auto":
         return device, torch.float16 if device.type == "cuda" else torch.float32

@@ -44,20 +44,20 @@ def checked_composition(
     Args:
         message: As it came.
         prompt: Its prompt taken apart.
-        violations: Hears of what is wrong.
+        violations: Receives what is wrong.
     """
     mode = REGION_MODES.get(message.region_mode)
     if mode is None:
         accepted = f"one of {', '.join(generator_pb2.RegionMode.keys())}"
-        violations.add("region_mode", f"the unknown value {int(message.region_mode)}", accepted)
+        violations.add("region_mode", int(message.region_mode), accepted)
     if not message.regions:
         return None
     if len(message.regions) > MAX_REGIONS:
-        violations.add("regions", f"{len(message.regions)} regions", f"at most {MAX_REGIONS}")
+        violations.add("regions", len(message.regions), f"at most {MAX_REGIONS} regions")
         return None
     total = sum(len(region.mask) for region in message.regions)
     if total > MAX_FILES_BYTES:
-        violations.add("regions", f"{total:,} bytes of masks", f"at most {MAX_FILES_BYTES:,} bytes")
+        violations.add("regions", f"{total:,}", f"at most {MAX_FILES_BYTES:,} bytes of masks")
         return None
     before = len(violations.found)
     subjects = {part.concept for part in prompt.parts if isinstance(part, SubjectWord)}
@@ -72,9 +72,7 @@ def checked_composition(
         violations.share(f"{field}.weight", weight, MAX_REGION_WEIGHT, zero=False)
         text = Prompt(())
         if mode is RegionMode.JOINT and region.prompt:
-            violations.add(
-                f"{field}.prompt", repr(region.prompt), "nothing with REGION_MODE_JOINT, which reads one prompt"
-            )
+            violations.add(f"{field}.prompt", repr(region.prompt), "empty with REGION_MODE_JOINT, which has one prompt")
         elif region.prompt:
             text = violations.prompt(region.prompt, f"{field}.prompt")
         elif mode is RegionMode.BLEND:
@@ -91,7 +89,7 @@ def checked_edit(message: generator_pb2.GenerateRequest, steps: int, violations:
     Args:
         message: As it came.
         steps: Denoising steps of the request.
-        violations: Hears of what is wrong.
+        violations: Receives what is wrong.
     """
     if not message.HasField("edit"):
         return None
@@ -99,7 +97,7 @@ def checked_edit(message: generator_pb2.GenerateRequest, steps: int, violations:
     kind = EDIT_KINDS.get(edit.kind)
     if kind is None:
         names = [name for name, number in generator_pb2.EditKind.items() if number in EDIT_KINDS]
-        violations.add("edit.kind", f"the value {int(edit.kind)}", f"one of {', '.join(names)}")
+        violations.add("edit.kind", int(edit.kind), f"one of {', '.join(names)}")
         kind = EditKind.IMAGE_TO_IMAGE
     size = _size(edit.image, "edit.image", violations)
     if size is not None and kind is not EditKind.IMAGE_TO_IMAGE and size[0] * size[1] > MAX_KEPT_PIXELS:
@@ -107,29 +105,29 @@ def checked_edit(message: generator_pb2.GenerateRequest, steps: int, violations:
         violations.add("edit.image", _written(size), accepted)
     total = len(edit.image) + len(edit.mask) + sum(len(region.mask) for region in message.regions)
     if total > MAX_FILES_BYTES:
-        violations.add("edit", f"{total:,} bytes with all masks", f"at most {MAX_FILES_BYTES:,} bytes")
+        violations.add("edit", f"{total:,}", f"at most {MAX_FILES_BYTES:,} bytes including all masks")
     if edit.mask and kind is EditKind.IMAGE_TO_IMAGE:
         violations.add(
             "edit.mask",
             f"a mask with {generator_pb2.EditKind.Name(edit.kind)}",
-            "a mask with EDIT_KIND_INPAINT or EDIT_KIND_KEEP_PRODUCT",
+            "empty but for EDIT_KIND_INPAINT and EDIT_KIND_KEEP_PRODUCT",
         )
     elif edit.mask:
         mask_size = _size(edit.mask, "edit.mask", violations)
         if size is not None and mask_size is not None and size != mask_size:
             violations.add("edit.mask", _written(mask_size), f"the size of the photo, {_written(size)}")
     elif kind is EditKind.INPAINT:
-        violations.add("edit.mask", "no mask", "a mask, white where the photo is to be drawn anew")
+        violations.add("edit.mask", "no mask", "a mask that is white where the photo is to be redrawn")
     strength = edit.strength if edit.HasField("strength") else _DEFAULT_STRENGTH[kind]
     violations.share("edit.strength", strength, zero=False)
     violations.share("edit.shadow", edit.shadow, zero=True)
     if edit.shadow and kind is not EditKind.KEEP_PRODUCT:
-        violations.add("edit.shadow", edit.shadow, "0, but for EDIT_KIND_KEEP_PRODUCT")
+        violations.add("edit.shadow", edit.shadow, "0 except for EDIT_KIND_KEEP_PRODUCT")
     if len(violations.found) > before:
         return None
     checked = Edit(kind, edit.image, edit.mask, strength, edit.shadow)
     if steps > 0 and checked.first_step(steps) == steps:
-        violations.add("edit.strength", strength, f"at least {1 / steps:.3g}, which is one step of {steps}")
+        violations.add("edit.strength", strength, f"at least {1 / steps:.3g} (one step of {steps})")
     return checked
 
 
@@ -149,7 +147,7 @@ def checked_size(
         made_for: Width and height of the base model.
         multiple: What widths and heights are multiples of.
         max_pixels: Of an image; a size that is chosen here keeps to it.
-        violations: Hears of a shape that is not the photo's.
+        violations: Receives a shape that is not the photo's.
     """
     width, height = message.width or made_for[0], message.height or made_for[1]
     if edit is None:
@@ -162,7 +160,7 @@ def checked_size(
         violations.add(
             "width",
             f"{width} with height {height}",
-            f"the shape of the photo, {_written(photo)}, within {SHAPE_TOLERANCE:.0%}; or 0 for both",
+            f"of the photo's aspect ratio ({_written(photo)}) within {SHAPE_TOLERANCE:.0%}, or 0 like height",
         )
     return width, height
 
@@ -172,10 +170,12 @@ def _check_concept(
 ) -> None:
     if not region.concept:
         if mode is RegionMode.JOINT or not region.prompt.strip():
-            violations.add(f"{field}.concept", "no concept", "a concept, or with REGION_MODE_BLEND a prompt instead")
+            violations.add(
+                f"{field}.concept", "no concept", "a concept; with REGION_MODE_BLEND a prompt will do instead"
+            )
     elif region.concept not in free:
-        accepted = ", ".join(sorted(free)) or "none, for the prompt has no other subject"
-        violations.add(f"{field}.concept", repr(region.concept), f"a subject of the prompt, each once: {accepted}")
+        left = f"({', '.join(sorted(free))})" if free else "(none is left)"
+        violations.add(f"{field}.concept", repr(region.concept), f"a subject of the prompt without a region {left}")
 
 
 def _place(region: generator_pb2.Region, field: str, violations: Violations) -> Box | bytes:
@@ -188,13 +188,15 @@ def _place(region: generator_pb2.Region, field: str, violations: Violations) -> 
             ):
                 if not 0 <= low < high <= 1:
                     given = f"{sides[0]} {low:g} with {sides[1]} {high:g}"
-                    violations.add(f"{field}.box", given, f"0 <= {sides[0]} < {sides[1]} <= 1, in shares of the side")
+                    violations.add(
+                        f"{field}.box", given, f"0 <= {sides[0]} < {sides[1]} <= 1, as fractions of the side"
+                    )
             return box
         case "mask":
             _size(region.mask, f"{field}.mask", violations)
             return region.mask
         case _:
-            violations.add(f"{field}.box", "no place", "a box or a mask")
+            violations.add(f"{field}.box", "neither", "a box or a mask")
             return b""
 
 

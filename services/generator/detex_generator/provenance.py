@@ -157,10 +157,10 @@ def read_provenance(png: bytes) -> Provenance:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             text = image.info.get(PNG_TEXT_KEY)
     except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise invalid_input("png", f"{len(png):,} bytes that are no PNG", "a PNG drawn by the generator") from error
+        raise invalid_input("png", f"{len(png):,} bytes that are not a PNG", "a PNG made by the generator") from error
     if not isinstance(text, str):
-        raise invalid_input("png", f"a PNG without the text chunk {PNG_TEXT_KEY!r}", "a PNG drawn by the generator")
+        raise invalid_input("png", f"a PNG without the text chunk {PNG_TEXT_KEY!r}", "a PNG made by the generator")
     try:
         return Provenance.model_validate_json(text)
     except ValidationError as error:
-        raise invalid_input("png", f"the text chunk {text!r}", "provenance as the generator writes it") from error
+        raise invalid_input("png", f"the text chunk {text!r}", "a PNG with the generator's provenance") from error

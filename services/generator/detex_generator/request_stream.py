@@ -122,16 +122,16 @@ class RequestStream:
     def _check(self, key: str) -> None:
         """Raise where a key is malformed or was used before, or the stream is longer than it may be."""
         if not 1 <= len(key) <= MAX_KEY_CHARACTERS:
-            given = f"{len(key):,} characters" if key else "nothing"
+            given = f"{len(key):,}"
             raise invalid_input("key", given, f"1 to {MAX_KEY_CHARACTERS} characters")
         if key in self._keys:
             raise AlreadyExistsError(
-                f"key: given {key!r}, which this stream has used before; accepted is a new key for each request.",
+                f"key: must be unique within the stream, got {key!r} again.",
                 reason="DUPLICATE_KEY",
             )
         if len(self._keys) >= self._max_requests:
             raise ResourceExhaustedError(
-                f"This stream has carried {self._max_requests:,} requests, the most that one may; begin another.",
+                f"This stream has reached its limit of {self._max_requests:,} requests; open another.",
                 reason="STREAM_TOO_LONG",
             )
         self._keys.add(key)

@@ -91,12 +91,13 @@ class GeneratorSettings(ServiceSettings):
     def _check_queue(self) -> Self:
         if self.max_images_per_request > self.max_waiting_images:
             raise ValueError(
-                f"max_images_per_request: given {self.max_images_per_request}; accepted is at most max_waiting_images "
-                f"({self.max_waiting_images}), for a larger request could never be taken"
+                f"max_images_per_request: must be at most max_waiting_images ({self.max_waiting_images}), got "
+                f"{self.max_images_per_request}; larger requests could never be queued"
             )
         if 0 < self.max_waiting_images_per_tenant < self.max_images_per_request:
             raise ValueError(
-                f"max_waiting_images_per_tenant: given {self.max_waiting_images_per_tenant}; accepted is 0 or at least "
-                f"max_images_per_request ({self.max_images_per_request}), for a larger request could never be taken"
+                f"max_waiting_images_per_tenant: must be 0, or at least max_images_per_request "
+                f"({self.max_images_per_request}), got {self.max_waiting_images_per_tenant}; larger requests could "
+                "never be queued"
             )
         return self

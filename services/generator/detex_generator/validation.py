@@ -65,29 +65,29 @@ def checked_request(
     violations = Violations()
     parsed_prompt = violations.prompt(message.prompt, "prompt")
     if not message.prompt.strip():
-        violations.add("prompt", repr(message.prompt), "a prompt of 1 to 10,000 characters that are not all blank")
+        violations.add("prompt", repr(message.prompt), "a prompt of 1 to 10,000 characters, not all blank")
     parsed_negative_prompt = violations.prompt(message.negative_prompt, "negative_prompt")
 
     count = message.count or 1
     violations.whole("count", count, 1, settings.max_images_per_request)
     seed = message.seed if message.HasField("seed") else secrets.randbelow(_SEEDS - count)
     if seed + count > _SEEDS:
-        violations.add("seed", seed, f"0 to 2^32 - {count}, for image i takes seed + i")
+        violations.add("seed", seed, f"0 to 2^32 - {count} (image i takes seed + i)")
     steps = message.steps if message.HasField("steps") else min(base_model.default_steps, settings.max_steps)
     violations.whole("steps", steps, 1, settings.max_steps)
     guidance_scale = message.guidance_scale if message.HasField("guidance_scale") else base_model.default_guidance_scale
     if not (math.isfinite(guidance_scale) and 0 <= guidance_scale <= MAX_GUIDANCE_SCALE):
-        violations.add("guidance_scale", guidance_scale, f"a number of 0 to {MAX_GUIDANCE_SCALE:g}")
+        violations.add("guidance_scale", guidance_scale, f"a number from 0 to {MAX_GUIDANCE_SCALE:g}")
     interval = _checked_guidance_interval(message, violations)
     usual_solver = Solver(base_model.default_solver) if base_model.default_solver else usual_solver
     solver = SOLVERS.get(message.solver) if message.solver else usual_solver
     if solver is None:
         accepted = ", ".join(generator_pb2.Solver.keys())
-        violations.add("solver", f"the unknown value {int(message.solver)}", f"one of {accepted}")
+        violations.add("solver", int(message.solver), f"one of {accepted}")
     priority = PRIORITIES.get(message.priority)
     if priority is None:
         accepted = ", ".join(generator_pb2.Priority.keys())
-        violations.add("priority", f"the unknown value {int(message.priority)}", f"one of {accepted}")
+        violations.add("priority", int(message.priority), f"one of {accepted}")
 
     edit = checked_edit(message, steps, violations)
     width, height = checked_size(message, edit, (width, height), SIZE_MULTIPLE, settings.max_image_pixels, violations)
@@ -128,8 +128,8 @@ def checked_request(
     if len(request.concepts()) > settings.max_concepts_per_request:
         raise invalid_input(
             "prompt",
-            f"{len(request.concepts())} concepts",
-            f"at most {settings.max_concepts_per_request} concepts in prompt and negative prompt together",
+            len(request.concepts()),
+            f"at most {settings.max_concepts_per_request} concepts, with the negative prompt's",
         )
     return request
 
@@ -148,7 +148,7 @@ def _checked_guidance_interval(message: generator_pb2.GenerateRequest, violation
     return ALL_STEPS if len(violations.found) > before else (interval.start, end)
 
 
-_VERSION = "a version as the trainer published it, for example 20260131T120000Z-0123abcd, or nothing for the newest"
+_VERSION = "a published version such as 20260131T120000Z-0123abcd, or empty for the newest"
 
 
 def _version_violations(message: generator_pb2.GenerateRequest, *prompts: Prompt) -> Iterator[Violation]:
@@ -156,7 +156,7 @@ def _version_violations(message: generator_pb2.GenerateRequest, *prompts: Prompt
     for name, version in message.concept_versions.items():
         field = f"concept_versions.{shown_text(name)[1:-1] if not name.isprintable() else name[:63]}"
         if name not in named:
-            accepted = ", ".join(sorted(named)) or "none, for the prompts name no concept"
-            yield from invalid_input(field, "a concept that no prompt names", accepted).violations
+            accepted = f"a concept of a prompt ({', '.join(sorted(named)) or 'there is none'})"
+            yield from invalid_input(field, "one that no prompt names", accepted).violations
         elif version and not CONCEPT_VERSION.fullmatch(version):
             yield from invalid_input(field, repr(version), _VERSION).violations

@@ -1,4 +1,4 @@
-"""What is wrong with a request, collected so that a caller hears of all of it at once."""
+"""Collects everything wrong with a request, so that a caller gets all of it at once."""
 
 import math
 
@@ -36,5 +36,5 @@ class Violations:
     def share(self, field: str, given: float, highest: float = 1.0, *, zero: bool) -> None:
         """Note a number that is not in 0 to `highest`; `zero` tells whether 0 itself is."""
         if not (math.isfinite(given) and 0 <= given <= highest) or (given == 0 and not zero):
-            accepted = f"a number of 0 to {highest:g}" if zero else f"a number above 0 and at most {highest:g}"
+            accepted = f"a number from 0 to {highest:g}" if zero else f"a number above 0 and at most {highest:g}"
             self.add(field, given, accepted)

@@ -65,13 +65,13 @@ def parse_attributes(names: Sequence[str], *, field: str = "attributes") -> tupl
         InvalidInputError: Too many words, a word twice, or one that a prompt could not name.
     """
     if len(names) > MAX_ATTRIBUTES:
-        raise invalid_input(field, f"{len(names)} words", f"at most {MAX_ATTRIBUTES} words")
+        raise invalid_input(field, len(names), f"at most {MAX_ATTRIBUTES} words")
     for index, name in enumerate(names):
         if not ATTRIBUTE_NAMES.is_name(name):
             given = ATTRIBUTE_NAMES.given(name) if name else "an empty word"
             raise invalid_input(f"{field}[{index}]", given, ATTRIBUTE_NAMES.accepted)
         if name in names[:index]:
-            raise invalid_input(f"{field}[{index}]", f"{name} a second time", "each word once")
+            raise invalid_input(f"{field}[{index}]", f"{name} again", "unique")
     return tuple(Attribute(name, attribute_region(name)) for name in names)
 
 

@@ -276,7 +276,7 @@ def trainable_method(name: str) -> Method:
     for method in _EMBEDDED:
         if method == name:
             return method
-    raise invalid_input("method", name, ", ".join(_EMBEDDED))
+    raise invalid_input("method", name, f"one of {', '.join(_EMBEDDED)}")
 
 
 def default_hyperparameters(method: str, family: BaseModelFamily = BaseModelFamily.EMBEDDED) -> Hyperparameters:

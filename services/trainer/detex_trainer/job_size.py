@@ -107,8 +107,8 @@ def check_job_size(hyperparameters: Hyperparameters, side: int, shape: UNetShape
     if limits.megapixels and work > limits.megapixels:
         raise invalid_input(
             "hyperparameters.steps",
-            f"{hyperparameters.steps:,} steps of {rows} pictures of {side} x {side}: {work:,.0f} megapixels",
-            f"at most {limits.megapixels:,.0f} megapixels in all, which this trainer is set to take",
+            f"{work:,.0f} ({hyperparameters.steps:,} steps of {rows} pictures of {side} x {side})",
+            f"at most {limits.megapixels:,.0f} megapixels of work, the limit set for this trainer",
         )
     if shape is None or limits.memory_bytes is None:
         return
@@ -117,10 +117,10 @@ def check_job_size(hyperparameters: Hyperparameters, side: int, shape: UNetShape
     if needed > limits.memory_bytes:
         fitting = int(limits.memory_bytes / (share * shape.kept_bytes(side)) * hyperparameters.batch_size / rows)
         given = f"{rows} pictures of {side} x {side} in a step, about {needed / _GIB:,.1f} GiB"
-        accepted = f"what fits into {limits.memory_bytes / _GIB:,.1f} GiB: "
+        memory = f"to fit into {limits.memory_bytes / _GIB:,.1f} GiB"
         if fitting:
-            raise invalid_input("hyperparameters.batch_size", given, f"{accepted}at most {fitting}")
-        raise invalid_input("hyperparameters.resolution", given, f"{accepted}a smaller resolution")
+            raise invalid_input("hyperparameters.batch_size", given, f"at most {fitting} {memory}")
+        raise invalid_input("hyperparameters.resolution", given, f"smaller {memory}")
 
 
 def machine_memory_bytes() -> int:

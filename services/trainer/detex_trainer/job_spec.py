@@ -99,7 +99,7 @@ class PackSpec(BaseModel):
     @model_validator(mode="after")
     def _check_jobs(self) -> Self:
         if len({job.pack_key for job in self.jobs}) > 1:
-            raise ValueError("jobs: accepted are jobs of one base model, method and size")
+            raise ValueError("jobs: must be of the same base model, method and size")
         if len({job.job_id for job in self.jobs}) < len(self.jobs):
-            raise ValueError("jobs: accepted is each job once")
+            raise ValueError("jobs: must be unique")
         return self

@@ -22,8 +22,8 @@ _WORKERS_SHARE = 0.9
 """Of this machine's memory; the rest is for the trainer itself and for the system."""
 _PACK_SIZE_ON_CPU, _PACK_SIZE_ON_GPU = 4, 8
 _ACCEPTED_DATABASES = (
-    "accepted is an SQLAlchemy URL of SQLite or PostgreSQL, for example sqlite:////var/lib/detex/jobs.db or "
-    "postgresql+psycopg://user:password@host/database, with what is special in a password percent-encoded"
+    "must be an SQLAlchemy URL of SQLite or PostgreSQL, for example sqlite:////var/lib/detex/jobs.db or "
+    "postgresql+psycopg://user:password@host/database with special characters of the password percent-encoded"
 )
 _GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 
@@ -145,7 +145,7 @@ class TrainerSettings(ServiceSettings):
         except (ArgumentError, ValueError):
             raise ValueError(_ACCEPTED_DATABASES) from None
         if dialect.name not in ("sqlite", "postgresql") or dialect.is_async:
-            raise ValueError(f"{_ACCEPTED_DATABASES}, given one of {dialect.name} by {dialect.driver}")
+            raise ValueError(f"{_ACCEPTED_DATABASES}, got {dialect.name}+{dialect.driver}")
         try:
             dialect.import_dbapi()
         except ImportError:
@@ -157,24 +157,22 @@ class TrainerSettings(ServiceSettings):
     @model_validator(mode="after")
     def _check_executor(self) -> Self:
         if self.executor == "kubernetes" and self.kubernetes is None:
-            raise ValueError(
-                "kubernetes: given nothing; accepted for the executor kubernetes is an object with an image"
-            )
+            raise ValueError("kubernetes: must be an object with an image for the executor kubernetes, got nothing")
         return self
 
     @model_validator(mode="after")
     def _check_intervals(self) -> Self:
         if self.lease_seconds < 3 * self.reconcile_interval_seconds:
             raise ValueError(
-                f"lease_seconds: given {self.lease_seconds}; accepted is at least three times "
-                f"reconcile_interval_seconds ({self.reconcile_interval_seconds}), at which leases are renewed"
+                "lease_seconds: must be at least three times reconcile_interval_seconds "
+                f"({self.reconcile_interval_seconds}), at which leases are renewed, got {self.lease_seconds}"
             )
         return self
 
     @model_validator(mode="after")
     def _check_compilation(self) -> Self:
         if self.compile_unet and self.gradient_checkpointing:
-            raise ValueError("compile_unet: given true; accepted with gradient_checkpointing is false")
+            raise ValueError("compile_unet: must be false with gradient_checkpointing, got true")
         return self
 
     def jobs_url(self) -> str:

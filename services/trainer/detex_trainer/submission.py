@@ -122,9 +122,10 @@ class JobSubmission:
         if method is Method.DETEX and len(training_set.photos) < 2:
             raise invalid_input(
                 "training_set_id",
-                "a training set of 1 photo",
-                f"2 to {self._settings.max_photos} photos for METHOD_DETEX, which tells the subject from pose and "
-                "background by what photos have in common; METHOD_TEXTUAL_INVERSION takes a single photo",
+                "1 photo",
+                f"a training set of 2 to {self._settings.max_photos} photos for METHOD_DETEX",
+                note="it separates the subject from pose and background by what the photos have in common; "
+                "METHOD_TEXTUAL_INVERSION takes a single photo",
             )
         self._check_fit(training_set, method, hyperparameters, attributes, description)
         return JobOrder(
@@ -162,8 +163,8 @@ class JobSubmission:
             )
         if attributes and not description.has_image_encoder:
             raise FailedPreconditionError(
-                f"base_model: {description.name} has no image encoder, by which attribute words are learned; choose "
-                "another method or another base model."
+                f"base_model: {description.name} has no image encoder, which attribute words need; choose another "
+                "method or another base model."
             )
         check_job_size(hyperparameters, side or min(description.width, description.height), description.unet, limits)
         reader = description.text_reader()
@@ -218,12 +219,12 @@ def _check_schedule(request: JobRequest) -> None:
     if abs(request.priority) > MAX_PRIORITY:
         raise invalid_input("priority", request.priority, f"-{MAX_PRIORITY} to {MAX_PRIORITY}")
     if request.deadline_time is not None and request.deadline_time <= datetime.now(UTC):
-        raise invalid_input("deadline_time", f"{request.deadline_time:%Y-%m-%d %H:%M:%S} UTC", "a time to come")
+        raise invalid_input("deadline_time", f"{request.deadline_time:%Y-%m-%d %H:%M:%S} UTC", "in the future")
 
 
 def _attributes(method: Method, attributes: Sequence[str]) -> tuple[str, ...]:
     if method is not Method.DETEX:
         if attributes:
-            raise invalid_input("attributes", ", ".join(attributes), f"none for the method {method}")
+            raise invalid_input("attributes", ", ".join(attributes), f"empty for the method {method}")
         return ()
     return tuple(attribute.name for attribute in parse_attributes(attributes)) or DEFAULT_ATTRIBUTES

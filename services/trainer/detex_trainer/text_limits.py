@@ -178,16 +178,14 @@ class _Course:
         return invalid_input(
             field,
             f"{self.class_word[:24]!r} of {given} tokens",
-            f"a class word of at most {max(1, given - (longest - reader.limit))} tokens; the base model "
-            f"{reader.base_model} reads {reader.limit} in a prompt",
+            f"a class word of at most {max(1, given - (longest - reader.limit))} tokens",
+            note=f"the base model {reader.base_model} reads {reader.limit} tokens of a prompt",
         )
 
     @property
-    def beside(self) -> str:
-        """What takes its part of the tokens, and how many there are."""
-        words = f" and {len(self.attributes)} attribute words" if self.attributes else ""
-        reader = self.reader
-        return f"beside the class word{words}; the base model {reader.base_model} reads {reader.limit} in a prompt"
+    def attribute_count(self) -> str:
+        """The attribute words that share the prompt, in words."""
+        return f" and {len(self.attributes)} attribute words" if self.attributes else ""
 
     def _length(self, prompt: Prompt) -> int:
         return prompt_length(prompt, self.reader.tokens, self.class_word, self.subject_tokens)
@@ -202,16 +200,17 @@ def _check(course: _Course, captions: Sequence[PhotoCaption], field: str) -> Non
     if together > limit:
         raise invalid_input(
             "attributes",
-            f"{len(attributes)} words, which take {together - alone} tokens with what leads to them",
-            f"at most {limit - alone} tokens beside the class word; the base model {course.reader.base_model} reads "
-            f"{limit} in a prompt",
+            f"{together - alone} tokens ({len(attributes)} words and what leads to them)",
+            f"at most {limit - alone} tokens beside the class word",
+            note=f"the base model {course.reader.base_model} reads {limit} tokens of a prompt",
         )
     violations = []
     for caption in captions:
         excess = course.captioned(caption.text) - limit if caption.text else 0
         if excess > 0:
             given = len(course.reader.tokens(caption.text))
-            accepted = f"at most {max(0, given - excess)} tokens {course.beside}"
-            violations.append(Violation(caption.field, f"{given} tokens", accepted, caption.place))
+            accepted = f"at most {max(0, given - excess)} tokens beside the class word{course.attribute_count}"
+            note = f"the base model {course.reader.base_model} reads {limit} tokens of a prompt"
+            violations.append(Violation(caption.field, str(given), accepted, caption.place, note))
     if violations:
         raise InvalidInputError(*violations)

@@ -5,7 +5,7 @@ from pathlib import Path
 from detex_client.errors import refused
 from detex_client.picture_content import Box, Edit, EditKind, Region
 
-_BOX = "NAME=LEFT,TOP,RIGHT,BOTTOM in shares of 0 to 1, or NAME=MASK.png"
+_BOX = "NAME=LEFT,TOP,RIGHT,BOTTOM as fractions of 0 to 1, or NAME=MASK.png"
 
 
 def regions(pairs: list[str]) -> tuple[Region, ...]:
@@ -28,9 +28,9 @@ def edit(
     if image is None:
         for name, given in (("--mask", mask), ("--strength", strength), ("--shadow", shadow or None)):
             if given is not None:
-                raise refused(name, str(given), "an option that goes with --image")
+                raise refused(name, "no --image", "used with --image")
         if keep_product:
-            raise refused("--keep-product", "no photo", "an option that goes with --image")
+            raise refused("--keep-product", "no --image", "used with --image")
         return None
     kind = EditKind.KEEP_PRODUCT if keep_product else EditKind.IMAGE_TO_IMAGE if mask is None else EditKind.INPAINT
     return Edit(kind, image, mask, strength, shadow)

@@ -142,7 +142,7 @@ def delete_concept(
     terminal = Terminal(json_output=json_output)
     if not yes:
         if not sys.stdin.isatty():
-            raise refused("--yes", "nothing, and nobody to ask", "--yes where there is no terminal")
+            raise refused("--yes", "nothing", "set where there is no terminal to confirm on")
         typer.confirm(f"Delete {f'version {version}' if version else 'all versions'} of {name}?", abort=True, err=True)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         deleted = client.delete_concept(name, version)

@@ -202,7 +202,7 @@ def _interval(text: str) -> tuple[float, float] | None:
     try:
         start, end = (float(part) for part in text.split(","))
     except ValueError:
-        raise refused("--guidance-interval", text, "START,END in shares of the steps, for example 0.2,0.8") from None
+        raise refused("--guidance-interval", text, "START,END as fractions of the steps, for example 0.2,0.8") from None
     return start, end
 
 

@@ -94,7 +94,7 @@ def _boxes(texts: list[str], photos: tuple[TrainingPhoto, ...]) -> dict[str, Box
     for text in texts:
         name, equals, place = text.rpartition("=")
         if not equals or name not in names:
-            raise refused("--box", text, "PHOTO=LEFT,TOP,RIGHT,BOTTOM with the file name of one of the photos")
+            raise refused("--box", text, "PHOTO=LEFT,TOP,RIGHT,BOTTOM with PHOTO the file name of one of the photos")
         boxes[name] = Box.parse(place)
     return boxes
 

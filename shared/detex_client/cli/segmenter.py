@@ -38,7 +38,7 @@ def install(
     terminal = Terminal(json_output=json_output)
     if file is None:
         if normalization is not Normalization.ISNET:
-            raise refused("--normalization", normalization, "an option that goes with --from")
+            raise refused("--normalization", "no --from", "used with --from")
         terminal.say(LICENCE)
         if not yes:
             typer.confirm("Fetch it?", abort=True, err=True)

@@ -73,7 +73,7 @@ def serve(
     """
     check_installed(service)
     if database is not None and service is not Service.TRAINER:
-        raise refused("--database", database, "the trainer alone")
+        raise refused("--database", database, "left out for the generator")
     environment = _ADDRESSES[service] | os.environ
     if listen is not None:
         environment["DETEX_LISTEN_ADDRESS"] = listen
@@ -122,7 +122,7 @@ def _in_full(source: str) -> Path:
     try:
         return Path(source).expanduser().absolute()
     except RuntimeError:  # there is no home folder of that name, or none at all
-        raise refused("--base-model", source, "a folder without ~, for that home folder is not known") from None
+        raise refused("--base-model", source, "a folder without ~ here, as its home directory is unknown") from None
 
 
 def check_installed(service: Service) -> None:

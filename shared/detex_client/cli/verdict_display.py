@@ -55,7 +55,7 @@ def write_report(report: ConceptReport, folder: Path) -> tuple[Path, ...]:
     files = {path: data for path, data in named.items() if data}
     for path, data in files.items():
         if path.exists() and path.read_bytes() != data:
-            raise refused("--out", f"a folder that holds another {path.name}", "a folder without one")
+            raise refused("--out", f"one with a different {path.name}", f"a folder without a {path.name}")
     folder.mkdir(parents=True, exist_ok=True)
     for path, data in files.items():
         path.write_bytes(data)

@@ -23,7 +23,9 @@ class OutputFolder:
         self.root = root.absolute()
         if self.root.is_dir():
             if any(self.root.iterdir()) and not (self.root / MARKER).is_file():
-                raise refused("--out", f"{root}, which holds other files", "a new or empty folder, or that of a demo")
+                raise refused(
+                    "--out", f"{root}, which has other files", "a new or empty folder, or that of an earlier demo"
+                )
         elif self.root.exists():
             raise refused("--out", f"{root}, which is a file", "a folder")
         self.root.mkdir(parents=True, exist_ok=True)

@@ -165,7 +165,7 @@ class ConceptArchive:
             InvalidInputError: Page size or page token is none.
         """
         if not 0 <= page_size <= MAX_PAGE_SIZE:
-            raise invalid_input("page_size", page_size, f"0 to {MAX_PAGE_SIZE:,}; 0 means {DEFAULT_PAGE_SIZE}")
+            raise invalid_input("page_size", page_size, f"1 to {MAX_PAGE_SIZE:,}, or 0 for {DEFAULT_PAGE_SIZE}")
         after = _decoded(page_token)
         keys = self._store.list(tenant_prefix(tenant))
         references = _newest_first(reference for each in keys if (reference := manifest_reference(each.key)))
@@ -288,7 +288,7 @@ def _decoded(page_token: str) -> ConceptReference | None:
     try:
         name, version = base64.b64decode(page_token, altchars=b"-_", validate=True).decode().split("/")
     except (binascii.Error, ValueError):
-        raise invalid_input("page_token", repr(page_token), "next_page_token of the page before") from None
+        raise invalid_input("page_token", repr(page_token), "the next_page_token of the previous page") from None
     if not CONCEPT_NAME.fullmatch(name) or not CONCEPT_VERSION.fullmatch(version):
-        raise invalid_input("page_token", repr(page_token), "next_page_token of the page before")
+        raise invalid_input("page_token", repr(page_token), "the next_page_token of the previous page")
     return ConceptReference(name, version)

@@ -50,5 +50,5 @@ def check_reference(tenant: str, name: str, version: str, field: str) -> None:
     if not CONCEPT_NAMES.is_name(name):
         raise invalid_input(f"{field}.name", CONCEPT_NAMES.given(name), CONCEPT_NAMES.accepted)
     if version and not CONCEPT_VERSION.fullmatch(version):
-        accepted = "a version as published, for example 20260131T120000Z-0a1b2c3d, or nothing for the newest"
+        accepted = "a published version such as 20260131T120000Z-0a1b2c3d, or empty for the newest"
         raise invalid_input(f"{field}.version", repr(version), accepted)

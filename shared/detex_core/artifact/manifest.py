@@ -121,7 +121,7 @@ class ConceptDraft(_Record):
     def _check_names(cls, attributes: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
         names = [attribute.name for attribute in attributes]
         if len(set(names)) != len(names):
-            raise ValueError(f"given {names}; accepted is each attribute once")
+            raise ValueError(f"must be unique, got {names}")
         return attributes
 
     def attribute(self, name: str) -> Attribute | None:

@@ -47,7 +47,7 @@ class Outcome(BaseModel):
     @model_validator(mode="after")
     def _check_one(self) -> "Outcome":
         if (self.manifest is None) == (self.closing is None):
-            raise ValueError("accepted is either a manifest or a closing")
+            raise ValueError("must be either a manifest or a closing")
         return self
 
 

@@ -303,8 +303,8 @@ def _parser(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any
         try:
             return data if deserialize is None else deserialize(data)
         except Exception as error:
-            given = f"{len(data):,} bytes that do not parse"
-            raise invalid_input("request", given, "a message of the type that the method takes") from error
+            given = f"{len(data):,} bytes that cannot be parsed"
+            raise invalid_input("request", given, "a message of the method's request type") from error
 
     return parse
 

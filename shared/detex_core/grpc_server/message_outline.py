@@ -87,7 +87,7 @@ class _Walk:
 
 def _too_many(what: str) -> ResourceExhaustedError:
     return ResourceExhaustedError(
-        f"request: given a message with {what}; accepted are at most {MAX_FIELDS:,} fields, and {MAX_PACKED_BYTES:,} "
-        f"bytes in a packed one, where a message is larger than {SMALL_MESSAGE_BYTES:,} bytes.",
+        f"request: must have at most {MAX_FIELDS:,} fields and at most {MAX_PACKED_BYTES:,} bytes in a packed field "
+        f"when larger than {SMALL_MESSAGE_BYTES:,} bytes, got {what}.",
         reason="TOO_MANY_FIELDS",
     )

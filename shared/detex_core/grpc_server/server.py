@@ -95,7 +95,7 @@ class Server:
             port = self._server.add_insecure_port(listen_address)
         except RuntimeError as error:
             raise FailedPreconditionError(
-                f"listen_address: given {listen_address}, which cannot be listened on.", reason="ADDRESS_UNUSABLE"
+                f"listen_address: cannot listen on {listen_address}.", reason="ADDRESS_UNUSABLE"
             ) from error
         self._beat = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
         await self._readiness.open()

@@ -7,10 +7,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from detex_core.object_store.key import is_key
 
-ACCEPTED_URLS = (
-    "folder:///absolute/path or s3://bucket[/prefix][?endpoint=host:port][&secure=true|false][&region=name]; "
-    "a bucket has 3 to 63 of a-z, 0-9, '.' and '-'; without an endpoint it is s3.amazonaws.com"
-)
+ACCEPTED_URLS = "folder:///absolute/path or s3://bucket[/prefix][?endpoint=host:port][&secure=true|false][&region=name]"
+_RULES = "a bucket name has 3 to 63 of a-z, 0-9, '.' and '-'; the default endpoint is s3.amazonaws.com"
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ENDPOINT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
@@ -47,7 +45,7 @@ def parse_location(url: str) -> FolderLocation | S3Location:
     """Read the URL of an object store.
 
     Raises:
-        ValueError: It is none; the message says what is wrong and what is accepted.
+        ValueError: It is not such a URL; the message says what is accepted and what was received.
     """
     try:
         parts = urlsplit(url)
@@ -55,9 +53,7 @@ def parse_location(url: str) -> FolderLocation | S3Location:
     except ValueError:
         raise _location_error(url) from None
     if parts.username is not None or parts.password is not None or "@" in parts.query:
-        raise ValueError(
-            "credentials do not belong into the URL of an object store; use DETEX_S3_ACCESS_KEY and ..._SECRET_KEY"
-        )
+        raise ValueError("must not contain credentials; use DETEX_S3_ACCESS_KEY and DETEX_S3_SECRET_KEY")
     if parts.scheme == "folder":
         if parts.netloc or parts.query or parts.fragment or not parts.path.startswith("/"):
             raise _location_error(url)
@@ -91,4 +87,4 @@ def _s3_location(parts: SplitResult, pairs: list[tuple[str, str]]) -> S3Location
 def _location_error(url: str) -> ValueError:
     # What stands before an `@` may be credentials, wherever somebody has put them.
     shown = url if "@" not in url else f"***@{url.rpartition('@')[2]}"
-    return ValueError(f"given {shown!r}; accepted is {ACCEPTED_URLS}")
+    return ValueError(f"must be {ACCEPTED_URLS}, got {shown!r}; {_RULES}")

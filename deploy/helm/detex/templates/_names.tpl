@@ -42,7 +42,7 @@ app.kubernetes.io/part-of: detex
 {{- if $account.create -}}
 {{- default (include "detex.componentName" .) $account.name -}}
 {{- else -}}
-{{- required (printf "%s.serviceAccount.name: given nothing; accepted is the name of an account, where create is false" .component) $account.name -}}
+{{- required (printf "%s.serviceAccount.name: must be the name of an account where create is false, got nothing" .component) $account.name -}}
 {{- end -}}
 {{- end -}}
 

@@ -2,46 +2,46 @@
 {{- define "detex.validate" -}}
 {{- $values := .Values -}}
 {{- if and (not $values.minio.enabled) (not $values.objectStore.endpoint) -}}
-{{- fail "objectStore.endpoint: given nothing; accepted is host:port of an S3 server, or minio.enabled: true" -}}
+{{- fail "objectStore.endpoint: must be host:port of an S3 server where minio.enabled is false, got nothing" -}}
 {{- end -}}
 {{- if and $values.minio.enabled $values.objectStore.endpoint -}}
-{{- fail (printf "objectStore.endpoint: given %s beside minio.enabled: true; accepted is one of them" $values.objectStore.endpoint) -}}
+{{- fail (printf "objectStore.endpoint: must be empty with minio.enabled: true, got %s" $values.objectStore.endpoint) -}}
 {{- end -}}
 {{- if and $values.trainer.persistence.existingClaim (gt (int $values.trainer.replicas) 1) -}}
-{{- fail (printf "trainer.persistence.existingClaim: given %s beside %d replicas; accepted is 0 or 1 of them, for a work folder is one trainer's" $values.trainer.persistence.existingClaim (int $values.trainer.replicas)) -}}
+{{- fail (printf "trainer.persistence.existingClaim: must be empty with %d replicas, got %s; each trainer needs a work folder of its own" (int $values.trainer.replicas) $values.trainer.persistence.existingClaim) -}}
 {{- end -}}
 {{- if eq $values.database.kind "sqlite" -}}
 {{- if gt (int $values.trainer.replicas) 1 -}}
-{{- fail (printf "trainer.replicas: given %d; accepted is 0 or 1 with database.kind: sqlite, or database.kind: postgresql" (int $values.trainer.replicas)) -}}
+{{- fail (printf "trainer.replicas: must be 0 or 1 with database.kind: sqlite, got %d; more need database.kind: postgresql" (int $values.trainer.replicas)) -}}
 {{- end -}}
 {{- if or $values.postgresql.enabled $values.database.existingSecret -}}
-{{- fail "database.kind: given sqlite beside a PostgreSQL; accepted is postgresql, or neither postgresql.enabled nor database.existingSecret" -}}
+{{- fail "database.kind: must be postgresql with postgresql.enabled or database.existingSecret, got sqlite" -}}
 {{- end -}}
 {{- else -}}
 {{- if and $values.postgresql.enabled $values.database.existingSecret -}}
-{{- fail "database.existingSecret: given beside postgresql.enabled: true; accepted is one of them" -}}
+{{- fail "database.existingSecret: must be empty with postgresql.enabled: true" -}}
 {{- end -}}
 {{- if not (or $values.postgresql.enabled $values.database.existingSecret) -}}
-{{- fail "database.existingSecret: given nothing; accepted is a Secret with the URL of a PostgreSQL, or postgresql.enabled: true" -}}
+{{- fail "database.existingSecret: must be a Secret with the URL of a PostgreSQL where postgresql.enabled is false, got nothing" -}}
 {{- end -}}
 {{- end -}}
 {{- if and $values.generator.service.headless (ne $values.generator.service.type "ClusterIP") -}}
-{{- fail (printf "generator.service.headless: given true beside type %s; accepted is type ClusterIP" $values.generator.service.type) -}}
+{{- fail (printf "generator.service.headless: must be false unless type is ClusterIP, got true with type %s" $values.generator.service.type) -}}
 {{- end -}}
 {{- if and $values.catalog.enabled (not $values.catalog.existingClaim) -}}
-{{- fail "catalog.existingClaim: given nothing; accepted is a claim with the table and its photos, where catalog.enabled is true" -}}
+{{- fail "catalog.existingClaim: must be a claim with the table and its photos where catalog.enabled is true, got nothing" -}}
 {{- end -}}
 {{- with $values.generator.rollout -}}
 {{- if and (has (toString .maxSurge) (list "0" "0%")) (has (toString .maxUnavailable) (list "0" "0%")) -}}
-{{- fail "generator.rollout: given maxSurge 0 and maxUnavailable 0; accepted is one of them above 0" -}}
+{{- fail "generator.rollout: must have maxSurge or maxUnavailable above 0, got 0 for both" -}}
 {{- end -}}
 {{- end -}}
 {{- with $values.generator.autoscaling -}}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
-{{- fail (printf "generator.autoscaling.minReplicas: given %d; accepted is at most maxReplicas (%d)" (int .minReplicas) (int .maxReplicas)) -}}
+{{- fail (printf "generator.autoscaling.minReplicas: must be at most maxReplicas (%d), got %d" (int .maxReplicas) (int .minReplicas)) -}}
 {{- end -}}
 {{- if and .enabled (not .targetCpuUtilizationPercent) (not .targetWaitingImages) -}}
-{{- fail "generator.autoscaling: given no target; accepted is a targetCpuUtilizationPercent or a targetWaitingImages above 0" -}}
+{{- fail "generator.autoscaling: must have a targetCpuUtilizationPercent or a targetWaitingImages above 0, got neither" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

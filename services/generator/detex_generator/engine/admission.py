@@ -287,4 +287,4 @@ def _check_size(request: GenerationRequest, base_model: BaseModel) -> None:
     multiple = base_model.size_multiple
     for field, given in (("width", request.width), ("height", request.height)):
         if given % multiple:
-            raise invalid_input(field, given, f"a multiple of {multiple}, as base model {base_model.name!r} needs")
+            raise invalid_input(field, given, f"a multiple of {multiple} for base model {base_model.name!r}")

@@ -64,9 +64,7 @@ def use_cache_folder(folder: Path) -> None:
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise invalid_input(
-                "compile_cache_folder", str(folder), f"a folder to write to: {error.strerror}"
-            ) from error
+            raise invalid_input("compile_cache_folder", f"{folder} ({error.strerror})", "a writable folder") from error
         os.environ[variable] = str(place)
 
 

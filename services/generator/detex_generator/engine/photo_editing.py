@@ -75,10 +75,12 @@ class PhotoEditing:
         edit = self.edit
         if edit.kind is EditKind.KEEP_PRODUCT and not edit.mask and photo.mode != "RGBA":
             raise invalid_input(
-                "edit.mask", "no mask, and a photo without transparent pixels", "a mask, white where the product is"
+                "edit.mask",
+                "neither",
+                "a mask that is white where the product is, or empty for a photo with transparent pixels",
             )
         if edit.keeps and not (kept < 1).any():
-            raise invalid_input("edit.mask", "a mask that leaves nothing to draw", "a mask of a part of the photo")
+            raise invalid_input("edit.mask", "a mask that leaves nothing to draw", "a mask of part of the photo")
 
     @cached_property
     @torch.inference_mode()

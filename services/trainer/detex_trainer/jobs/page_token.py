@@ -84,4 +84,6 @@ def _query_digest(query: tuple[object, ...]) -> str:
 
 
 def _refused(token: str) -> DetexError:
-    return invalid_input("page_token", shown_text(token), "next_page_token of the page before, with the same filters")
+    return invalid_input(
+        "page_token", shown_text(token), "the next_page_token of the previous page, with the same filters"
+    )

@@ -87,7 +87,7 @@ class JobRepository:
         if len(idempotency_key) > MAX_IDEMPOTENCY_KEY_CHARACTERS:
             raise invalid_input(
                 "idempotency_key",
-                f"{len(idempotency_key):,} characters",
+                f"{len(idempotency_key):,}",
                 f"at most {MAX_IDEMPOTENCY_KEY_CHARACTERS} characters",
             )
         if not idempotency_key:
@@ -228,7 +228,7 @@ class JobRepository:
             )
             if (waiting or 0) >= max_queued:
                 raise ResourceExhaustedError(
-                    f"{waiting} jobs of this tenant wait, and {max_queued} may; submit again when some have ended.",
+                    f"This tenant has {waiting} of {max_queued} jobs queued; submit again when some have ended.",
                     reason="QUEUE_FULL",
                     retry_delay_seconds=retry_delay_seconds,
                 )
@@ -260,7 +260,7 @@ def _row(session: Session, tenant: str, job_id: str) -> JobRow:
         row = session.scalar(select(JobRow).where(JobRow.tenant == tenant, JobRow.job_id == job_id))
     if row is None:
         raise NotFoundError(
-            f"job_id: there is no job {job_id[:80]!r}; ListJobs tells which there are.", reason="JOB_NOT_FOUND"
+            f"job_id: there is no job {job_id[:80]!r}; ListJobs lists those there are.", reason="JOB_NOT_FOUND"
         )
     return row
 
@@ -271,7 +271,7 @@ def _find_submitted(session: Session, tenant: str, key: str, request_sha256: str
         return None
     if row.request_sha256 != request_sha256:
         raise AlreadyExistsError(
-            f"idempotency_key: {key!r} was used for {row.job_id} with another content; take a new key.",
+            f"idempotency_key: {key!r} was used for {row.job_id} with different content; use a new key.",
             reason="IDEMPOTENCY_KEY_REUSED",
         )
     return row.to_job()

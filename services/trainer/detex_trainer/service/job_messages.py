@@ -51,7 +51,7 @@ def _read_time(message: Timestamp, field: str) -> datetime:
     try:
         return message.ToDatetime(tzinfo=UTC)
     except (OverflowError, ValueError):
-        accepted = "a time of the years 1 to 9999, with 0 to 999,999,999 ns"
+        accepted = "a time in the years 1 to 9999 with 0 to 999,999,999 ns"
         raise invalid_input(field, f"{message.seconds} s {message.nanos} ns", accepted) from None
 
 
@@ -60,7 +60,7 @@ def read_states(states: Sequence[int]) -> frozenset[JobState]:
     for position, state in enumerate(states):
         if state not in _STATE_OF:
             names = ", ".join(trainer_pb2.JobState.Name(message) for message in _STATE_OF)
-            raise invalid_input(f"states[{position}]", state, names)
+            raise invalid_input(f"states[{position}]", state, f"one of {names}")
     return frozenset(_STATE_OF[trainer_pb2.JobState.ValueType(state)] for state in states)
 
 

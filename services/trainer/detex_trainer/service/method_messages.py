@@ -59,15 +59,16 @@ _CHOICES: dict[str, tuple[Any, dict[int, StrEnum]]] = {
         },
     ),
 }
-"""Knobs whose value is one of a few, by name: the enumeration of the contract, and what its numbers stand for. 0 takes
-the default of the method."""
+"""Hyperparameters with enum values, by name: the protobuf enum and the meaning of its numbers. 0 selects the method's
+default."""
 
 
 def read_method(method: int) -> Method:
     """The method of a message; raises InvalidInputError (field `method`) for a number that is none."""
     known = _METHODS.get(common_pb2.Method.ValueType(method))
     if known is None:
-        raise invalid_input("method", method, ", ".join(name for name, number in common_pb2.Method.items() if number))
+        names = ", ".join(name for name, number in common_pb2.Method.items() if number)
+        raise invalid_input("method", method, f"one of {names}")
     return known
 
 
@@ -88,25 +89,25 @@ def method_descriptions(family: BaseModelFamily) -> Sequence[trainer_pb2.MethodD
 
 
 def read_hyperparameters(message: trainer_pb2.Hyperparameters) -> dict[str, int | float | bool | str]:
-    """The knobs that a message sets, by name; raises InvalidInputError where a number stands for no member."""
-    knobs: dict[str, int | float | bool | str] = {
+    """The hyperparameters set in a message, by name; raises InvalidInputError for a number that is no enum value."""
+    values: dict[str, int | float | bool | str] = {
         field.name: value for field, value in message.ListFields() if field.enum_type is None
     }
-    # ListFields leaves out optional fields only where they are absent, so a knob set to 0 is among them.
+    # ListFields leaves out optional fields only where they are absent, so a value of 0 is included.
     if message.HasField("delta_form"):
         form = _DELTA_FORMS.get(message.delta_form)
         if form is None:
             accepted = "DELTA_FORM_LOW_RANK or DELTA_FORM_FULL"
             raise invalid_input("hyperparameters.delta_form", message.delta_form, accepted)
-        knobs["delta_form"] = form.value
+        values["delta_form"] = form.value
     for field, number in message.ListFields():
         if field.name in _CHOICES and number:
             wire, members = _CHOICES[field.name]
             if number not in members:
                 accepted = ", ".join(wire.Name(each) for each in members)
-                raise invalid_input(f"hyperparameters.{field.name}", number, accepted)
-            knobs[field.name] = members[number].value
-    return knobs
+                raise invalid_input(f"hyperparameters.{field.name}", number, f"one of {accepted}")
+            values[field.name] = members[number].value
+    return values
 
 
 def hyperparameters_message(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:

@@ -39,5 +39,5 @@ def _check(value: Any, name: str) -> None:
     if isinstance(value, Message):
         check_texts(value, f"{name}.")
     elif isinstance(value, str) and "\0" in value:
-        given = f"{shown_text(value)}, where {shown_character(chr(0))} is not accepted"
+        given = f"{shown_text(value)}, where {shown_character(chr(0))} is not allowed"
         raise invalid_input(name, given, "text without the character U+0000")

@@ -35,7 +35,7 @@ def _fault(words: str) -> str:
     """What is wrong, where a character or the length is; otherwise the words show it themselves."""
     for character in words:
         if character not in " -" and unicodedata.category(character)[0] not in "LNM":
-            return f", where {shown_character(character)} is not accepted"
+            return f", where {shown_character(character)} is not allowed"
     return f", which has {len(words):,} characters" if len(words) > MAX_CLASS_WORD_CHARACTERS else ""
 
 

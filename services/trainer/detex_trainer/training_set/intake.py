@@ -178,7 +178,7 @@ class TrainingSetIntake:
                 return
             except TimeoutError:
                 raise AbortedError(
-                    f"Nothing came for {self._policy.idle_seconds:g} seconds; send the upload again.",
+                    f"Nothing was received for {self._policy.idle_seconds:g} seconds; send the upload again.",
                     reason="UPLOAD_IDLE",
                     retry_delay_seconds=_IDLE_RETRY_SECONDS,
                 ) from None
@@ -214,7 +214,7 @@ class TrainingSetIntake:
             photos, looks = [], []
             for photo in upload.photos:
                 if caller_is_gone.is_set():
-                    raise AbortedError("The caller is gone.")
+                    raise AbortedError("The caller disconnected.")
                 record, look = self._keep_photo(tenant, training_set_id, photo, upload.masks, folder)
                 photos.append(record)
                 looks.append(look)
@@ -248,9 +248,7 @@ class TrainingSetIntake:
         try:
             self._ledger.add(new, max_tenant_bytes=self._policy.max_tenant_bytes)
         except IntegrityError:
-            raise invalid_input(
-                _UPLOAD_ID, upload.upload_id, "the id of an upload whose photos are not deleted"
-            ) from None
+            raise invalid_input(_UPLOAD_ID, upload.upload_id, "the id of an upload whose photos still exist") from None
 
     def _drop(self, tenant: str, training_set_id: str) -> None:
         """Delete what an upload that failed has written; what cannot be deleted now stays listed as to be deleted."""

@@ -33,7 +33,7 @@ class OpenFile:
             raise invalid_input(
                 f"{self._field}.offset_bytes",
                 f"{self.header.offset_bytes:,}",
-                f"0 to {min(there, self.header.size_bytes):,}, the bytes that GetUpload names",
+                f"0 to {min(there, self.header.size_bytes):,}, the bytes received so far (see GetUpload)",
             )
         with path.open("rb") as file:
             left = self.header.offset_bytes
@@ -73,6 +73,6 @@ class OpenFile:
     def _size_error(self, received: str) -> InvalidInputError:
         return invalid_input(
             f"{self._field}.size_bytes",
-            f"{self.header.size_bytes:,} bytes announced, {received} sent",
+            f"{self.header.size_bytes:,} for {received} bytes sent",
             "the size of the file as sent",
         )

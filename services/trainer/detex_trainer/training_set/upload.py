@@ -27,7 +27,7 @@ from detex_trainer.training_set.upload_parts import (
 INCOMPLETE_RETRY_SECONDS = 0.5
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_ORDER = "the header first, then for each file its header and its bytes in chunks"
+_ORDER = "the upload header, then for each file its header and its bytes in chunks"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class UploadReceiver:
 
     def __init__(self, header: UploadHeader, folder: Path, limits: UploadLimits) -> None:
         if header.upload_id and not 1 <= header.file_count <= 2 * limits.max_photos:
-            accepted = f"1 to {2 * limits.max_photos}, with upload_id"
+            accepted = f"1 to {2 * limits.max_photos} with upload_id"
             raise invalid_input("header.file_count", header.file_count, accepted)
         self._header = header
         self._class_word = checked_class_word(header.class_word)
@@ -167,14 +167,12 @@ class UploadReceiver:
         photos = {file.header.photo_index: file for file in self._files if file.header.kind is FileKind.PHOTO}
         masks = {file.header.photo_index: file for file in self._files if file.header.kind is FileKind.MASK}
         if not photos:
-            raise invalid_input("files", "no photo", f"1 to {self._limits.max_photos} photos")
+            raise invalid_input("files", "none", f"1 to {self._limits.max_photos} photos")
         self._check_indices(photos)
         for index, mask in masks.items():
             if index not in photos:
                 with naming_file(mask.header):
-                    raise invalid_input(
-                        f"{mask.field}.photo_index", f"a mask for {index}", "the index of an uploaded photo"
-                    )
+                    raise invalid_input(f"{mask.field}.photo_index", f"{index}", "the index of an uploaded photo")
         return Upload(
             class_word=self._class_word,
             keep_photos=self._header.keep_photos,
@@ -192,7 +190,7 @@ class UploadReceiver:
         begun = len(self._files) + (self._open_file is not None)
         if begun < self._header.file_count or (self._open_file is not None and not self._open_file.is_complete):
             raise AbortedError(
-                "The stream ended before the upload did; send the rest, GetUpload tells what is there.",
+                "The stream ended before the upload was complete; send the rest (GetUpload lists what has arrived).",
                 reason="UPLOAD_INCOMPLETE",
                 retry_delay_seconds=INCOMPLETE_RETRY_SECONDS,
             )
@@ -209,28 +207,28 @@ class UploadReceiver:
         if self._announced_bytes > self._limits.max_total_bytes:
             raise invalid_input(
                 f"{field}.size_bytes",
-                f"{header.size_bytes:,}, with the files before it {self._announced_bytes:,}",
-                f"at most {self._limits.max_total_bytes:,} bytes for all files",
+                f"{header.size_bytes:,}, in total {self._announced_bytes:,}",
+                f"at most {self._limits.max_total_bytes:,} bytes for all files together",
             )
         self._open_file = OpenFile(field, header, self._folder / spooled_name(header))
 
     def _check_header(self, header: FileHeader, field: str) -> None:
         limits = self._limits
         if header.kind is None:
-            raise invalid_input(f"{field}.kind", "no known kind", "FILE_KIND_PHOTO or FILE_KIND_MASK")
+            raise invalid_input(f"{field}.kind", "another value", "FILE_KIND_PHOTO or FILE_KIND_MASK")
         if header.photo_index >= limits.max_photos:
             raise invalid_input(f"{field}.photo_index", header.photo_index, f"0 to {limits.max_photos - 1}")
         for file in self._files:
             if (file.header.kind, file.header.photo_index) == (header.kind, header.photo_index):
                 raise invalid_input(
                     f"{field}.photo_index",
-                    f"{header.photo_index}, as {file.field} has",
-                    f"one {header.kind} per photo index",
+                    f"{header.photo_index}, which {file.field} has",
+                    f"unique among the {header.kind}s",
                 )
         if len(header.file_name) > MAX_FILE_NAME_CHARACTERS:
             raise invalid_input(
                 f"{field}.file_name",
-                f"{len(header.file_name):,} characters",
+                f"{len(header.file_name):,}",
                 f"at most {MAX_FILE_NAME_CHARACTERS} characters",
             )
         if not 1 <= header.size_bytes <= limits.max_file_bytes:
@@ -238,17 +236,15 @@ class UploadReceiver:
                 f"{field}.size_bytes", f"{header.size_bytes:,}", f"1 to {limits.max_file_bytes:,} bytes"
             )
         if header.sha256 and not _SHA256.fullmatch(header.sha256):
-            raise invalid_input(
-                f"{field}.sha256", repr(header.sha256), "64 hexadecimal digits in lower case, or nothing"
-            )
+            raise invalid_input(f"{field}.sha256", repr(header.sha256), "64 lower-case hexadecimal digits, or empty")
         if header.offset_bytes and not (self._header.upload_id and header.sha256):
             raise invalid_input(f"{field}.offset_bytes", header.offset_bytes, "0 without upload_id and sha256")
         if header.caption and header.kind is FileKind.MASK:
-            raise invalid_input(f"{field}.caption", repr(header.caption), "captions of photos only")
+            raise invalid_input(f"{field}.caption", repr(header.caption), "empty for a mask")
         if len(header.caption) > MAX_CAPTION_CHARACTERS:
             raise invalid_input(
                 f"{field}.caption",
-                f"{len(header.caption):,} characters",
+                f"{len(header.caption):,}",
                 f"at most {MAX_CAPTION_CHARACTERS:,} characters",
             )
 
@@ -266,7 +262,7 @@ class UploadReceiver:
                 raise invalid_input(
                     f"{last.field}.photo_index",
                     f"{last.header.photo_index} without a photo {missing}",
-                    "indices from 0 without gaps",
+                    "one of indices from 0 without gaps",
                 )
 
 
