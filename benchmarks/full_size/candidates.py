@@ -21,13 +21,13 @@ from detex_diffusion.model_index import SIZE_CONDITIONS
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import Solver, step_table
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.attention_order import take_fastest_attention
-from detex_generator.engine.capture import CudaCapture, eager
-from detex_generator.engine.denoising_step import StepInputs
-from detex_generator.engine.graphed_steps import GraphedSteps
-from detex_generator.engine.plain_steps import PlainSteps, Steps
-from detex_generator.kernels.choice import KernelChoice
-from detex_generator.kernels.unet_kernels import install_kernels, over_same_weights, use_channels_last
+from detex_generator.compute.attention_order import take_fastest_attention
+from detex_generator.compute.capture import CudaCapture, eager
+from detex_generator.compute.denoising_step import StepInputs
+from detex_generator.compute.graphed_steps import GraphedSteps
+from detex_generator.compute.plain_steps import PlainSteps, Steps
+from detex_generator.compute.unet_kernels import install_kernels, over_same_weights, use_channels_last
+from detex_generator.ops.choice import KernelChoice
 
 DENOISING_STEPS = 25
 STEPS_PER_RUN = 2

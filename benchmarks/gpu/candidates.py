@@ -5,11 +5,11 @@ import torch
 from benchmarks.full_size.architectures import FullSize
 from benchmarks.full_size.candidates import Bench, Run, Workload
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.capture import CudaCapture, eager
-from detex_generator.engine.graphed_steps import Compilation, GraphedSteps
-from detex_generator.engine.step_compiler import StepCompiler
-from detex_generator.kernels.fused_projections import fuse_projections
-from detex_generator.kernels.unet_kernels import over_same_weights
+from detex_generator.compute.capture import CudaCapture, eager
+from detex_generator.compute.fused_projections import fuse_projections
+from detex_generator.compute.graphed_steps import Compilation, GraphedSteps
+from detex_generator.compute.step_compiler import StepCompiler
+from detex_generator.compute.unet_kernels import over_same_weights
 
 LONGEST_COMPILATION_SECONDS = 600.0
 

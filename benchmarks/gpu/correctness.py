@@ -18,11 +18,11 @@ from detex_diffusion.conditioning import PromptKeyValues
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import Solver, step_table
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.capture import eager
-from detex_generator.engine.denoising_step import StepInputs, StepResults
-from detex_generator.engine.graphed_steps import GraphedSteps
-from detex_generator.engine.plain_steps import PlainSteps, Steps
-from detex_generator.kernels.choice import KernelChoice
+from detex_generator.compute.capture import eager
+from detex_generator.compute.denoising_step import StepInputs, StepResults
+from detex_generator.compute.graphed_steps import GraphedSteps
+from detex_generator.compute.plain_steps import PlainSteps, Steps
+from detex_generator.ops.choice import KernelChoice
 
 MOST_ERROR_RATIO = 1.2
 LEAST_CHANGE = 10.0

@@ -25,7 +25,7 @@ from benchmarks.kernels.machine_code import machine_code_rows
 from benchmarks.kernels.timing import copy_bandwidth
 from benchmarks.kernels.unet_step import rows_of_unet_step
 from benchmarks.results_file import ResultRow, at_least, table, write_results
-from detex_generator.kernels.availability import why_unavailable
+from detex_generator.ops.availability import why_unavailable
 
 NO_GPU_STATUS = 3
 CONTESTS: dict[str, Callable[[torch.device, torch.dtype], Iterator[Contest]]] = {

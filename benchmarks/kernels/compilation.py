@@ -17,7 +17,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from detex_generator.kernels.triton_kernels.launch import Launch
+from detex_generator.ops.triton_kernels.launch import Launch
 
 TYPES = {
     torch.float16: "*fp16",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.kernels.contest import Contest, Inputs, input_sets
-from detex_generator.kernels.geglu import geglu
-from detex_generator.kernels.operation import Implementation
-from detex_generator.kernels.references import geglu as reference
+from detex_generator.ops.geglu import geglu
+from detex_generator.ops.operation import Implementation
+from detex_generator.ops.references import geglu as reference
 
 ROWS = 16
 LEVELS = ((4096, 320), (1024, 640), (256, 1280))

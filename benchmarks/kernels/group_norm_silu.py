@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.kernels.contest import Contest, Inputs, input_sets
-from detex_generator.kernels.group_norm_silu import group_norm_silu
-from detex_generator.kernels.operation import Implementation
-from detex_generator.kernels.references import group_norm_silu as reference
+from detex_generator.ops.group_norm_silu import group_norm_silu
+from detex_generator.ops.operation import Implementation
+from detex_generator.ops.references import group_norm_silu as reference
 
 ROWS, GROUPS, EPSILON = 16, 32, 1e-5
 SHAPES = ((320, 64), (960, 64), (640, 32), (1280, 16))

@@ -8,9 +8,9 @@ from torch import Tensor
 from benchmarks.kernels.contest import Contest, Inputs, input_sets
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import Solver, guide, solver_step, step_table
-from detex_generator.kernels.guided_solver_step import guided_solver_step
-from detex_generator.kernels.operation import Implementation
-from detex_generator.kernels.references import guided_solver_step as reference
+from detex_generator.ops.guided_solver_step import guided_solver_step
+from detex_generator.ops.operation import Implementation
+from detex_generator.ops.references import guided_solver_step as reference
 
 LATENTS = (4, 64, 64)
 SCHEDULE = {"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

@@ -4,15 +4,15 @@ from functools import partial
 
 import torch
 
-from detex_generator.kernels.triton_kernels import (
+from detex_generator.ops.triton_kernels import (
     geglu,
     group_norm_silu,
     guided_solver_step,
     segmented_attention,
     self_attention,
 )
-from detex_generator.kernels.triton_kernels.launch import Launch
-from detex_generator.kernels.triton_kernels.self_attention import TILINGS
+from detex_generator.ops.triton_kernels.launch import Launch
+from detex_generator.ops.triton_kernels.self_attention import TILINGS
 
 empty = partial(torch.empty, device="meta")
 half = partial(empty, dtype=torch.float16)

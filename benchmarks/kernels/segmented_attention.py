@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from benchmarks.kernels.contest import Contest, Inputs, backends, input_sets
 from benchmarks.kernels.timing import Call
-from detex_generator.kernels.operation import Implementation
-from detex_generator.kernels.references import segmented_attention as reference
-from detex_generator.kernels.segmented_attention import (
+from detex_generator.ops.operation import Implementation
+from detex_generator.ops.references import segmented_attention as reference
+from detex_generator.ops.segmented_attention import (
     PageLayout,
     segmented_attention,
     segmented_attention_with_sums,

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from benchmarks.kernels.contest import Contest, Inputs, backends, input_sets
 from benchmarks.kernels.timing import Call
-from detex_generator.kernels.operation import Implementation
-from detex_generator.kernels.references import self_attention as reference
-from detex_generator.kernels.self_attention import self_attention
+from detex_generator.ops.operation import Implementation
+from detex_generator.ops.references import self_attention as reference
+from detex_generator.ops.self_attention import self_attention
 
 ROWS = 16
 SHAPES = ((4096, 8, 40, 1.05), (1024, 8, 80, 1.05))
@@ -69,7 +69,7 @@ def _by_kernel(sets: list[Inputs]) -> Call:
 
 def _tilings(sets: list[Inputs]) -> dict[str, Call]:
     """The other ways to cut the work, for whoever tunes."""
-    from detex_generator.kernels.triton_kernels.self_attention import TILINGS, Tiling, plan
+    from detex_generator.ops.triton_kernels.self_attention import TILINGS, Tiling, plan
 
     output = torch.empty_like(sets[0][0])
 

@@ -17,11 +17,11 @@ from detex_diffusion.conditioning import PromptKeyValues, project
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import Solver, step_table
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.denoising_step import StepInputs, StepResults, denoising_step
-from detex_generator.kernels.choice import KernelChoice
-from detex_generator.kernels.operation import Implementation, Operation
-from detex_generator.kernels.pooled_key_values import PooledKeyValues
-from detex_generator.kernels.unet_kernels import install_kernels, use_channels_last
+from detex_generator.compute.denoising_step import StepInputs, StepResults, denoising_step
+from detex_generator.compute.pooled_key_values import PooledKeyValues
+from detex_generator.compute.unet_kernels import install_kernels, use_channels_last
+from detex_generator.ops.choice import KernelChoice
+from detex_generator.ops.operation import Implementation, Operation
 
 BATCHES = (2, 16)
 """Rows of a UNet pass; half of them are of negative prompts."""

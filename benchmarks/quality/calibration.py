@@ -18,9 +18,9 @@ from benchmarks.quality.observation import Comparison, Observed, observe
 from benchmarks.quality.variants import BASE
 from benchmarks.results_file import ResultRow, table, write_results
 from detex_diffusion.base_model import BaseModel
-from detex_trainer import report_findings
-from detex_trainer.report import Report, Verdict
-from detex_trainer.report_findings import attention_gain
+from detex_trainer.report import findings as report_findings
+from detex_trainer.report.findings import attention_gain
+from detex_trainer.report.training_report import Report, Verdict
 
 RESULTS: Final = "concept_report"
 _MOST_FALSE_ALARMS: Final = 0.1

@@ -22,13 +22,14 @@ from detex_diffusion.concept import Concept
 from detex_diffusion.concept_file import FILE_NAME, load_concept
 from detex_diffusion.solver import Solver
 from detex_diffusion.unet_delta import ParameterDelta, unet_with_delta
-from detex_trainer.attribute_vocabulary import AttributeVocabulary
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.methods import method_recipe
-from detex_trainer.progress import JobPreview, JobProgress
-from detex_trainer.training import train_concept
-from detex_trainer.training.pictures import draw_pictures
-from detex_trainer.training_set import MaskSource, PhotoRecord, TrainingPhoto, TrainingSet, TrainingSetRecord
+from detex_trainer.domain.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.progress import JobPreview, JobProgress
+from detex_trainer.domain.training_set import TrainingPhoto, TrainingSet
+from detex_trainer.domain.training_set_record import MaskSource, PhotoRecord, TrainingSetRecord
+from detex_trainer.learning.methods import method_recipe
+from detex_trainer.learning.training import train_concept
+from detex_trainer.learning.training.pictures import draw_pictures
 
 ATTRIBUTES: Final = ("pose", "background")
 _TENANT: Final = "benchmark"

@@ -31,9 +31,9 @@ from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_diffusion.concept import Concept
 from detex_diffusion.solver import Solver
-from detex_trainer.attribute_vocabulary import AttributeVocabulary
-from detex_trainer.concept_report import REPORT_FILE
-from detex_trainer.report import Report
+from detex_trainer.domain.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.report.concept_report import REPORT_FILE
+from detex_trainer.report.training_report import Report
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from benchmarks.showroom.renderer import Photo
 from benchmarks.showroom.subject import Split, subject_seeds
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.domain.attribute_vocabulary import AttributeVocabulary
 
 
 @dataclass(frozen=True)

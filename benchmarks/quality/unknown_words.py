@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks.showroom.captions import POSE_PHRASES, SCENE_PHRASES
 from benchmarks.showroom.factors import COLOURS, MATERIALS, PATTERNS, POSES, SCENES
-from detex_trainer.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.domain.attribute_vocabulary import AttributeVocabulary
 
 _LITTLE_WORDS: Final = frozenset(["a", "at", "by", "from", "in", "its", "of", "on", "the", "to"])
 

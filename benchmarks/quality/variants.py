@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detex_core.errors import InvalidInputError
-from detex_trainer.hyperparameters import Hyperparameters, Method, resolve_hyperparameters, trainable_method
+from detex_trainer.domain.hyperparameters import Hyperparameters, Method, resolve_hyperparameters, trainable_method
 
 BASE = "base"
 """Label of the base model itself, which draws the plain class word."""

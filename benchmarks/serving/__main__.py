@@ -29,7 +29,7 @@ from benchmarks.serving.synthetic_concepts import publish_concepts
 from detex_core.object_store import FolderStore
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import load_base_model
-from detex_generator.memory_allocator import keep_freed_memory
+from detex_generator.compute.memory_allocator import keep_freed_memory
 
 MEASUREMENTS = {
     "memory": memory_rows,  # first, while the process has freed little

@@ -17,10 +17,10 @@ from benchmarks.serving.arrivals import Ask
 from benchmarks.serving.scale import GUIDANCE_SCALE, NEGATIVE_PROMPT
 from detex_core.metrics import new_registry
 from detex_core.settings import ObjectStoreSettings
+from detex_generator.api.validation import checked_request
 from detex_generator.engine import FinishedImage, Progress
 from detex_generator.generator import Generator
 from detex_generator.settings import GeneratorSettings
-from detex_generator.validation import checked_request
 from detex_protos.v1.generator_pb2 import GenerateRequest
 
 _T = TypeVar("_T")

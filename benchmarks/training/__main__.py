@@ -24,7 +24,7 @@ from benchmarks.training.whole_job import checkpoint_rows, job_rows
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_trainer.frozen import freeze_base_model
-from detex_trainer.training.memory import free_memory_bytes
+from detex_trainer.learning.training.memory import free_memory_bytes
 
 MEASUREMENTS: dict[str, Callable[[BaseModel, Scale], Iterator[ResultRow]]] = {
     "peers": peer_rows,

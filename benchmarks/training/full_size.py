@@ -16,9 +16,9 @@ from benchmarks.training.speed import packing_rows
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_showroom.assets import sample_subjects
-from detex_trainer.hyperparameters import default_hyperparameters
-from detex_trainer.methods.graphed_pass import graph_passes
-from detex_trainer.training.loop import TrainingPack
+from detex_trainer.domain.hyperparameters import default_hyperparameters
+from detex_trainer.learning.methods.graphed_pass import graph_passes
+from detex_trainer.learning.training.loop import TrainingPack
 
 _GIB = 1024**3
 

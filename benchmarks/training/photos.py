@@ -7,7 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from detex_showroom.assets import SampleSubject
-from detex_trainer.training_set import MaskSource, PhotoRecord, TrainingPhoto, TrainingSet, TrainingSetRecord
+from detex_trainer.domain.training_set import TrainingPhoto, TrainingSet
+from detex_trainer.domain.training_set_record import MaskSource, PhotoRecord, TrainingSetRecord
 
 
 def training_set_of(subject: SampleSubject) -> TrainingSet:

@@ -5,11 +5,11 @@ import torch
 from benchmarks.training.photos import training_set_of
 from detex_diffusion.base_model import BaseModel
 from detex_showroom.assets import SampleSubject
-from detex_trainer.attributes import parse_attributes
-from detex_trainer.hyperparameters import resolve_hyperparameters
-from detex_trainer.methods import method_recipe
-from detex_trainer.training.concept_training import prepare
-from detex_trainer.training.run import TrainingRun
+from detex_trainer.domain.attributes import parse_attributes
+from detex_trainer.domain.hyperparameters import resolve_hyperparameters
+from detex_trainer.learning.methods import method_recipe
+from detex_trainer.learning.training.concept_training import prepare
+from detex_trainer.learning.training.run import TrainingRun
 
 LONG = 20_000
 

@@ -10,7 +10,7 @@ from benchmarks.training.runs import make_run
 from benchmarks.training.scale import Scale
 from detex_diffusion.base_model import BaseModel
 from detex_showroom.assets import sample_subjects
-from detex_trainer.training.loop import TrainingPack
+from detex_trainer.learning.training.loop import TrainingPack
 
 
 def peer_rows(base_model: BaseModel, scale: Scale) -> Iterator[ResultRow]:

@@ -20,9 +20,9 @@ from detex_client import Hyperparameters, JobState, TrainerClient, TrainingPhoto
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
 from detex_showroom.assets import sample_subjects
-from detex_trainer.checkpoint_archive import CheckpointArchive
-from detex_trainer.training.checkpointing import Checkpointer
-from detex_trainer.training.loop import TrainingPack
+from detex_trainer.learning.training.checkpoint_archive import CheckpointArchive
+from detex_trainer.learning.training.checkpointing import Checkpointer
+from detex_trainer.learning.training.loop import TrainingPack
 
 _GIB = 1024**3
 _CHECKPOINT_INTERVAL_SECONDS = 30.0

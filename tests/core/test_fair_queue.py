@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detex_core.fair_queue import FairQueue
-from detex_generator.engine.class_turns import ClassTurns
-from detex_generator.generation_request import Priority
+from detex_generator.engine.scheduling.class_turns import ClassTurns
+from detex_generator.request.generation_request import Priority
 
 TENANTS = st.sampled_from(["a", "b", "c"])
 DEADLINES = st.sampled_from([None, 1.0, 2.0])

@@ -11,7 +11,7 @@ from detex_core.object_store.location import S3Location, parse_location
 from detex_core.settings import ServiceSettings
 from detex_core.tracing_switch import tracing_is_on
 from detex_generator.settings import GeneratorSettings
-from detex_trainer.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.domain.attribute_vocabulary import AttributeVocabulary
 from detex_trainer.settings import TrainerSettings
 from scripts.generate_reference import CHART_OWNED, CHART_OWNED_OF_STORE, object_store_settings, service_settings
 from scripts.settings_fields import Setting, camel_case

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detex_generator.bounded_cache import BoundedCache
+from detex_generator.cache.bounded_cache import BoundedCache
 
 
 class Value:

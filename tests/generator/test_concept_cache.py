@@ -24,7 +24,7 @@ from detex_core.errors import (
 )
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
-from detex_generator.concept_cache import ConceptCache
+from detex_generator.cache.concept_cache import ConceptCache
 from detex_generator.metrics import GeneratorMetrics
 from detex_protos.v1.generator_pb2 import ListResidentConceptsRequest, PrefetchConceptRequest
 from tests.generator.published_concepts import publish, random_concept

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from detex_generator.engine import decoding
-from detex_generator.engine.admission import Admission
+from detex_generator.engine.intake.admission import Admission
 from detex_generator.engine.slot_batch import SlotBatch
 from detex_protos.v1.generator_pb2 import GenerateManyRequest, GenerateRequest
 from tests.generator.running_generator import (

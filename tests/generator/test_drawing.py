@@ -14,7 +14,7 @@ import torch
 from detex_core import __version__
 from detex_core.artifact import StoredManifest
 from detex_diffusion.base_model import BaseModel
-from detex_generator.provenance import read_provenance
+from detex_generator.request.provenance import read_provenance
 from detex_protos.v1.generator_pb2 import ListBaseModelsRequest, ListResidentConceptsRequest
 from tests.generator.running_generator import RunningGenerator, Solver, pixels, signal_to_noise_decibels, wait_until
 

@@ -132,7 +132,7 @@ def test_a_gpu_that_answers_no_more_ends_the_process(
         def broken(*arguments: object) -> object:
             raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
-        monkeypatch.setattr("detex_generator.engine.plain_steps.LaneSteps.__call__", broken)
+        monkeypatch.setattr("detex_generator.compute.plain_steps.LaneSteps.__call__", broken)
         refusal = refusal_of(own.start(prompt="a vase", steps=7))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_STOPPED")
         wait_until(lambda: own.health() == health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detex_generator.engine.finite_checks import FiniteChecks
+from detex_generator.compute.finite_checks import FiniteChecks
 
 
 def test_results_at_once_tell_this_step() -> None:

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from detex_generator.memory_allocator import keep_freed_memory
+from detex_generator.compute.memory_allocator import keep_freed_memory
 
 # Takes and gives back three times 30 MiB twenty times, and prints the page faults that this caused.
 FAULTS = """
 import ctypes, resource, sys
-from detex_generator.memory_allocator import keep_freed_memory
+from detex_generator.compute.memory_allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory({})
 library = ctypes.CDLL(None)

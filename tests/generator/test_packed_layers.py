@@ -18,9 +18,9 @@ from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_diffusion.conditioning import KeyValueBatch, key_values
 from detex_diffusion.latents import decode_latents
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator import packed_layers
-from detex_generator.packed_attention import PackedAttention, pack_attention
-from detex_generator.packed_layers import (
+from detex_generator.compute import packed_layers
+from detex_generator.compute.packed_attention import PackedAttention, pack_attention
+from detex_generator.compute.packed_layers import (
     ROW_BLOCK,
     ROW_PIECE,
     PackedConvolution,
@@ -100,7 +100,7 @@ def test_memory_does_not_grow_with_the_numbers_of_rows_that_were_seen() -> None:
 GROWTH_OVER_ROW_COUNTS = """
 import ctypes
 import torch
-from detex_generator.packed_layers import MOST_ROW_COUNTS, pack
+from detex_generator.compute.packed_layers import MOST_ROW_COUNTS, pack
 
 
 class InUse(ctypes.Structure):

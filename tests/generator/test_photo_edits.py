@@ -15,7 +15,7 @@ from PIL import Image
 
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import encode_images, to_pixels
-from detex_generator.provenance import read_provenance
+from detex_generator.request.provenance import read_provenance
 from detex_protos.v1.generator_pb2 import Edit, EditKind
 from tests.generator.running_generator import (
     RunningGenerator,

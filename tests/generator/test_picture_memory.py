@@ -11,8 +11,8 @@ import grpc
 import pytest
 from PIL import Image
 
-from detex_generator.engine import photo_editing, placement
-from detex_generator.engine.picture_memory import PictureMemory
+from detex_generator.engine.intake import photo_editing, placement
+from detex_generator.engine.intake.picture_memory import PictureMemory
 from detex_protos.v1.generator_pb2 import Edit, EditKind, GenerateManyRequest, GenerateRequest, Region
 from tests.generator.running_generator import (
     RunningGenerator,

@@ -12,10 +12,10 @@ from detex_diffusion.concept import Concept
 from detex_diffusion.regions import Box, RegionMode
 from detex_diffusion.solver import Solver
 from detex_diffusion.text import TokenizedPrompt, tokenize
-from detex_generator.engine.picture_memory import PictureMemory
-from detex_generator.engine.placement import check_composition
-from detex_generator.generation_request import GenerationRequest
-from detex_generator.picture_content import Composition, Region
+from detex_generator.engine.intake.picture_memory import PictureMemory
+from detex_generator.engine.intake.placement import check_composition
+from detex_generator.request.generation_request import GenerationRequest
+from detex_generator.request.picture_content import Composition, Region
 
 
 def segments_of(base_model: BaseModel, text: str, class_words: dict[str, str], names: tuple[str, ...]) -> list[int]:

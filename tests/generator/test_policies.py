@@ -10,7 +10,7 @@ import pytest
 
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
-from detex_generator.engine.pace import Pace
+from detex_generator.engine.scheduling.pace import Pace
 from detex_protos.v1 import generator_pb2
 from detex_protos.v1.generator_pb2 import GenerateRequest, ListResidentConceptsRequest, PrefetchConceptRequest
 from tests.generator.published_concepts import publish, random_concept

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from detex_core.errors import InvalidInputError
-from detex_generator.provenance import (
+from detex_generator.request.provenance import (
     CompositionProvenance,
     ConceptProvenance,
     EditProvenance,

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from PIL import Image
 
-from detex_generator.provenance import read_provenance
+from detex_generator.request.provenance import read_provenance
 from detex_protos.v1.generator_pb2 import Box, Region, RegionMode
 from tests.generator.running_generator import (
     RunningGenerator,

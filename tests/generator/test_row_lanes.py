@@ -11,7 +11,7 @@ from torch import Tensor
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import KeyValueBatch, PromptKeyValues, key_values
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.row_lanes import LEAST_ACTIVATIONS, LEAST_ROWS, RowLanes, use_cores
+from detex_generator.compute.row_lanes import LEAST_ACTIVATIONS, LEAST_ROWS, RowLanes, use_cores
 from tests.generator.running_generator import (
     RunningGenerator,
     generator_settings,

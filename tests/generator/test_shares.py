@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detex_generator.engine.pass_turns import CLASS_WEIGHTS, PassTurns
-from detex_generator.engine.small_first import SmallFirst
-from detex_generator.generation_request import Priority
+from detex_generator.engine.scheduling.pass_turns import CLASS_WEIGHTS, PassTurns
+from detex_generator.engine.scheduling.small_first import SmallFirst
+from detex_generator.request.generation_request import Priority
 from detex_protos.v1 import generator_pb2
 from detex_protos.v1.generator_pb2 import GenerateManyRequest, GenerateRequest
 from tests.generator.running_generator import (

@@ -5,7 +5,7 @@ import sys
 
 _PROGRAM = """
 import threading
-from detex_generator.engine.small_first import SmallFirst
+from detex_generator.engine.scheduling.small_first import SmallFirst
 
 begun = threading.Event()
 

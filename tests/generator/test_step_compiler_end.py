@@ -6,8 +6,8 @@ import sys
 _PROGRAM = """
 import threading
 import torch
-from detex_generator.engine import step_compiler
-from detex_generator.engine.step_compiler import StepCompiler
+from detex_generator.compute import step_compiler
+from detex_generator.compute.step_compiler import StepCompiler
 
 begun, sizes = threading.Event(), []
 

@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from prometheus_client import CollectorRegistry
 
 from detex_core.errors import NotFoundError, UnavailableError
+from detex_generator.cache.store_breaker import StoreBreaker
 from detex_generator.metrics import GeneratorMetrics
-from detex_generator.store_breaker import StoreBreaker
 
 
 def _unavailable() -> str:

@@ -12,9 +12,9 @@ from PIL import Image
 from detex_core.errors import InvalidInputError, Violation
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.solver import Solver
-from detex_generator.generation_request import GenerationRequest
+from detex_generator.api.validation import checked_request
+from detex_generator.request.generation_request import GenerationRequest
 from detex_generator.settings import GeneratorSettings
-from detex_generator.validation import checked_request
 from detex_protos.v1 import generator_pb2
 from detex_protos.v1.generator_pb2 import Edit, GenerateRequest, GuidanceInterval
 

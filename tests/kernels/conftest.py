@@ -4,7 +4,7 @@ import pytest
 
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
-from detex_generator.kernels.availability import interpreted
+from detex_generator.ops.availability import interpreted
 from tests.tiny_models import write_tiny_model
 
 collect_ignore = [] if interpreted() else ["interpreted"]

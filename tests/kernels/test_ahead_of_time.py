@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.kernels.compilation import SHARED_BYTES, compiled
 from benchmarks.kernels.launches import ELEMENT_LAUNCHES, MATRIX_LAUNCHES, attention
-from detex_generator.kernels.triton_kernels.launch import Launch
+from detex_generator.ops.triton_kernels.launch import Launch
 
 ON_A100 = [
     "cross, head dim 40, all",

@@ -7,9 +7,9 @@ _CODE = """
 import threading
 import torch
 from torch.nn.attention import SDPBackend
-from detex_generator.engine.acceleration import Acceleration
-from detex_generator.engine.attention_order import FASTEST_FIRST
-from detex_generator.kernels.choice import KernelChoice
+from detex_generator.compute.acceleration import Acceleration
+from detex_generator.compute.attention_order import FASTEST_FIRST
+from detex_generator.ops.choice import KernelChoice
 
 def order():
     return [int(each) for each in torch._C._get_sdp_priority_order()][:len(FASTEST_FIRST)]

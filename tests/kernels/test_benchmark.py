@@ -10,7 +10,7 @@ import torch
 from benchmarks.kernels.__main__ import CONTESTS, CPU_CONTESTS, NO_GPU_STATUS, main
 from benchmarks.kernels.contest import Contest, rows_of
 from benchmarks.kernels.timing import Candidate, measure
-from detex_generator.kernels.operation import Operation
+from detex_generator.ops.operation import Operation
 
 CPU = torch.device("cpu")
 

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detex_core.errors import InvalidInputError
-from detex_generator.kernels import availability
-from detex_generator.kernels.choice import PREFERENCES, KernelChoice
-from detex_generator.kernels.geglu import geglu
-from detex_generator.kernels.group_norm_silu import group_norm_silu
-from detex_generator.kernels.guided_solver_step import guided_solver_step
-from detex_generator.kernels.kernel_setting import parse_kernels
-from detex_generator.kernels.operation import Implementation, KernelUnavailableError, Operation
-from detex_generator.kernels.segmented_attention import PageLayout, segmented_attention
-from detex_generator.kernels.self_attention import self_attention
+from detex_generator.ops import availability
+from detex_generator.ops.choice import PREFERENCES, KernelChoice
+from detex_generator.ops.geglu import geglu
+from detex_generator.ops.group_norm_silu import group_norm_silu
+from detex_generator.ops.guided_solver_step import guided_solver_step
+from detex_generator.ops.kernel_setting import parse_kernels
+from detex_generator.ops.operation import Implementation, KernelUnavailableError, Operation
+from detex_generator.ops.segmented_attention import PageLayout, segmented_attention
+from detex_generator.ops.self_attention import self_attention
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 TORCH, TRITON = Implementation.TORCH, Implementation.TRITON
@@ -138,9 +138,9 @@ def test_operators_know_shapes_without_computing() -> None:
 def test_nothing_imports_triton_before_a_kernel_is_taken() -> None:
     code = (
         "import sys\n"
-        "import detex_generator.kernels.pooled_key_values, detex_generator.kernels.geglu\n"
-        "import detex_generator.kernels.group_norm_silu, detex_generator.kernels.guided_solver_step\n"
-        "import detex_generator.kernels.self_attention\n"
-        "assert 'detex_generator.kernels.triton_kernels' not in sys.modules\n"
+        "import detex_generator.compute.pooled_key_values, detex_generator.ops.geglu\n"
+        "import detex_generator.ops.group_norm_silu, detex_generator.ops.guided_solver_step\n"
+        "import detex_generator.ops.self_attention\n"
+        "assert 'detex_generator.ops.triton_kernels' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=240)

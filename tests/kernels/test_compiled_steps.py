@@ -15,12 +15,12 @@ from detex_core.errors import InvalidInputError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import PromptKeyValues
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.compilation import use_cache_folder
-from detex_generator.engine.graphed_steps import Compilation, GraphedSteps
-from detex_generator.engine.step_compiler import StepCompiler
-from detex_generator.kernels.choice import KernelChoice
-from detex_generator.kernels.fused_projections import fuse_projections
-from detex_generator.kernels.unet_kernels import over_same_weights
+from detex_generator.compute.compilation import use_cache_folder
+from detex_generator.compute.fused_projections import fuse_projections
+from detex_generator.compute.graphed_steps import Compilation, GraphedSteps
+from detex_generator.compute.step_compiler import StepCompiler
+from detex_generator.compute.unet_kernels import over_same_weights
+from detex_generator.ops.choice import KernelChoice
 from tests.kernels.random_prompts import random_prompt
 from tests.kernels.test_graphed_steps import RecordingCapture, check, inputs_of
 from tests.tiny_models import Kind, unet_config

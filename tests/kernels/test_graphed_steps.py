@@ -12,11 +12,11 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import KeyValueBatch, PromptKeyValues
 from detex_diffusion.solver import Solver, guide, scale_input, solver_step, step_table
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.denoising_step import StepInputs, StepResults
-from detex_generator.engine.graphed_steps import GraphedSteps, rounded_up
-from detex_generator.engine.plain_steps import PlainSteps, Steps
-from detex_generator.kernels.choice import KernelChoice
-from detex_generator.kernels.pooled_key_values import PooledKeyValues
+from detex_generator.compute.denoising_step import StepInputs, StepResults
+from detex_generator.compute.graphed_steps import GraphedSteps, rounded_up
+from detex_generator.compute.plain_steps import PlainSteps, Steps
+from detex_generator.compute.pooled_key_values import PooledKeyValues
+from detex_generator.ops.choice import KernelChoice
 from tests.kernels.random_prompts import placed_prompts, random_prompt
 
 

@@ -8,11 +8,11 @@ from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_diffusion.conditioning import KeyValueBatch, PromptKeyValues, project
 from detex_diffusion.solver import Solver, guide, scale_input, solver_step, step_table
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.capture import eager
-from detex_generator.engine.denoising_step import StepInputs
-from detex_generator.engine.graphed_steps import GraphedSteps
-from detex_generator.engine.plain_steps import PlainSteps, Steps
-from detex_generator.kernels.choice import KernelChoice
+from detex_generator.compute.capture import eager
+from detex_generator.compute.denoising_step import StepInputs
+from detex_generator.compute.graphed_steps import GraphedSteps
+from detex_generator.compute.plain_steps import PlainSteps, Steps
+from detex_generator.ops.choice import KernelChoice
 from tests.tiny_models import write_tiny_model
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detex_generator.kernels.operation import Operation
+from detex_generator.ops.operation import Operation
 
 FOLDER = Path(__file__).parent / "interpreted"
 

@@ -5,12 +5,12 @@ import torch
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.solver import Solver, step_table
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.acceleration import Acceleration
-from detex_generator.engine.capture import eager
-from detex_generator.engine.denoising_step import StepInputs
-from detex_generator.engine.graphed_steps import GraphedSteps
-from detex_generator.engine.plain_steps import PlainSteps
-from detex_generator.kernels.choice import KernelChoice
+from detex_generator.compute.acceleration import Acceleration
+from detex_generator.compute.capture import eager
+from detex_generator.compute.denoising_step import StepInputs
+from detex_generator.compute.graphed_steps import GraphedSteps
+from detex_generator.compute.plain_steps import PlainSteps
+from detex_generator.ops.choice import KernelChoice
 from tests.kernels.random_prompts import placed_prompts
 
 CPU = torch.device("cpu")

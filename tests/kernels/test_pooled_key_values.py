@@ -7,9 +7,9 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import KeyValueBatch
 from detex_diffusion.cross_attention import cross_attention_layers
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.kernels.choice import KernelChoice
-from detex_generator.kernels.operation import Implementation, Operation
-from detex_generator.kernels.pooled_key_values import PooledKeyValues
+from detex_generator.compute.pooled_key_values import PooledKeyValues
+from detex_generator.ops.choice import KernelChoice
+from detex_generator.ops.operation import Implementation, Operation
 from tests.kernels.random_prompts import placed_prompts
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.quality.calibration import JudgedConcept, area_under_curve, best_threshold, calibration_rows
-from detex_trainer.report import Candidate, Report, Verdict
+from detex_trainer.report.training_report import Candidate, Report, Verdict
 
 VALUES = st.lists(st.floats(-10, 10), min_size=1, max_size=20)
 BASE = {"fidelity": 0.3, "scene_accuracy": 1.0, "pose_accuracy": 0.9, "scene_leakage": 0.05}

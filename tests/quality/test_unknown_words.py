@@ -1,8 +1,8 @@
 from benchmarks.quality.unknown_words import vocabulary_without_the_world
 from benchmarks.showroom.captions import POSE_PHRASES, SCENE_PHRASES
 from benchmarks.showroom.factors import COLOURS, MATERIALS, PATTERNS, POSES, SCENES
-from detex_trainer.attribute_vocabulary import AttributeVocabulary
-from detex_trainer.attributes import Region
+from detex_trainer.domain.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.domain.attributes import Region
 
 
 def test_no_word_of_the_world_is_left_and_most_others_are() -> None:

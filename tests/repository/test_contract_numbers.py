@@ -25,18 +25,20 @@ from detex_core.prompt import ATTRIBUTE_NAMES, CONCEPT_NAMES, MAX_PROMPT_CHARACT
 from detex_core.settings import BaseModelSettings, ServiceSettings
 from detex_core.tenancy import TENANT_NAMES
 from detex_diffusion.solver import DISTILLED_STEPS
-from detex_generator import content_validation, request_stream, validation
-from detex_generator.engine import class_turns, failures, pace, scheduler
-from detex_generator.generation_request import Priority
-from detex_generator.picture_content import EditKind
+from detex_generator.api import content_validation, request_stream, validation
+from detex_generator.engine import failures
+from detex_generator.engine.scheduling import class_turns, pace, scheduler
+from detex_generator.request.generation_request import Priority
+from detex_generator.request.picture_content import EditKind
 from detex_generator.settings import GeneratorSettings
-from detex_trainer.attributes import DEFAULT_ATTRIBUTES, MAX_ATTRIBUTES
-from detex_trainer.hyperparameters import Hyperparameters, resolve_hyperparameters
+from detex_trainer.api import change_wait, decoding_turns
+from detex_trainer.api.submission import MAX_PRIORITY
+from detex_trainer.domain import training_set_record as record
+from detex_trainer.domain.attributes import DEFAULT_ATTRIBUTES, MAX_ATTRIBUTES
+from detex_trainer.domain.hyperparameters import Hyperparameters, resolve_hyperparameters
+from detex_trainer.intake import curation, intake, spool, upload, upload_parts, upload_places
 from detex_trainer.jobs import page_token, repository, retention, training_set_changes
-from detex_trainer.service import change_wait, decoding_turns
 from detex_trainer.settings import TrainerSettings
-from detex_trainer.submission import MAX_PRIORITY
-from detex_trainer.training_set import curation, intake, record, spool, upload, upload_parts, upload_places
 from tests.repository.contract_comments import contract_comments
 
 ROOT = Path(__file__).resolve().parents[2]

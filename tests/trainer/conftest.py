@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detex_core.object_store import FolderStore
-from detex_trainer.hyperparameters import default_hyperparameters
+from detex_trainer.domain.hyperparameters import default_hyperparameters
 from detex_trainer.jobs import Database, JobOrder
 from detex_trainer.jobs.repository import Submission
 from tests.trainer.running_trainer import RunningTrainer

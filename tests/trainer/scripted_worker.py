@@ -19,12 +19,12 @@ from PIL import Image
 from detex_core.artifact import Attribute, ConceptDraft, KeyValueForm, Manifest, publish_concept
 from detex_core.errors import invalid_input
 from detex_core.object_store import ObjectStore
-from detex_trainer.failures import DivergedError, NoRoomError, TrainingStopped
-from detex_trainer.job_files import outcome_key
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.packing import OnEnd, PackedJob
-from detex_trainer.progress import JobPhase, JobPreview, JobProgress, ProgressReporter
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.failures import DivergedError, NoRoomError, TrainingStopped
+from detex_trainer.domain.job_files import outcome_key
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.packing import OnEnd, PackedJob
+from detex_trainer.domain.progress import JobPhase, JobPreview, JobProgress, ProgressReporter
+from detex_trainer.domain.training_set import TrainingSet
 from detex_trainer.worker.pack_run import TrainFunction
 from detex_trainer.worker.program import run_worker
 

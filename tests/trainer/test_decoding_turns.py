@@ -7,7 +7,7 @@ import pytest
 
 from detex_core.errors import ResourceExhaustedError
 from detex_core.tenancy import set_tenant
-from detex_trainer.service.decoding_turns import THREADS_PER_TENANT, WAITING_PER_TENANT, DecodingTurns
+from detex_trainer.api.decoding_turns import THREADS_PER_TENANT, WAITING_PER_TENANT, DecodingTurns
 
 
 class Gauge:

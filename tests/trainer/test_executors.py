@@ -16,16 +16,16 @@ from detex_core.artifact import Closing, PublicationClosedError, close_publicati
 from detex_core.errors import FailedPreconditionError, UnavailableError
 from detex_core.object_store import FolderStore
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
+from detex_trainer.domain.hyperparameters import default_hyperparameters
+from detex_trainer.domain.job_files import outcome_key
+from detex_trainer.domain.job_spec import JobSpec, PackSpec
+from detex_trainer.domain.training_set_record import TrainingSetRecord
 from detex_trainer.executors import Executor, ProcessExecutor, WorkerExit
 from detex_trainer.executors.kubernetes import KubernetesExecutor
 from detex_trainer.executors.kubernetes_api import KubernetesApi
 from detex_trainer.executors.kubernetes_settings import ClaimMount, KubernetesSettings, SecretReference
 from detex_trainer.executors.worker_manifest import worker_manifest
-from detex_trainer.hyperparameters import default_hyperparameters
-from detex_trainer.job_files import outcome_key
-from detex_trainer.job_spec import JobSpec, PackSpec
-from detex_trainer.training_set.archive import TrainingSetArchive, photo_key
-from detex_trainer.training_set.record import TrainingSetRecord
+from detex_trainer.intake.archive import TrainingSetArchive, photo_key
 from detex_trainer.worker.events import (
     CheckpointEvent,
     ExitCode,

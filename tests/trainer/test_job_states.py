@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from detex_trainer.hyperparameters import default_hyperparameters
+from detex_trainer.domain.hyperparameters import default_hyperparameters
+from detex_trainer.domain.progress import JobPhase, JobProgress
 from detex_trainer.jobs import (
     ENDED,
     TRANSITIONS,
@@ -20,7 +21,6 @@ from detex_trainer.jobs import (
     JobState,
 )
 from detex_trainer.jobs.repository import Submission
-from detex_trainer.progress import JobPhase, JobProgress
 
 ORDER = JobOrder(
     concept_name="my-mug",

@@ -16,10 +16,10 @@ from detex_core.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from detex_trainer.domain.progress import JobPhase, JobProgress
 from detex_trainer.jobs import Database, JobClaims, JobFailure, JobRepository, JobState, PreviewRecord
 from detex_trainer.jobs.page_token import write_page_token
 from detex_trainer.jobs.repository import Submission
-from detex_trainer.progress import JobPhase, JobProgress
 
 MakeSubmission = Callable[..., Submission]
 

@@ -8,11 +8,11 @@ import pytest
 from kubernetes import client, config
 
 from detex_core.errors import AlreadyExistsError, FailedPreconditionError
+from detex_trainer.domain.job_spec import PackSpec
 from detex_trainer.executors.kubernetes import KubernetesExecutor
 from detex_trainer.executors.kubernetes_api import KubernetesApi
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
 from detex_trainer.executors.worker_manifest import OWNER_ANNOTATION, job_name, worker_manifest
-from detex_trainer.job_spec import PackSpec
 from tests.servers.kube_apiserver import has_apiserver, running_apiserver
 from tests.trainer.test_executors import FULL, SETTINGS, meeting_folder, spec
 

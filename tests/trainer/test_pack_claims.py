@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
-from detex_trainer.hyperparameters import Method, resolve_hyperparameters
+from detex_trainer.domain.hyperparameters import Method, resolve_hyperparameters
 from detex_trainer.jobs import Database, JobClaim, JobClaims, JobFailure, JobRepository, PackLimits
 from detex_trainer.jobs.repository import Submission
 from tests.trainer.test_jobs import Clock

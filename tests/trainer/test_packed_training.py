@@ -12,12 +12,12 @@ import pytest
 from detex_core.artifact import ConceptArchive, Manifest
 from detex_core.object_store import FolderStore
 from detex_protos.v1 import common_pb2, trainer_pb2
-from detex_trainer.job_spec import JobSpec
+from detex_trainer.api.submission import job_spec
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.intake.archive import TrainingSetArchive
 from detex_trainer.jobs import Database, JobRepository
+from detex_trainer.learning.training import train_concept
 from detex_trainer.settings import TrainerSettings
-from detex_trainer.submission import job_spec
-from detex_trainer.training import train_concept
-from detex_trainer.training_set.archive import TrainingSetArchive
 from tests.tiny_models import write_tiny_model
 from tests.trainer.running_trainer import RunningTrainer, eventually
 from tests.trainer.uploads import cut_out, encoded, file, header, stream

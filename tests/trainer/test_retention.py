@@ -12,9 +12,8 @@ from prometheus_client import CollectorRegistry
 from detex_core.artifact import ConceptArchive, ConceptReference
 from detex_core.errors import NotFoundError, UnavailableError
 from detex_core.object_store import FolderStore
-from detex_trainer.cleanup import Cleanup, CleanupStores
-from detex_trainer.concept_deletion import ConceptDeletion
-from detex_trainer.job_files import outcome_key, preview_key
+from detex_trainer.domain.job_files import outcome_key, preview_key
+from detex_trainer.intake.archive import TrainingSetArchive
 from detex_trainer.jobs import (
     Database,
     DeletionLedger,
@@ -31,7 +30,8 @@ from detex_trainer.jobs import (
 )
 from detex_trainer.jobs.repository import Submission
 from detex_trainer.metrics import TrainerMetrics
-from detex_trainer.training_set.archive import TrainingSetArchive
+from detex_trainer.retention.cleanup import Cleanup, CleanupStores
+from detex_trainer.retention.concept_deletion import ConceptDeletion
 from tests.trainer.test_training_set_ledger import database, url
 
 __all__ = ["database", "url"]  # over SQLite and PostgreSQL

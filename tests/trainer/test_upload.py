@@ -14,7 +14,7 @@ from PIL import Image
 
 from detex_core.object_store import FolderStore
 from detex_protos.v1 import trainer_pb2
-from detex_trainer.training_set.archive import TrainingSetArchive
+from detex_trainer.intake.archive import TrainingSetArchive
 from tests.trainer.refusals import refusal
 from tests.trainer.running_trainer import RunningTrainer, eventually
 from tests.trainer.uploads import (

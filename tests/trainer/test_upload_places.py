@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from detex_core.errors import AbortedError, ResourceExhaustedError
-from detex_trainer.training_set import upload_places
-from detex_trainer.training_set.upload_places import UploadPlace, UploadPlaces
+from detex_trainer.intake import upload_places
+from detex_trainer.intake.upload_places import UploadPlace, UploadPlaces
 
 
 @pytest.fixture(autouse=True)

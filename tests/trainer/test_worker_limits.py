@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detex_protos.v1 import trainer_pb2
+from detex_trainer.domain.failures import is_out_of_memory
 from detex_trainer.executors.worker_memory import UNLIMITED, WorkerMemory
-from detex_trainer.failures import is_out_of_memory
 from tests.trainer.running_trainer import RunningTrainer, is_running
 from tests.trainer.uploads import three_photos
 

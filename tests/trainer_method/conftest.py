@@ -13,10 +13,11 @@ from PIL import Image
 from detex_core.object_store import FolderStore
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
-from detex_trainer.hyperparameters import resolve_hyperparameters
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.progress import JobPreview, JobProgress
-from detex_trainer.training_set import MaskSource, PhotoRecord, TrainingPhoto, TrainingSet, TrainingSetRecord
+from detex_trainer.domain.hyperparameters import resolve_hyperparameters
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.progress import JobPreview, JobProgress
+from detex_trainer.domain.training_set import TrainingPhoto, TrainingSet
+from detex_trainer.domain.training_set_record import MaskSource, PhotoRecord, TrainingSetRecord
 from tests.tiny_models import write_tiny_model
 
 torch.set_num_threads(1)

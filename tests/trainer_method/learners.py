@@ -3,13 +3,13 @@
 import torch
 
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.attributes import parse_attributes
-from detex_trainer.dataset import PhotoSet
-from detex_trainer.hyperparameters import resolve_hyperparameters
-from detex_trainer.methods import ConceptLearner, method_recipe, needs_prior_images
-from detex_trainer.methods.word_learner import WordLearner
-from detex_trainer.training.concept_training import prepare
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.attributes import parse_attributes
+from detex_trainer.domain.hyperparameters import resolve_hyperparameters
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.methods import ConceptLearner, method_recipe, needs_prior_images
+from detex_trainer.learning.methods.word_learner import WordLearner
+from detex_trainer.learning.photos.dataset import PhotoSet
+from detex_trainer.learning.training.concept_training import prepare
 
 
 def make_learner(

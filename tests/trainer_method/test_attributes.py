@@ -1,7 +1,7 @@
 import pytest
 
 from detex_core.errors import InvalidInputError
-from detex_trainer.attributes import Region, explained_regions, parse_attributes
+from detex_trainer.domain.attributes import Region, explained_regions, parse_attributes
 
 
 def explained(names: str, kept: str) -> set[Region]:

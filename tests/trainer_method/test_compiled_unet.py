@@ -19,14 +19,14 @@ from detex_core.object_store import FolderStore
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_diffusion.cross_attention import cross_attention_layers
-from detex_trainer.dataset import PhotoBatches
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.training_set import TrainingSet
 from detex_trainer.frozen import FrozenConvolution, FrozenLinear
-from detex_trainer.job_spec import JobSpec
+from detex_trainer.learning.photos.dataset import PhotoBatches
+from detex_trainer.learning.training.base_model import base_model_of
+from detex_trainer.learning.training.compiled_unet import CompiledUNet, compile_unet, uncompiled
+from detex_trainer.learning.training.run import draw_noise
 from detex_trainer.settings import TrainerSettings
-from detex_trainer.training.base_model import base_model_of
-from detex_trainer.training.compiled_unet import CompiledUNet, compile_unet, uncompiled
-from detex_trainer.training.run import draw_noise
-from detex_trainer.training_set import TrainingSet
 from tests.trainer_method.learners import make_learner
 
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detex_trainer.box_resizing import Resampling, resize_box
-from detex_trainer.crops import Augmentation, View, cut, resized_crop, subject_crop, varied_crop
-from detex_trainer.masks import Box, downsample_masks, mask_from_image, mask_to_image, subject_box
+from detex_trainer.intake.masks import Box, downsample_masks, mask_from_image, mask_to_image, subject_box
+from detex_trainer.learning.photos.box_resizing import Resampling, resize_box
+from detex_trainer.learning.photos.crops import Augmentation, View, cut, resized_crop, subject_crop, varied_crop
 
 sides = st.integers(8, 200)
 

@@ -6,9 +6,9 @@ import torch
 from detex_core.errors import InvalidInputError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import encode_images, to_pixels
-from detex_trainer.crops import Augmentation
-from detex_trainer.dataset import MaskedPhoto, PhotoBatches, PhotoSet, prepare_photos, training_side
-from detex_trainer.masks import mask_from_image
+from detex_trainer.intake.masks import mask_from_image
+from detex_trainer.learning.photos.crops import Augmentation
+from detex_trainer.learning.photos.dataset import MaskedPhoto, PhotoBatches, PhotoSet, prepare_photos, training_side
 from tests.trainer_method.conftest import draw_photo
 
 

@@ -10,8 +10,8 @@ from diffusers import UNet2DConditionModel
 from benchmarks.full_size.architectures import SD15, SD21, SDXL, FullSize
 from benchmarks.full_size.random_weights import random_model
 from detex_showroom import base_model_path
-from detex_trainer.base_model_family import BaseModelFamily, family_of
-from detex_trainer.hyperparameters import (
+from detex_trainer.domain.base_model_family import BaseModelFamily, family_of
+from detex_trainer.domain.hyperparameters import (
     Method,
     PriorPreservation,
     default_hyperparameters,

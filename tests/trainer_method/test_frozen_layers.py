@@ -8,10 +8,10 @@ from torch import nn
 
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
+from detex_trainer.domain.training_set import TrainingSet
 from detex_trainer.frozen import FrozenConvolution, FrozenLinear, freeze_base_model, freeze_layers
-from detex_trainer.training.loop import train
-from detex_trainer.training.run import TrainingRun
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.learning.training.loop import train
+from detex_trainer.learning.training.run import TrainingRun
 from tests.trainer_method.test_packing import LossRecorder, assert_close, make_run
 
 

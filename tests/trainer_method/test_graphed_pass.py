@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.dataset import PhotoBatches
-from detex_trainer.methods import graphed_pass
-from detex_trainer.methods.graphed_pass import Capture, GraphedPasses, Pass, Tensors, graph_passes, passes_of
-from detex_trainer.training.run import draw_noise
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.methods import graphed_pass
+from detex_trainer.learning.methods.graphed_pass import Capture, GraphedPasses, Pass, Tensors, graph_passes, passes_of
+from detex_trainer.learning.photos.dataset import PhotoBatches
+from detex_trainer.learning.training.run import draw_noise
 from tests.trainer_method.learners import make_word_learner
 
 STEPS = 8

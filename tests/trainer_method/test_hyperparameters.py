@@ -4,7 +4,7 @@ import pytest
 
 from detex_core.errors import InvalidInputError
 from detex_protos.v1 import trainer_pb2
-from detex_trainer.hyperparameters import (
+from detex_trainer.domain.hyperparameters import (
     DeltaForm,
     Hyperparameters,
     Method,

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.hyperparameters import resolve_hyperparameters
-from detex_trainer.methods.learner import ParameterGroup
-from detex_trainer.resumable import PartState
-from detex_trainer.training.loop import train
-from detex_trainer.training.optimizer import ConceptOptimizer
-from detex_trainer.training.run import TrainingRun
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.hyperparameters import resolve_hyperparameters
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.methods.learner import ParameterGroup
+from detex_trainer.learning.resumable import PartState
+from detex_trainer.learning.training.loop import train
+from detex_trainer.learning.training.optimizer import ConceptOptimizer
+from detex_trainer.learning.training.run import TrainingRun
 from tests.trainer_method.learners import make_learner
 from tests.trainer_method.test_packing import LossRecorder, assert_close
 

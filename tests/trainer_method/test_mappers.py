@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from detex_trainer.mappers import AttributeMapper, FeatureNormalization, MapperShape
+from detex_trainer.learning.methods.mappers import AttributeMapper, FeatureNormalization, MapperShape
 
 FEATURES, WIDTH = 12, 6
 PHOTOS = torch.arange(4)

@@ -8,7 +8,7 @@ import torch
 
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.noise_schedule import NoiseSchedule
-from detex_trainer.methods.plain_words.noise_levels import is_made_of_patches, timestep_of
+from detex_trainer.learning.methods.plain_words.noise_levels import is_made_of_patches, timestep_of
 
 SCHEDULE = NoiseSchedule.from_config(
     {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detex_trainer.objective import (
+from detex_trainer.learning.methods.objective import (
     attention_loss,
     attention_mass,
     attention_side,

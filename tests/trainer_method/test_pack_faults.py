@@ -10,16 +10,16 @@ from detex_core.errors import DetexError, InvalidInputError, UnavailableError, i
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.unet import KeyValueUNet
-from detex_trainer.failures import NoRoomError
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.methods.unet_pass import PassOutput, PassRows, run_pass
-from detex_trainer.packing import PackedJob
-from detex_trainer.training import loop
-from detex_trainer.training.concept_training import ConceptTraining
-from detex_trainer.training.loop import TrainingPack
-from detex_trainer.training.pack_training import train_pack
-from detex_trainer.training.run import TrainingRun
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.failures import NoRoomError
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.packing import PackedJob
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.methods.unet_pass import PassOutput, PassRows, run_pass
+from detex_trainer.learning.training import loop
+from detex_trainer.learning.training.concept_training import ConceptTraining
+from detex_trainer.learning.training.loop import TrainingPack
+from detex_trainer.learning.training.pack_training import train_pack
+from detex_trainer.learning.training.run import TrainingRun
 from tests.trainer_method.test_packing import LossRecorder, assert_close, make_run, named, packed_job, run_all
 
 ERRORS = [RuntimeError("defect"), KeyError("defect"), MemoryError(), invalid_input("caption", "this", "that")]

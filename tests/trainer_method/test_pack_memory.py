@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.hyperparameters import resolve_hyperparameters
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.packing import rows_per_step
-from detex_trainer.training.base_model import base_model_of
-from detex_trainer.training.memory import MemoryEstimate, MemoryRoom, estimate_memory
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.hyperparameters import resolve_hyperparameters
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.packing import rows_per_step
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.training.base_model import base_model_of
+from detex_trainer.learning.training.memory import MemoryEstimate, MemoryRoom, estimate_memory
 from tests.trainer_method.learners import make_learner
 
 

@@ -12,17 +12,17 @@ from PIL import Image
 from detex_core.artifact import Manifest
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.failures import DivergedError, NoRoomError, TrainingStopped
-from detex_trainer.hyperparameters import resolve_hyperparameters, trainable_methods
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.methods.learner import PackableLearner
-from detex_trainer.packing import PackedJob, shares_passes
-from detex_trainer.segmenters import SubjectNotFoundError
-from detex_trainer.training import train_concept
-from detex_trainer.training.loop import TrainingPack
-from detex_trainer.training.pack_training import train_pack
-from detex_trainer.training.run import TrainingRun
-from detex_trainer.training_set import TrainingPhoto, TrainingSet
+from detex_trainer.domain.failures import DivergedError, NoRoomError, TrainingStopped
+from detex_trainer.domain.hyperparameters import resolve_hyperparameters, trainable_methods
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.packing import PackedJob, shares_passes
+from detex_trainer.domain.training_set import TrainingPhoto, TrainingSet
+from detex_trainer.intake.segmenters import SubjectNotFoundError
+from detex_trainer.learning.methods.learner import PackableLearner
+from detex_trainer.learning.training import train_concept
+from detex_trainer.learning.training.loop import TrainingPack
+from detex_trainer.learning.training.pack_training import train_pack
+from detex_trainer.learning.training.run import TrainingRun
 from tests.trainer_method.conftest import RecordingReporter, make_training_set
 from tests.trainer_method.learners import make_learner
 

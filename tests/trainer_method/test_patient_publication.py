@@ -15,13 +15,13 @@ from detex_core.errors import (
     UnavailableError,
 )
 from detex_core.object_store import FolderStore
-from detex_trainer.checkpoint_archive import checkpoint_prefix
-from detex_trainer.failures import TrainingStopped
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.progress import JobPhase
-from detex_trainer.training import concept_training, train_concept
-from detex_trainer.training.patient_publication import publish_when_possible
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.failures import TrainingStopped
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.progress import JobPhase
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.training import concept_training, train_concept
+from detex_trainer.learning.training.checkpoint_archive import checkpoint_prefix
+from detex_trainer.learning.training.patient_publication import publish_when_possible
 from tests.trainer_method.conftest import RecordingReporter
 
 MakeSpec = Callable[..., JobSpec]

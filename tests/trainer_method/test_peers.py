@@ -14,15 +14,15 @@ from detex_diffusion.concept_file import load_concept
 from detex_diffusion.key_value_delta import LowRankDelta
 from detex_diffusion.text import tokenize
 from detex_diffusion.unet_delta import materialized, unet_with_delta
-from detex_trainer.dataset import PhotoBatches
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.masks import mask_from_image
-from detex_trainer.methods.concept_words import RARE_WORD, class_token_embeddings
-from detex_trainer.methods.photo_prompts import PhotoPrompts
-from detex_trainer.methods.trained_unet import TrainedUNet
-from detex_trainer.methods.word_learner import WordLearner
-from detex_trainer.training import train_concept
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.intake.masks import mask_from_image
+from detex_trainer.learning.methods.concept_words import RARE_WORD, class_token_embeddings
+from detex_trainer.learning.methods.photo_prompts import PhotoPrompts
+from detex_trainer.learning.methods.trained_unet import TrainedUNet
+from detex_trainer.learning.methods.word_learner import WordLearner
+from detex_trainer.learning.photos.dataset import PhotoBatches
+from detex_trainer.learning.training import train_concept
 from tests.trainer_method.conftest import RecordingReporter, make_training_set
 from tests.trainer_method.learners import make_learner
 

@@ -13,12 +13,10 @@ from pydantic import ValidationError
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_showroom import SamplePhoto, sample_subjects
-from detex_trainer.attribute_vocabulary import AttributeVocabulary
-from detex_trainer.attributes import Attribute, Region, parse_attributes
-from detex_trainer.crops import Augmentation
-from detex_trainer.dataset import MaskedPhoto, PhotoSet, prepare_photos
-from detex_trainer.hyperparameters import resolve_hyperparameters
-from detex_trainer.methods.concept_words import (
+from detex_trainer.domain.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.domain.attributes import Attribute, Region, parse_attributes
+from detex_trainer.domain.hyperparameters import resolve_hyperparameters
+from detex_trainer.learning.methods.concept_words import (
     AttributeStart,
     ConceptShape,
     ConceptWords,
@@ -26,8 +24,10 @@ from detex_trainer.methods.concept_words import (
     class_token_embeddings,
     plain_embedding,
 )
-from detex_trainer.methods.plain_words import choose_plain_words
-from detex_trainer.methods.plain_words.subject_start import MOST_TOKENS, Description
+from detex_trainer.learning.methods.plain_words import choose_plain_words
+from detex_trainer.learning.methods.plain_words.subject_start import MOST_TOKENS, Description
+from detex_trainer.learning.photos.crops import Augmentation
+from detex_trainer.learning.photos.dataset import MaskedPhoto, PhotoSet, prepare_photos
 
 VOCABULARY = AttributeVocabulary()
 NONSENSE = ("kneeling", "jumping", "walking", "running", "sleeping", "crouching", "hanging", "falling", "curled")

@@ -10,21 +10,21 @@ from PIL import Image
 
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.failures import TrainingStopped
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.methods.plain_prediction import PlainPrediction
-from detex_trainer.methods.prior_preservation import (
+from detex_trainer.domain.failures import TrainingStopped
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.methods.plain_prediction import PlainPrediction
+from detex_trainer.learning.methods.prior_preservation import (
     Prior,
     PriorImages,
     PriorPreservingLearner,
     PriorPreservingWordLearner,
     PriorPrompt,
 )
-from detex_trainer.methods.word_learner import WordLearner
-from detex_trainer.training import train_concept
-from detex_trainer.training.prior_images import PREFIX, PriorRecipe, prior_latents, prior_pictures
-from detex_trainer.training.run import draw_noise
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.learning.methods.word_learner import WordLearner
+from detex_trainer.learning.training import train_concept
+from detex_trainer.learning.training.prior_images import PREFIX, PriorRecipe, prior_latents, prior_pictures
+from detex_trainer.learning.training.run import draw_noise
 from tests.trainer_method.conftest import RecordingReporter
 from tests.trainer_method.learners import make_learner
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detex_core.prompt import parse_prompt
-from detex_trainer.attributes import parse_attributes
-from detex_trainer.prompts import (
+from detex_trainer.domain.attributes import parse_attributes
+from detex_trainer.domain.prompts import (
     PREFIXES,
     random_prefix,
     random_subset,

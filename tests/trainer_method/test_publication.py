@@ -12,13 +12,13 @@ from detex_diffusion.concept import Concept
 from detex_diffusion.concept_file import load_concept
 from detex_diffusion.conditioning import PromptKeyValues, key_values
 from detex_diffusion.text import encode, tokenize, word_embeddings
-from detex_trainer.failures import DivergedError
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.report import Report, Verdict
-from detex_trainer.training import train_concept
-from detex_trainer.training.pictures import draw_pictures
-from detex_trainer.training.publication import publish, write_concept
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.failures import DivergedError
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.training import train_concept
+from detex_trainer.learning.training.pictures import draw_pictures
+from detex_trainer.learning.training.publication import publish, write_concept
+from detex_trainer.report.training_report import Report, Verdict
 from tests.trainer_method.conftest import RecordingReporter
 from tests.trainer_method.learners import make_learner
 

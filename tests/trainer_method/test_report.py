@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from detex_trainer.report import Candidate, LossPoint, Report, Verdict, make_report
-from detex_trainer.report_picture import TILE, ReportTitle, draw_report, wrapped
+from detex_trainer.report.picture import TILE, ReportTitle, draw_report, wrapped
+from detex_trainer.report.training_report import Candidate, LossPoint, Report, Verdict, make_report
 
 BEFORE = {"denoising_loss": 1.0, "subject_share": 0.2, "subject_attention_on_subject_alone": 0.2}
 AFTER = {"denoising_loss": 0.8, "subject_share": 0.2, "subject_attention_on_subject_alone": 0.5}

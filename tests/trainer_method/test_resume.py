@@ -14,11 +14,16 @@ import pytest
 
 from detex_core.errors import UnavailableError
 from detex_core.object_store import FolderStore, ObjectInfo
-from detex_trainer.checkpoint_archive import RECORD_FILE, STATE_FILE, CheckpointArchive, checkpoint_prefix
-from detex_trainer.failures import TrainingStopped
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.training import train_concept
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.failures import TrainingStopped
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.training import train_concept
+from detex_trainer.learning.training.checkpoint_archive import (
+    RECORD_FILE,
+    STATE_FILE,
+    CheckpointArchive,
+    checkpoint_prefix,
+)
 from tests.trainer_method.conftest import RecordingReporter
 
 MakeSpec = Callable[..., JobSpec]
@@ -171,8 +176,8 @@ _WORKER = """
 import sys
 from pathlib import Path
 from detex_core.object_store import FolderStore
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.training import train_concept
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.learning.training import train_concept
 from tests.trainer_method.conftest import RecordingReporter, make_training_set  # one thread, as here
 
 spec = JobSpec.model_validate_json(Path(sys.argv[1]).read_text())

@@ -10,9 +10,9 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import KeyValueBatch
 from detex_diffusion.cross_attention import cross_attention_layers, head_shape
 from detex_diffusion.unet import KeyValueUNet
-from detex_trainer.methods import row_lanes
-from detex_trainer.training.loop import train
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.methods import row_lanes
+from detex_trainer.learning.training.loop import train
 from tests.trainer_method.test_packing import LossRecorder, assert_close, make_run
 
 ROWS, TOKENS = 13, 4  # three lanes of at least four rows

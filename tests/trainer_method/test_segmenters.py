@@ -6,8 +6,8 @@ from PIL import Image
 
 from detex_core.errors import FailedPreconditionError, InvalidInputError
 from detex_showroom import sample_subjects
-from detex_trainer.segmenters import SubjectNotFoundError, open_segmenter
-from detex_trainer.segmenters.segmentation import SegmentationRequest, SegmentationTask, segment_apart
+from detex_trainer.intake.segmenters import SubjectNotFoundError, open_segmenter
+from detex_trainer.intake.segmenters.segmentation import SegmentationRequest, SegmentationTask, segment_apart
 
 
 def overlap(mask: np.ndarray, truth: np.ndarray) -> float:

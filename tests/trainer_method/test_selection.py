@@ -16,24 +16,24 @@ from PIL import Image
 from detex_core.artifact import ConceptArchive
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.attribute_vocabulary import AttributeVocabulary
-from detex_trainer.failures import TrainingStopped
-from detex_trainer.hyperparameters import resolve_hyperparameters
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.report import Candidate, Report
-from detex_trainer.training import train_concept
-from detex_trainer.training.evaluation import measure, plain_losses
-from detex_trainer.training.leakage import LeakageProbe, outside_share, surroundings
-from detex_trainer.training.loop import train
-from detex_trainer.training.reporting import sample_prompts, surroundings_alike
-from detex_trainer.training.run import TrainingRun
-from detex_trainer.training.selection import (
+from detex_trainer.domain.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.domain.failures import TrainingStopped
+from detex_trainer.domain.hyperparameters import resolve_hyperparameters
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.training import train_concept
+from detex_trainer.learning.training.evaluation import measure, plain_losses
+from detex_trainer.learning.training.leakage import LeakageProbe, outside_share, surroundings
+from detex_trainer.learning.training.loop import train
+from detex_trainer.learning.training.reporting import sample_prompts, surroundings_alike
+from detex_trainer.learning.training.run import TrainingRun
+from detex_trainer.learning.training.selection import (
     LOSS_TOLERANCE,
     CheckpointSelection,
     best_candidate,
     candidate_steps,
 )
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.report.training_report import Candidate, Report
 from tests.trainer_method.conftest import RecordingReporter
 from tests.trainer_method.learners import make_learner
 

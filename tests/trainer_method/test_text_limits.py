@@ -9,11 +9,11 @@ from detex_core.prompt import AttributeWord, Prompt, SubjectWord, Text
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
 from detex_diffusion.text import tokenize
-from detex_trainer.attributes import parse_attributes
 from detex_trainer.base_models.description import DescriptionRequest, describe
-from detex_trainer.hyperparameters import Method, resolve_hyperparameters
-from detex_trainer.prompts import training_prompt
-from detex_trainer.text_limits import PhotoCaption, TextReader, check_job_texts, prompt_length
+from detex_trainer.domain.attributes import parse_attributes
+from detex_trainer.domain.hyperparameters import Method, resolve_hyperparameters
+from detex_trainer.domain.prompts import training_prompt
+from detex_trainer.intake.text_limits import PhotoCaption, TextReader, check_job_texts, prompt_length
 from tests.trainer_method.conftest import make_training_set
 from tests.trainer_method.learners import make_learner
 

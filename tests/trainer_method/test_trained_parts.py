@@ -8,13 +8,13 @@ import torch
 
 from detex_core.prompt import parse_prompt
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.dataset import PhotoBatches
-from detex_trainer.hyperparameters import resolve_hyperparameters
-from detex_trainer.methods.photo_prompts import PhotoPrompt
-from detex_trainer.methods.word_learner import WordLearner
-from detex_trainer.training.loop import train
-from detex_trainer.training.run import TrainingRun, draw_noise
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.hyperparameters import resolve_hyperparameters
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.methods.photo_prompts import PhotoPrompt
+from detex_trainer.learning.methods.word_learner import WordLearner
+from detex_trainer.learning.photos.dataset import PhotoBatches
+from detex_trainer.learning.training.loop import train
+from detex_trainer.learning.training.run import TrainingRun, draw_noise
 from tests.trainer_method.learners import make_learner, make_word_learner
 
 METHODS = ["detex", "textual_inversion", "custom_diffusion", "dreambooth", "dreambooth_lora"]

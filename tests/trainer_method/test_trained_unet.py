@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from detex_diffusion.unet_delta import unet_with_delta
 from detex_trainer.frozen import freeze_layers
-from detex_trainer.methods.trained_unet import TrainedUNet
+from detex_trainer.learning.methods.trained_unet import TrainedUNet
 from tests.tiny_models import unet_config
 
 

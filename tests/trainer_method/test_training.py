@@ -12,19 +12,19 @@ from detex_core.errors import FailedPreconditionError, InvalidInputError
 from detex_core.object_store import FolderStore
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.concept import Concept
-from detex_trainer.dataset import Batch, PhotoSet
-from detex_trainer.failures import DivergedError, TrainingStopped
-from detex_trainer.hyperparameters import resolve_hyperparameters
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.methods import ParameterGroup, StepNoise
-from detex_trainer.progress import JobPhase
-from detex_trainer.segmenters import SubjectNotFoundError
-from detex_trainer.training import train_concept
-from detex_trainer.training.loop import train
-from detex_trainer.training.optimizer import learning_rate_share
-from detex_trainer.training.progress_meter import ProgressMeter
-from detex_trainer.training.run import TrainingRun, draw_noise
-from detex_trainer.training_set import TrainingPhoto, TrainingSet
+from detex_trainer.domain.failures import DivergedError, TrainingStopped
+from detex_trainer.domain.hyperparameters import resolve_hyperparameters
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.progress import JobPhase
+from detex_trainer.domain.training_set import TrainingPhoto, TrainingSet
+from detex_trainer.intake.segmenters import SubjectNotFoundError
+from detex_trainer.learning.methods import ParameterGroup, StepNoise
+from detex_trainer.learning.photos.dataset import Batch, PhotoSet
+from detex_trainer.learning.training import train_concept
+from detex_trainer.learning.training.loop import train
+from detex_trainer.learning.training.optimizer import learning_rate_share
+from detex_trainer.learning.training.progress_meter import ProgressMeter
+from detex_trainer.learning.training.run import TrainingRun, draw_noise
 from tests.trainer_method.conftest import RecordingReporter, make_training_set
 
 MakeSpec = Callable[..., JobSpec]

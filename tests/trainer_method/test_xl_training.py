@@ -12,13 +12,13 @@ from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
 from detex_diffusion.concept_file import load_concept
 from detex_diffusion.cross_attention import cross_attention_layers
-from detex_trainer.dataset import PhotoBatches, PhotoSet
-from detex_trainer.job_spec import JobSpec
-from detex_trainer.methods import ConceptLearner
-from detex_trainer.methods.concept_words import RARE_WORD, class_token_embeddings
-from detex_trainer.training import train_concept
-from detex_trainer.training.run import draw_noise
-from detex_trainer.training_set import TrainingSet
+from detex_trainer.domain.job_spec import JobSpec
+from detex_trainer.domain.training_set import TrainingSet
+from detex_trainer.learning.methods import ConceptLearner
+from detex_trainer.learning.methods.concept_words import RARE_WORD, class_token_embeddings
+from detex_trainer.learning.photos.dataset import PhotoBatches, PhotoSet
+from detex_trainer.learning.training import train_concept
+from detex_trainer.learning.training.run import draw_noise
 from tests.tiny_models import write_tiny_model
 from tests.trainer_method.conftest import RecordingReporter
 from tests.trainer_method.learners import make_learner, make_word_learner

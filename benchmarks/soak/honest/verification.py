@@ -15,7 +15,7 @@ from detex_core.artifact import ConceptArchive
 from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
 from detex_protos.v1 import trainer_pb2
-from detex_trainer.training_set.archive import TrainingSetArchive
+from detex_trainer.intake.archive import TrainingSetArchive
 
 # A picture may come out by a rounding otherwise in the company of others; another concept gives another picture.
 _MOST_MEAN_DIFFERENCE = 2.0

@@ -19,7 +19,7 @@ from detex_core.name_form import shown_text
 from detex_core.object_store import ObjectStore
 from detex_core.settings import BaseModelSettings
 from detex_diffusion.base_model import BaseModel, load_base_model
-from detex_generator.packed_layers import pack_base_model
+from detex_generator.compute.packed_layers import pack_base_model
 from detex_generator.settings import GeneratorSettings
 
 _logger = logging.getLogger(__name__)

@@ -17,19 +17,19 @@ from detex_core.tracing import Tracing
 from detex_core.tracing_switch import open_tracing
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.unet import KeyValueUNet
+from detex_generator.api.service import GeneratorServicer
 from detex_generator.base_models import BaseModels, device_and_dtype
-from detex_generator.concept_cache import ConceptCache
+from detex_generator.cache.concept_cache import ConceptCache
+from detex_generator.cache.prompt_cache import PromptCache
+from detex_generator.cache.unet_cache import UNetCache
+from detex_generator.compute.acceleration import Acceleration
+from detex_generator.compute.compilation import chosen_compiler, expect_usual_sizes
 from detex_generator.engine import Admission, Engine
-from detex_generator.engine.acceleration import Acceleration
-from detex_generator.engine.compilation import chosen_compiler, expect_usual_sizes
 from detex_generator.engine.failures import EngineStoppedError
-from detex_generator.kernels.choice import KernelChoice
-from detex_generator.kernels.operation import Operation
 from detex_generator.metrics import GeneratorMetrics
-from detex_generator.prompt_cache import PromptCache
-from detex_generator.service import GeneratorServicer
+from detex_generator.ops.choice import KernelChoice
+from detex_generator.ops.operation import Operation
 from detex_generator.settings import GeneratorSettings
-from detex_generator.unet_cache import UNetCache
 from detex_protos.v1.generator_pb2 import DESCRIPTOR
 from detex_protos.v1.generator_pb2_grpc import add_GeneratorServiceServicer_to_server
 

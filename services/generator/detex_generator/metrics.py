@@ -9,7 +9,7 @@ import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detex_core.tracing import Attribute, Span
-from detex_generator.generation_request import Priority
+from detex_generator.request.generation_request import Priority
 
 _PREFIX = "detex_generator_"
 # From a stage out of memory to a large request behind others; finest from 0.5 to 10 s, where objectives lie.

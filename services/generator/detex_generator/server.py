@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from detex_core.bounded_end import LAST_WORDS_SECONDS, end_within
 from detex_core.errors import DetexError
 from detex_core.logging import configure_logging
-from detex_generator.memory_allocator import keep_freed_memory
+from detex_generator.compute.memory_allocator import keep_freed_memory
 from detex_generator.settings import GeneratorSettings
 
 _logger = logging.getLogger(__name__)

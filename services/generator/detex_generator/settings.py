@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from detex_core.settings import ServiceSettings
-from detex_generator.kernels.kernel_setting import parse_kernels
+from detex_generator.ops.kernel_setting import parse_kernels
 
 MEBIBYTE = 1024**2
 GIBIBYTE = 1024**3

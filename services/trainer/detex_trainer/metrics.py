@@ -10,9 +10,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from detex_core.errors import DetexError
-from detex_trainer.hyperparameters import Method, trainable_methods
+from detex_trainer.domain.hyperparameters import Method, trainable_methods
+from detex_trainer.domain.progress import JobPhase, JobProgress
 from detex_trainer.jobs.state import ENDED, JobState
-from detex_trainer.progress import JobPhase, JobProgress
 
 # Failures carry many reasons and labels must stay few: what is not listed counts as OTHER.
 _REASONS = frozenset(

@@ -22,12 +22,17 @@ from detex_core.metrics import new_registry
 from detex_core.object_store import IdentifiedStore, open_object_store
 from detex_core.tenant_threads import TenantThreads
 from detex_protos.v1 import trainer_pb2, trainer_pb2_grpc
+from detex_trainer.api.job_watch import JobWatch
+from detex_trainer.api.servicer import TrainerParts, TrainerServicer
+from detex_trainer.api.submission import JobSubmission, job_spec
 from detex_trainer.base_models import BaseModelCatalogue
-from detex_trainer.cleanup import Cleanup, CleanupStores
-from detex_trainer.concept_deletion import ConceptDeletion
 from detex_trainer.dependencies import Dependencies
 from detex_trainer.executors import Executor, ProcessExecutor
-from detex_trainer.job_watch import JobWatch
+from detex_trainer.intake.archive import TrainingSetArchive
+from detex_trainer.intake.curation import TrainingSetCuration
+from detex_trainer.intake.intake import IntakePolicy, TrainingSetIntake
+from detex_trainer.intake.spool import UploadSpool
+from detex_trainer.intake.upload import UploadLimits
 from detex_trainer.jobs import (
     Database,
     DeletionLedger,
@@ -40,15 +45,10 @@ from detex_trainer.jobs import (
     TrainingSetLedger,
 )
 from detex_trainer.metrics import JobsCollector, JobTable, TrainerMetrics
-from detex_trainer.service.servicer import TrainerParts, TrainerServicer
+from detex_trainer.retention.cleanup import Cleanup, CleanupStores
+from detex_trainer.retention.concept_deletion import ConceptDeletion
 from detex_trainer.settings import TrainerSettings
-from detex_trainer.submission import JobSubmission, job_spec
-from detex_trainer.supervisor import JobFeed, Supervisor, SupervisorPolicy
-from detex_trainer.training_set.archive import TrainingSetArchive
-from detex_trainer.training_set.curation import TrainingSetCuration
-from detex_trainer.training_set.intake import IntakePolicy, TrainingSetIntake
-from detex_trainer.training_set.spool import UploadSpool
-from detex_trainer.training_set.upload import UploadLimits
+from detex_trainer.supervision import JobFeed, Supervisor, SupervisorPolicy
 
 _ACTIONS = (
     "serve (the default), or adopt-store: from now on the jobs belong to the object store that the settings name, "

@@ -10,12 +10,12 @@ from sqlalchemy.exc import ArgumentError
 
 from detex_core.images import MAX_IMAGE_BYTES
 from detex_core.settings import ServiceSettings
-from detex_trainer.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.domain.attribute_vocabulary import AttributeVocabulary
+from detex_trainer.domain.job_size import machine_memory_bytes
+from detex_trainer.domain.job_spec import MOST_PACKED_JOBS
+from detex_trainer.domain.training_set_record import MAX_PHOTOS
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
 from detex_trainer.executors.worker_memory import WorkerMemory
-from detex_trainer.job_size import machine_memory_bytes
-from detex_trainer.job_spec import MOST_PACKED_JOBS
-from detex_trainer.training_set.record import MAX_PHOTOS
 
 _MIB = 1024**2
 _WORKERS_SHARE = 0.9

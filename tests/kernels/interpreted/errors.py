@@ -2,7 +2,7 @@
 
 import torch
 
-from detex_generator.kernels.operation import Implementation
+from detex_generator.ops.operation import Implementation
 
 TRITON = Implementation.TRITON
 DTYPES = (torch.float16, torch.float32)  # the interpreter multiplies bfloat16 wrongly without a word

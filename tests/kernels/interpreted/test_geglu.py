@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from detex_generator.kernels.geglu import geglu
-from detex_generator.kernels.references import geglu as reference
+from detex_generator.ops.geglu import geglu
+from detex_generator.ops.references import geglu as reference
 from tests.kernels.interpreted.errors import DTYPES, TRITON, assert_as_close, normal
 
 

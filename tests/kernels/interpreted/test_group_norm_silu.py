@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from detex_generator.kernels.group_norm_silu import group_norm_silu
-from detex_generator.kernels.references import group_norm_silu as reference
+from detex_generator.ops.group_norm_silu import group_norm_silu
+from detex_generator.ops.references import group_norm_silu as reference
 from tests.kernels.interpreted.errors import DTYPES, TRITON, assert_as_close, normal
 
 

@@ -5,7 +5,7 @@ import torch
 
 from detex_diffusion.noise_schedule import NoiseSchedule
 from detex_diffusion.solver import COLUMNS, Solver, guide, solver_step, step_table
-from detex_generator.kernels.guided_solver_step import guided_solver_step
+from detex_generator.ops.guided_solver_step import guided_solver_step
 from tests.kernels.interpreted.errors import TRITON, normal
 from tests.tiny_models import DDIM_VELOCITY, PNDM_EPSILON
 

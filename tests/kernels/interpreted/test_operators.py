@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from detex_generator.kernels.geglu import geglu_operator
-from detex_generator.kernels.group_norm_silu import group_norm_silu_operator
-from detex_generator.kernels.guided_solver_step import guided_solver_step_operator
-from detex_generator.kernels.segmented_attention import PageLayout, segmented_attention_operator
-from detex_generator.kernels.self_attention import self_attention_operator
+from detex_generator.ops.geglu import geglu_operator
+from detex_generator.ops.group_norm_silu import group_norm_silu_operator
+from detex_generator.ops.guided_solver_step import guided_solver_step_operator
+from detex_generator.ops.segmented_attention import PageLayout, segmented_attention_operator
+from detex_generator.ops.self_attention import self_attention_operator
 from tests.kernels.interpreted.errors import normal
 
 LAYOUT = PageLayout.of_rows([[(0, 3, 0), (4, 2, 1)], [(1, 5, 0)]], [True, False])

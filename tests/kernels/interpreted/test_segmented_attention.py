@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from detex_generator.kernels.references import segmented_attention as reference
-from detex_generator.kernels.segmented_attention import (
+from detex_generator.ops.references import segmented_attention as reference
+from detex_generator.ops.segmented_attention import (
     PageLayout,
     segmented_attention,
     segmented_attention_with_sums,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from detex_generator.kernels.references import self_attention as reference
-from detex_generator.kernels.self_attention import self_attention
-from detex_generator.kernels.triton_kernels.self_attention import Tiling, plan
+from detex_generator.ops.references import self_attention as reference
+from detex_generator.ops.self_attention import self_attention
+from detex_generator.ops.triton_kernels.self_attention import Tiling, plan
 from tests.kernels.interpreted.errors import DTYPES, TRITON, assert_as_close, normal
 
 

@@ -7,11 +7,11 @@ import torch
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.solver import Solver, step_table
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.acceleration import Acceleration
-from detex_generator.engine.denoising_step import StepInputs
-from detex_generator.kernels.choice import KernelChoice
-from detex_generator.kernels.operation import Implementation, Operation
-from detex_generator.kernels.unet_kernels import KernelGEGLU, KernelGroupNormSiLU
+from detex_generator.compute.acceleration import Acceleration
+from detex_generator.compute.denoising_step import StepInputs
+from detex_generator.compute.unet_kernels import KernelGEGLU, KernelGroupNormSiLU
+from detex_generator.ops.choice import KernelChoice
+from detex_generator.ops.operation import Implementation, Operation
 from tests.kernels.random_prompts import placed_prompts
 
 

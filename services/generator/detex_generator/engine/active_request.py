@@ -9,10 +9,10 @@ from detex_core.deadline import is_over
 from detex_core.errors import DetexError
 from detex_core.tracing import NO_SPAN, Span
 from detex_diffusion.concept import Concept
-from detex_generator.engine.admission import CheckedRequest, Conditioning
 from detex_generator.engine.events import Event, EventStream, FinishedImage
 from detex_generator.engine.failures import DeadlineExceededError
-from detex_generator.generation_request import GenerationRequest, Priority
+from detex_generator.engine.intake.admission import CheckedRequest, Conditioning
+from detex_generator.request.generation_request import GenerationRequest, Priority
 
 
 class ActiveRequest:

@@ -13,14 +13,15 @@ from detex_core import __version__
 from detex_core.errors import DetexError
 from detex_diffusion.base_model import BaseModel
 from detex_diffusion.latents import decode_latents, to_images
+from detex_generator.compute.device_errors import is_out_of_memory
+from detex_generator.compute.row_lanes import use_cores
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.events import FinishedImage, Preview
-from detex_generator.engine.failures import drawing_error, is_out_of_memory
-from detex_generator.engine.row_lanes import use_cores
-from detex_generator.engine.small_first import SmallFirst
-from detex_generator.generation_request import ALL_STEPS
+from detex_generator.engine.failures import drawing_error
+from detex_generator.engine.scheduling.small_first import SmallFirst
 from detex_generator.metrics import GeneratorMetrics
-from detex_generator.provenance import (
+from detex_generator.request.generation_request import ALL_STEPS
+from detex_generator.request.provenance import (
     ConceptProvenance,
     Provenance,
     composition_provenance,

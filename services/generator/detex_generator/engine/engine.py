@@ -14,17 +14,18 @@ from detex_core.errors import DetexError, UnavailableError
 from detex_core.grpc_server.status import as_domain_error
 from detex_core.tenant_threads import TenantThreads
 from detex_core.tracing import current_span
-from detex_generator.engine.acceleration import Acceleration
+from detex_generator.compute.acceleration import Acceleration
+from detex_generator.compute.device_errors import is_out_of_memory
+from detex_generator.compute.row_lanes import use_cores
 from detex_generator.engine.active_request import ActiveRequest, ImageTask
-from detex_generator.engine.admission import Admission
 from detex_generator.engine.decoding import Decoding
 from detex_generator.engine.events import EventStream, Queued
-from detex_generator.engine.failures import EngineStoppedError, OutOfMemoryError, is_out_of_memory
-from detex_generator.engine.row_lanes import use_cores
-from detex_generator.engine.scheduler import Scheduler
+from detex_generator.engine.failures import EngineStoppedError, OutOfMemoryError
+from detex_generator.engine.intake.admission import Admission
+from detex_generator.engine.scheduling.scheduler import Scheduler
 from detex_generator.engine.step_loop import StepLoop
-from detex_generator.generation_request import GenerationRequest
 from detex_generator.metrics import GeneratorMetrics
+from detex_generator.request.generation_request import GenerationRequest
 from detex_generator.settings import GeneratorSettings
 
 _logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from detex_generator.provenance import Provenance
+from detex_generator.request.provenance import Provenance
 
 
 @dataclass(frozen=True)

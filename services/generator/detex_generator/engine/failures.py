@@ -1,9 +1,9 @@
 """Errors that only the engine raises."""
 
 import grpc
-import torch
 
 from detex_core.errors import DetexError, ResourceExhaustedError, UnavailableError
+from detex_generator.compute.device_errors import is_out_of_memory
 
 
 class EngineStoppedError(UnavailableError):
@@ -70,16 +70,6 @@ class DrawingError(DetexError):
 
     def __init__(self, image_index: int) -> None:
         super().__init__(f"Image {image_index} could not be computed; the log of the generator tells why.")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory has run out, on the host or on a GPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError)
-
-
-def spoils_device(error: BaseException) -> bool:
-    """Whether nothing that this process asks of its GPU can succeed any more, whoever asks."""
-    return not is_out_of_memory(error) and (isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error))
 
 
 def drawing_error(error: BaseException, image_index: int) -> DetexError:

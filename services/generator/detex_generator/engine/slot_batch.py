@@ -17,17 +17,18 @@ from detex_diffusion.base_model import BaseModel
 from detex_diffusion.conditioning import PromptKeyValues
 from detex_diffusion.latents import StepNoise, initial_noise
 from detex_diffusion.unet import KeyValueUNet
-from detex_generator.engine.acceleration import Acceleration
+from detex_generator.cache.unet_cache import ConceptUNet
+from detex_generator.compute.acceleration import Acceleration
+from detex_generator.compute.denoising_step import StepInputs
+from detex_generator.compute.device_errors import spoils_device
+from detex_generator.compute.finite_checks import FiniteChecks
+from detex_generator.compute.plain_steps import LaneSteps, Steps
+from detex_generator.compute.row_lanes import RowLanes
 from detex_generator.engine.active_request import ImageTask
-from detex_generator.engine.denoising_step import StepInputs
-from detex_generator.engine.failures import NonFiniteLatentsError, drawing_error, spoils_device
-from detex_generator.engine.finite_checks import FiniteChecks
-from detex_generator.engine.pace import Size
-from detex_generator.engine.photo_editing import PhotoHold
-from detex_generator.engine.plain_steps import LaneSteps, Steps
-from detex_generator.engine.row_lanes import RowLanes
-from detex_generator.generation_request import Priority
-from detex_generator.unet_cache import ConceptUNet
+from detex_generator.engine.failures import NonFiniteLatentsError, drawing_error
+from detex_generator.engine.intake.photo_editing import PhotoHold
+from detex_generator.engine.scheduling.pace import Size
+from detex_generator.request.generation_request import Priority
 
 _logger = logging.getLogger(__name__)
 

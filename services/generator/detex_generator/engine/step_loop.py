@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 import torch
 
-from detex_generator.engine.acceleration import Acceleration
+from detex_generator.compute.acceleration import Acceleration
+from detex_generator.compute.row_lanes import RowLanes
 from detex_generator.engine.active_request import ImageTask
 from detex_generator.engine.decoding import Decoding
 from detex_generator.engine.events import Progress
 from detex_generator.engine.failures import HopelessDeadlineError, OutOfMemoryError
-from detex_generator.engine.pass_turns import PassTurns
-from detex_generator.engine.row_lanes import RowLanes
-from detex_generator.engine.scheduler import Scheduler
+from detex_generator.engine.scheduling.pass_turns import PassTurns
+from detex_generator.engine.scheduling.scheduler import Scheduler
 from detex_generator.engine.slot_batch import SlotBatch, StepOutcome, failed_image
 from detex_generator.metrics import GeneratorMetrics
 

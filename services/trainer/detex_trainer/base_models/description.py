@@ -9,9 +9,9 @@ from tokenizers import Tokenizer
 from detex_core.artifact.manifest import Sha256
 from detex_core.object_store import open_object_store
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings
-from detex_trainer.base_model_family import BaseModelFamily, family_of
-from detex_trainer.job_size import UNetShape, unet_shape
-from detex_trainer.text_limits import TextReader
+from detex_trainer.domain.base_model_family import BaseModelFamily, family_of
+from detex_trainer.domain.job_size import UNetShape, unet_shape
+from detex_trainer.intake.text_limits import TextReader
 
 
 class BaseModelDescription(BaseModel):

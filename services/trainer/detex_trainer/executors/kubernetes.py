@@ -16,12 +16,12 @@ from dataclasses import replace
 from typing import Any
 
 from detex_core.errors import AlreadyExistsError, DetexError, UnavailableError
+from detex_trainer.domain.failures import OUT_OF_MEMORY
+from detex_trainer.domain.job_spec import PackSpec
 from detex_trainer.executors.kubernetes_api import KubernetesApi
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
 from detex_trainer.executors.protocol import WorkerExit
 from detex_trainer.executors.worker_manifest import job_name, worker_manifest
-from detex_trainer.failures import OUT_OF_MEMORY
-from detex_trainer.job_spec import PackSpec
 from detex_trainer.worker.events import WorkerEvent, read_event
 
 _LOOK_SECONDS = 1.0

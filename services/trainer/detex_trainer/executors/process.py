@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from detex_core.errors import UnavailableError
+from detex_trainer.domain.failures import OUT_OF_MEMORY
+from detex_trainer.domain.job_spec import PackSpec
 from detex_trainer.executors.protocol import WorkerExit
 from detex_trainer.executors.worker_memory import UNLIMITED, WorkerMemory
-from detex_trainer.failures import OUT_OF_MEMORY
-from detex_trainer.job_spec import PackSpec
 from detex_trainer.worker.events import WorkerEvent, read_event
 
 _LINE_BYTES = 1024**2

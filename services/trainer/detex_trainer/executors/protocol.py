@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from detex_trainer.job_spec import PackSpec
+from detex_trainer.domain.job_spec import PackSpec
 from detex_trainer.worker.events import WorkerEvent
 
 

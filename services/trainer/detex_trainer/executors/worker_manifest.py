@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from detex_trainer.domain.job_spec import PackSpec
 from detex_trainer.executors.kubernetes_settings import KubernetesSettings
-from detex_trainer.job_spec import PackSpec
 from detex_trainer.worker.events import ExitCode
 from detex_trainer.worker.program import SPEC_VARIABLE
 

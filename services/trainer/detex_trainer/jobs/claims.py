@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
+from detex_trainer.domain.progress import JobProgress
 from detex_trainer.jobs.claim import HeldJob, JobClaim, PackLimits
 from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
@@ -25,7 +26,6 @@ from detex_trainer.jobs.record import Job, JobFailure, PreviewRecord
 from detex_trainer.jobs.state import JobState
 from detex_trainer.jobs.tables import PROGRESS, JobRow, PreviewRow
 from detex_trainer.jobs.transitions import UNHELD, cause_to_end, changed, ended, expired, held, interrupted, storable
-from detex_trainer.progress import JobProgress
 
 _TRAINER_DIED = JobFailure("TRAINER_DIED", "The trainer stopped while this job ran.")
 

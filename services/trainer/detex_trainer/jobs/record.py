@@ -8,11 +8,11 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 from detex_core.artifact.manifest import AttributeName, ConceptName
-from detex_trainer.hyperparameters import Hyperparameters, Method
+from detex_trainer.domain.hyperparameters import Hyperparameters, Method
+from detex_trainer.domain.packing import shares_passes
+from detex_trainer.domain.progress import JobProgress
+from detex_trainer.domain.training_set_record import TrainingSetId
 from detex_trainer.jobs.state import ENDED, JobState
-from detex_trainer.packing import shares_passes
-from detex_trainer.progress import JobProgress
-from detex_trainer.training_set.record import TrainingSetId
 
 
 class JobOrder(BaseModel):

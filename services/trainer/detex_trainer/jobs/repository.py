@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from detex_core.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError, invalid_input
-from detex_trainer.hyperparameters import Method
+from detex_trainer.domain.hyperparameters import Method
 from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.page_token import read_sequence_token, write_page_token

@@ -22,9 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from detex_trainer.domain.progress import JobProgress
 from detex_trainer.jobs.record import Job, JobFailure, JobOrder
 from detex_trainer.jobs.state import JobState
-from detex_trainer.progress import JobProgress
 
 PROGRESS = TypeAdapter(JobProgress)
 

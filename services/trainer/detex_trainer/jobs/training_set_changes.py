@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, func, or_, select, update
 
 from detex_core.errors import AbortedError, FailedPreconditionError
+from detex_trainer.domain.training_set_record import training_set_not_found
 from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.state import JobState
 from detex_trainer.jobs.tables import JobRow, TrainingSetRow
-from detex_trainer.training_set.record import training_set_not_found
 
 TRAINING_SET_CHANGING = "TRAINING_SET_CHANGING"
 CHANGING_RETRY_SECONDS = 0.5

@@ -8,12 +8,12 @@ from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from detex_core.errors import ResourceExhaustedError
+from detex_trainer.domain.training_set_record import training_set_not_found
 from detex_trainer.jobs.clock import utc_now
 from detex_trainer.jobs.database import Database
 from detex_trainer.jobs.state import JobState
 from detex_trainer.jobs.tables import JobRow, TrainingSetRow
 from detex_trainer.jobs.training_set_changes import check_unchanging, in_use, is_changing, uses
-from detex_trainer.training_set.record import training_set_not_found
 
 
 @dataclass(frozen=True)

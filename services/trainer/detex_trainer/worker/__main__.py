@@ -8,7 +8,7 @@ from detex_trainer.worker.program import run_worker
 
 
 def _train_pack() -> TrainFunction:
-    from detex_trainer.training.pack_training import train_pack
+    from detex_trainer.learning.training.pack_training import train_pack
 
     return train_pack
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from detex_core.artifact.manifest import ConceptVersion
-from detex_trainer.progress import JobProgress
+from detex_trainer.domain.progress import JobProgress
 
 
 class ExitCode(IntEnum):

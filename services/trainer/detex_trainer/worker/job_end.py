@@ -3,7 +3,7 @@
 from detex_core.artifact import Manifest
 from detex_core.errors import DetexError
 from detex_core.grpc_server import as_domain_error
-from detex_trainer.failures import OUT_OF_MEMORY, NoRoomError, TrainingStopped, is_out_of_memory
+from detex_trainer.domain.failures import OUT_OF_MEMORY, NoRoomError, TrainingStopped, is_out_of_memory
 from detex_trainer.worker.events import FailedEvent, FinalEvent, ReturnedEvent, StoppedEvent, SucceededEvent
 
 MEMORY_ADVICE = "The memory did not suffice; submit the job again with a smaller batch_size or resolution."

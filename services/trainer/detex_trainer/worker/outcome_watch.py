@@ -12,8 +12,8 @@ from collections.abc import Collection
 from detex_core.artifact import PublicationClosedError, find_publication
 from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
-from detex_trainer.job_files import outcome_key
-from detex_trainer.job_spec import JobSpec
+from detex_trainer.domain.job_files import outcome_key
+from detex_trainer.domain.job_spec import JobSpec
 
 _LOOK_SECONDS = 2.0
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 from detex_core.artifact import Manifest, find_publication
 from detex_core.object_store import ObjectStore, open_object_store
-from detex_trainer.job_files import outcome_key
-from detex_trainer.job_spec import JobSpec, PackSpec
-from detex_trainer.packing import OnEnd, PackedJob
-from detex_trainer.training_set.archive import TrainingSetArchive
+from detex_trainer.domain.job_files import outcome_key
+from detex_trainer.domain.job_spec import JobSpec, PackSpec
+from detex_trainer.domain.packing import OnEnd, PackedJob
+from detex_trainer.intake.archive import TrainingSetArchive
 from detex_trainer.worker.job_end import end_of_job, end_of_pack
 from detex_trainer.worker.outcome_watch import OutcomeWatch
 from detex_trainer.worker.reporter import EventReporter, EventWriter

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from detex_trainer.job_spec import PackSpec
+from detex_trainer.domain.job_spec import PackSpec
 from detex_trainer.worker.events import ExitCode
 from detex_trainer.worker.pack_run import PackRun, TrainFunction
 from detex_trainer.worker.reporter import EventWriter

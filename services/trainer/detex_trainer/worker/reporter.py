@@ -11,8 +11,8 @@ import time
 
 from detex_core.errors import DetexError
 from detex_core.object_store import ObjectStore
-from detex_trainer.job_files import preview_key
-from detex_trainer.progress import JobPreview, JobProgress
+from detex_trainer.domain.job_files import preview_key
+from detex_trainer.domain.progress import JobPreview, JobProgress
 from detex_trainer.worker.events import CheckpointEvent, PreviewEvent, ProgressEvent, WorkerEvent, write_event
 
 _PROGRESS_INTERVAL_SECONDS = 0.2

@@ -1,0 +1,1 @@
+"""The gRPC service: messages of the contract, checked and translated."""

@@ -1,0 +1,1 @@
+"""Denoising steps of a batch: kernels put into models, graphs, compilation, lanes of a CPU."""

@@ -1,0 +1,1 @@
+"""Who waits, and whose turn it is."""

@@ -1,0 +1,1 @@
+"""Photos of one subject: upload, checks, masks, storage."""

@@ -1,0 +1,1 @@
+"""Learning a concept: methods, photos as tensors, the training of jobs."""

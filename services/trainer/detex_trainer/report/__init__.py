@@ -1,0 +1,1 @@
+"""The report of a training: measurements, findings, verdict, picture."""

@@ -1,5 +1,0 @@
-"""The trainer over gRPC: translation between messages and the domain, nothing else."""
-
-from detex_trainer.service.servicer import TrainerServicer
-
-__all__ = ["TrainerServicer"]
