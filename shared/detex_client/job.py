@@ -147,7 +147,9 @@ class JobEndedError(DetexClientError):
     def __init__(self, job: Job) -> None:
         failure = job.failure or JobFailure(job.state.upper(), f"it is {job.state}.")
         super().__init__(
-            f"Job {job.job_id} gave no concept: {failure.message}", code=grpc.StatusCode.ABORTED, reason=failure.reason
+            f"Job {job.job_id} published no concept: {failure.message}",
+            code=grpc.StatusCode.ABORTED,
+            reason=failure.reason,
         )
         self.job = job
 

@@ -58,7 +58,7 @@ class JobWatch:
             else:
                 if failures == len(self._pauses_seconds):
                     raise DetexClientError(
-                        "The trainer ended the news of the job again and again before the job had ended.",
+                        "The trainer repeatedly closed the job's event stream before the job had ended.",
                         code=grpc.StatusCode.UNAVAILABLE,
                         reason="WATCH_ENDED_EARLY",
                     )

@@ -15,7 +15,7 @@ class WireEnum(StrEnum):
     @classmethod
     def _wire(cls) -> tuple[Any, str]:
         """The enumeration of the contract and the prefix of its members."""
-        raise TypeError(f"{cls.__name__} is no enumeration of the contract")
+        raise TypeError(f"{cls.__name__} has no protobuf enum")
 
     def number(self) -> Any:
         """Its number on the wire."""
@@ -34,7 +34,7 @@ class WireEnum(StrEnum):
             return cls[wrapper.Name(number).removeprefix(prefix)]
         except (KeyError, ValueError):
             raise DetexClientError(
-                f"The service sent {cls.__name__} {number}, which this client does not know; a newer client does.",
+                f"The service sent {cls.__name__} {number}, which this client does not know; upgrade the client.",
                 code=grpc.StatusCode.UNIMPLEMENTED,
                 reason="CLIENT_TOO_OLD",
             ) from None

@@ -111,7 +111,7 @@ def test_a_dry_run_tells_what_is_left_and_how_long(done: Done, services: Service
     assert found["minutes"] > 0
     assert found["cost"] == pytest.approx(found["minutes"] * 0.06, abs=0.011)
     unknown = command("run", more, "--out", out.with_name("new"), "--dry-run", env=services.environment)
-    assert "70 to draw" in unknown.stdout
+    assert "70 to generate" in unknown.stdout
     assert "The time of a picture is not known" in unknown.stdout
     assert events_of(out) == before
 

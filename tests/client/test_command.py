@@ -47,7 +47,7 @@ def test_train_tells_people_and_gives_the_name(detex: Detex, scripted: Scripted,
     assert "3 photos with 2 masks" in outcome.stderr
     assert "Warning: Photo 0 is small." in outcome.stderr
     assert "Training: 1/4 steps, 8.0 it/s, total 0.5000" in outcome.stderr
-    assert f"Learned [my-mug], version {VERSION}." in outcome.stderr
+    assert f"Trained [my-mug], version {VERSION}." in outcome.stderr
     job = scripted.trainer.jobs["job-0"]
     assert job.hyperparameters.key_value_learning_rate == 1e-4
     assert job.hyperparameters.mapper_fixed_norm
@@ -93,7 +93,7 @@ def test_failed_job_has_an_exit_code_of_its_own(detex: Detex, scripted: Scripted
     outcome = train(detex, photos, "--json")
     assert outcome.exit_code == 5
     assert outcome.events()[-1]["error"]["reason"] == "DIVERGED"
-    assert "Error: Job job-0 gave no concept: The loss is not a number." in outcome.stderr
+    assert "Error: Job job-0 published no concept: The loss is not a number." in outcome.stderr
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_generate_as_json_lines(detex: Detex, scripted: Scripted, tmp_path: Path
     ("arguments", "exit_code", "said"),
     [
         (("[unknown] on a beach",), 3, "There is no concept unknown."),
-        (("a busy place",), 4, "Another try can succeed in 2.5 seconds."),
+        (("a busy place",), 4, "Try again in 2.5 seconds."),
         (("a mug", "--guidance-scale", "nan"), 2, "guidance_scale: must be 0 to 50, got nan."),
         (
             ("a mug", "--guidance-interval", "all"),
@@ -262,7 +262,7 @@ FIT = trainer_pb2.GetConceptReportResponse(
 @pytest.mark.parametrize(
     ("report", "told", "untold"),
     [
-        (DOUBTFUL, ["Look at its pictures first:", "  - Few photos.", "  - One scene."], []),
+        (DOUBTFUL, ["Check its pictures first:", "  - Few photos.", "  - One scene."], []),
         (FIT, ["The concept is fit for use."], ["Warning: The concept"]),
         (None, [], ["report"]),
     ],
@@ -301,8 +301,8 @@ def test_what_was_learned_is_said_also_where_the_verdict_cannot_be_had(
     scripted.trainer.news = deque([progress(4), "end"])
     outcome = train(detex, photos)
     assert (outcome.exit_code, outcome.stdout) == (0, "my-mug\n")
-    assert "Learned [my-mug]" in outcome.stderr
-    assert "Warning: The verdict on my-mug cannot be had now" in outcome.stderr
+    assert "Trained [my-mug]" in outcome.stderr
+    assert "Warning: The verdict on my-mug is not available now" in outcome.stderr
     assert detex("jobs", "show", "job-0").exit_code == 0
     assert detex("jobs", "watch", "job-0").exit_code == 0
 
@@ -317,7 +317,7 @@ def test_reports_of_concepts(detex: Detex, scripted: Scripted, tmp_path: Path) -
     lines = [" ".join(line.split()) for line in told.stdout.splitlines()]
     assert lines == [
         f"concept [my-mug], version {VERSION}",
-        "verdict Look at its pictures first",
+        "verdict Check its pictures first",
         "because Few photos.",
         "One scene.",
         f"checkpoint {DOUBTFUL.choice}",

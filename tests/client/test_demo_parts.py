@@ -64,7 +64,7 @@ def test_folder_of_a_demo_is_emptied(tmp_path: Path) -> None:
 
 def test_service_that_ends_while_it_starts(tmp_path: Path) -> None:
     service = ServiceProcess("nonexistent", environment={}, log=tmp_path / "log")
-    with service, pytest.raises(DetexClientError, match="The nonexistent ended with exit code 1 while it started"):
+    with service, pytest.raises(DetexClientError, match="The nonexistent exited with code 1 during startup"):
         service.wait_until_serving(lambda: False)
     assert "No module named detex_nonexistent" in service.log_tail()
     assert service.exit_code == 1

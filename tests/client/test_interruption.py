@@ -57,8 +57,8 @@ def test_interrupted_training_cancels_its_job(scripted: Scripted, photos: Path) 
         stdout, stderr = interrupt(process)
     assert process.returncode == 130
     assert scripted.trainer.jobs["job-0"].state == trainer_pb2.JOB_STATE_CANCELLED
-    assert "Interrupted: cancelling job job-0. Ctrl-C again leaves at once." in stderr
-    assert stderr.endswith("Job job-0 is cancelled.\n")
+    assert "Interrupted: cancelling job job-0. Press Ctrl-C again to exit at once." in stderr
+    assert stderr.endswith("Job job-0 was cancelled.\n")
     assert stdout == ""
 
 
@@ -78,7 +78,7 @@ def test_second_interrupt_leaves_at_once(scripted: Scripted, photos: Path) -> No
         wait_for(lambda: scripted.trainer.watching.wait(0.1) and scripted.trainer.tenants.count("default") == 5)
         _, stderr = interrupt(process)
     assert process.returncode == 130
-    assert "Left; the job is told to stop. See `detex jobs show job-0`." in stderr
+    assert "Exited; cancellation of the job was requested. Check it with `detex jobs show job-0`." in stderr
 
 
 def test_interrupted_watch_leaves_the_job_alone(scripted: Scripted, photos: Path) -> None:
@@ -88,7 +88,7 @@ def test_interrupted_watch_leaves_the_job_alone(scripted: Scripted, photos: Path
         assert scripted.trainer.watching.wait(20)
         _, stderr = interrupt(process)
     assert process.returncode == 130
-    assert "job job-0 goes on" in stderr
+    assert "job job-0 continues" in stderr
     assert scripted.trainer.jobs["job-0"].state == trainer_pb2.JOB_STATE_QUEUED
 
 

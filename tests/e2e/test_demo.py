@@ -70,7 +70,7 @@ def test_interrupted_demo_ends_all_that_it_started(tiny_model: Path, tmp_path: P
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Interrupted; both services have ended." in stderr
+    assert "Interrupted; both services have been stopped." in stderr
     assert psutil.wait_procs(started, timeout=20)[1] == []
 
 
@@ -86,7 +86,7 @@ def test_service_that_cannot_start_is_told_with_its_log(tmp_path: Path) -> None:
     with demo(tmp_path / "missing", tmp_path / "demo") as process:
         _, stderr = process.communicate(timeout=120)
     assert process.returncode == 4
-    assert "ended with exit code" in stderr
+    assert "exited with code" in stderr
     assert str(tmp_path / "missing") in stderr
 
 

@@ -27,23 +27,23 @@ Parameters = ParamSpec("Parameters")
 _NEEDED = ("imagehash", "jinja2", "polars")
 
 catalog = typer.Typer(
-    help="Draw the pictures of a whole catalog from a table, and check them.",
+    help="Generate and check the pictures of a whole catalog from a table.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Catalog: CSV, JSONL or Parquet.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for pictures, journal and report.")]
-Encoding = Annotated[str, typer.Option(help="Of CSV and JSONL, for example cp932 from Excel in Japan.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="Catalog table: CSV, JSONL or Parquet.")]
+Out = Annotated[Path, typer.Option("--out", help="Output folder for pictures, journal and report.")]
+Encoding = Annotated[str, typer.Option(help="Encoding of CSV and JSONL, for example cp932 from Excel in Japan.")]
 ShardText = Annotated[
     str,
     typer.Option(
         "--shard",
         envvar="DETEX_CATALOG_SHARD",
         metavar="I/N",
-        help="Do part I, from 0, of N; N alone takes I from JOB_COMPLETION_INDEX.",
+        help="Process shard I (from 0) of N; N alone takes I from JOB_COMPLETION_INDEX.",
     ),
 ]
 
@@ -59,7 +59,7 @@ def _fail(code: ExitCode, text: str) -> typer.Exit:
 
 
 def _reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Give a command its exit codes: what goes wrong is told in a sentence."""
+    """Give a command its exit codes: errors are printed, never a stack trace."""
 
     @wraps(command)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
@@ -78,7 +78,9 @@ def _reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]
         except CatalogFaultsError as error:
             for fault in error.faults:
                 sys.stderr.write(f"{fault}\n")
-            raise _fail(ExitCode.INPUT_AT_FAULT, f"{len(error.faults)} faults; nothing was started") from None
+            raise _fail(
+                ExitCode.INPUT_AT_FAULT, f"{len(error.faults)} errors in the catalog; nothing was started"
+            ) from None
         except ValidationError as error:
             said = "; ".join(f"--{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
             raise _fail(ExitCode.INPUT_AT_FAULT, said.replace("_", "-")) from None
@@ -97,33 +99,40 @@ def _reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]
 def run(
     file: File,
     out: Out,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what there is to do, how long and how dear; start nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate work, time and cost; start nothing.")] = False,
     encoding: Encoding = "utf-8",
     shard: ShardText = "",
     min_likeness: Annotated[
-        float, typer.Option(help="Least likeness to the product's photos, 0 to 1; 0 switches it off.")
+        float, typer.Option(help="Minimum likeness to the product's photos, 0 to 1; 0 disables the check.")
     ] = 0.7,
-    min_contrast: Annotated[float, typer.Option(help="Below it a picture is blank, 0 to 0.5.")] = 0.03,
+    min_contrast: Annotated[
+        float, typer.Option(help="Minimum contrast, 0 to 0.5; pictures below it count as blank.")
+    ] = 0.03,
     min_duplicate_distance: Annotated[
-        int, typer.Option(help="Least distance in bits of 64 between two pictures of a product; 0 switches it off.")
+        int,
+        typer.Option(
+            help="Minimum Hamming distance between hashes of a product's pictures, of 64 bits; 0 disables the check."
+        ),
     ] = 4,
-    unsafe_check: Annotated[str, typer.Option(help="Look for unsafe pictures: off or nudenet.")] = "off",
-    max_unsafe: Annotated[float, typer.Option(help="Largest probability of an unsafe part.")] = 0.5,
-    max_redraws: Annotated[int, typer.Option(help="Further tries of a picture that a check refuses.")] = 3,
-    training_jobs: Annotated[int, typer.Option(help="Jobs at the trainer at a time.")] = 8,
-    streams: Annotated[int, typer.Option(help="Streams to the generators at a time.")] = 1,
-    patience: Annotated[float, typer.Option(help="How long a service may be away, in seconds.")] = 300.0,
-    drain: Annotated[float, typer.Option(help="Wait for pictures on their way at SIGTERM, in seconds.")] = 10.0,
-    price_per_gpu_hour: Annotated[float | None, typer.Option(min=0, help="For the cost of --dry-run.")] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs that are paid for meanwhile.")] = 1,
-    metrics_file: Annotated[
-        Path | None, typer.Option(help="Metrics for the node exporter's textfile collector, *.prom.")
+    unsafe_check: Annotated[str, typer.Option(help="Detector of unsafe pictures: off or nudenet.")] = "off",
+    max_unsafe: Annotated[float, typer.Option(help="Maximum probability of an unsafe body part.")] = 0.5,
+    max_redraws: Annotated[int, typer.Option(help="Maximum retries of a picture that fails a check.")] = 3,
+    training_jobs: Annotated[int, typer.Option(help="Concurrent training jobs.")] = 8,
+    streams: Annotated[int, typer.Option(help="Concurrent streams to the generators.")] = 1,
+    patience: Annotated[float, typer.Option(help="How long a service may be unavailable, in seconds.")] = 300.0,
+    drain: Annotated[
+        float, typer.Option(help="How long to wait for pictures in progress on SIGTERM, in seconds.")
+    ] = 10.0,
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price for the cost estimate of --dry-run.")
     ] = None,
-    metrics_address: Annotated[str, typer.Option(help="Serve metrics over HTTP meanwhile, host:port.")] = "",
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs paid for, for the cost estimate of --dry-run.")] = 1,
+    metrics_file: Annotated[
+        Path | None, typer.Option(help="Write metrics for the node exporter's textfile collector, *.prom.")
+    ] = None,
+    metrics_address: Annotated[str, typer.Option(help="Serve metrics over HTTP during the run, host:port.")] = "",
     review_is_good: Annotated[
-        bool, typer.Option("--review-is-good", help="Exit with 0 where pictures are in review, for Kubernetes Jobs.")
+        bool, typer.Option("--review-is-good", help="Exit with 0 even if pictures are in review, for Kubernetes Jobs.")
     ] = False,
     trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
     generator: options.GeneratorAddress = options.GENERATOR_ADDRESS,
@@ -132,10 +141,10 @@ def run(
     root_certificates: options.RootCertificates = None,
     json_output: options.Json = False,
 ) -> None:
-    """Train what is missing, draw, check, redraw; started again, it goes on where it was.
+    """Train missing concepts, generate and check pictures, retry failed ones; a restarted run resumes.
 
-    A file that has changed is done as far as it has changed. Pictures that no try made good lie in OUT/review, with
-    reasons in OUT/report.html; marks that are saved from there are read by the next run.
+    After changes to the file only the changed rows are processed. Pictures that never pass the checks are in
+    OUT/review, with reasons in OUT/report.html; decisions saved from that page are applied by the next run.
     """
     from detex_catalog.checks.picture_check import Thresholds
     from detex_catalog.progress import open_progress
@@ -183,17 +192,17 @@ def run(
 def check(
     file: File,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of earlier runs, whose work counts as done.")
+        Path | None, typer.Option("--out", help="Output folder of earlier runs, whose work counts as done.")
     ] = None,
     encoding: Encoding = "utf-8",
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the services.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not contact the services.")] = False,
     trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
     generator: options.GeneratorAddress = options.GENERATOR_ADDRESS,
     tenant: options.Tenant = options.TENANT,
     use_tls: options.UseTls = False,
     root_certificates: options.RootCertificates = None,
 ) -> None:
-    """Find everything that is wrong with a catalog, by row and column; start nothing."""
+    """Report all errors in a catalog by row and column; start nothing."""
     from detex_catalog.run.run_state import RunState
     from detex_catalog.session import Request, check_with_services, load, read_state
 
@@ -205,13 +214,13 @@ def check(
             options.open_generator(generator, tenant, use_tls, root_certificates) as generator_client,
         ):
             check_with_services(found, state, trainer_client, generator_client)
-    sys.stdout.write(f"{file}: {len(found.pictures)} pictures of {len(found.concepts)} concepts, nothing wrong\n")
+    sys.stdout.write(f"{file}: {len(found.pictures)} pictures of {len(found.concepts)} concepts, no errors\n")
 
 
 @catalog.command()
 @_reported
 def report(file: File, out: Out, encoding: Encoding = "utf-8", json_output: options.Json = False) -> None:
-    """Write tables and page anew from the journals of all shards; asks no service."""
+    """Rewrite tables and report page from the journals of all shards, without contacting the services."""
     from detex_catalog.progress import open_progress
     from detex_catalog.session import Request, load, read_state, write_report
 
@@ -236,12 +245,12 @@ def _tell_estimate(
         sys.stdout.write(json.dumps({"event": "estimate", **asdict(found)}) + "\n")
         return
     lines = [
-        f"Pictures: {found.to_draw} to draw, {found.pictures} in all",
-        f"Concepts: {len(found.to_train)} to train, {found.concepts} in all",
-        f"Minutes:  {'not known' if found.minutes is None else format(found.minutes, 'g')}",
+        f"Pictures: {found.to_draw} to generate, {found.pictures} in total",
+        f"Concepts: {len(found.to_train)} to train, {found.concepts} in total",
+        f"Minutes:  {'unknown' if found.minutes is None else format(found.minutes, 'g')}",
     ]
     if price is not None:
-        lines.append(f"Cost:     {'not known' if found.cost is None else format(found.cost, 'g')}")
+        lines.append(f"Cost:     {'unknown' if found.cost is None else format(found.cost, 'g')}")
     sys.stdout.write("\n".join([*lines, *found.basis]) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What the exit code of a catalog run means."""
+"""Exit codes of a catalog run."""
 
 from enum import IntEnum
 
@@ -15,8 +15,7 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODES = (
-    "Exit codes: 0 every picture is good; 1 some pictures are in review or could not be made; 2 the file or an option "
-    "is at fault, and nothing was started; 3 a service was away for too long; 4 ended by SIGTERM or Ctrl-C before the "
-    "end; 5 the output folder is in use by another run, or cannot be written. After 3, 4 and 5 the same command goes "
-    "on."
+    "Exit codes: 0 all pictures passed; 1 some pictures are in review or failed; 2 the file or an option is invalid, "
+    "and nothing was started; 3 a service was unavailable for too long; 4 stopped by SIGTERM or Ctrl-C; 5 the output "
+    "folder is in use by another run or not writable. After 3, 4 and 5 the same command resumes the run."
 )

@@ -12,13 +12,13 @@ INTERVAL_SECONDS = 5.0
 
 
 class Progress(Protocol):
-    """Where a run tells how far it is."""
+    """Where a run reports its progress."""
 
     def update(self, run: CatalogRun) -> None:
         """Called several times a second."""
 
     def say(self, event: str, text: str, **values: Any) -> None:
-        """Tell of something, in words to people and by values to machines."""
+        """Report an event, as text and as values."""
 
     def __enter__(self) -> Self: ...
 
@@ -68,7 +68,7 @@ class JsonLines:
         pass
 
     def update(self, run: CatalogRun) -> None:
-        """Tell how far the run is, every few seconds."""
+        """Report progress, every few seconds."""
         now = time.monotonic()
         if now - self._told < INTERVAL_SECONDS:
             return
@@ -83,7 +83,7 @@ class JsonLines:
         )
 
     def say(self, event: str, text: str, **values: Any) -> None:
-        """Tell of something."""
+        """Report an event."""
         self._write(event, message=text, **values)
 
     def _write(self, event: str, **values: Any) -> None:
@@ -132,6 +132,6 @@ class Bars:
         self._bars.update(self._pictures, total=pictures, completed=pictures - run.undecided, left=said, visible=True)
 
     def say(self, event: str, text: str, **values: Any) -> None:
-        """Tell of something."""
+        """Report an event."""
         del event, values
         self._console.print(text)

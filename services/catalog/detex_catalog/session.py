@@ -184,8 +184,8 @@ def write_report(request: Request, catalog: Catalog, progress: Progress) -> dict
     found = counts(results)
     progress.say(
         "summary",
-        f"{found['accepted']} accepted, {found['review']} in review, {found['failed']} not made, {found['open']} "
-        f"still to do. Report: {page}",
+        f"{found['accepted']} accepted, {found['review']} in review, {found['failed']} failed, {found['open']} "
+        f"open. Report: {page}",
         **found,
         report=str(page),
     )

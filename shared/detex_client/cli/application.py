@@ -1,4 +1,4 @@
-"""All commands of `detex`, with those that other packages bring along."""
+"""All commands of `detex`, including those that other packages add."""
 
 from importlib.metadata import entry_points
 from typing import Annotated, Final
@@ -23,7 +23,7 @@ COMMANDS: Final = "detex.commands"
 """Group of entry points; each gives a group of commands, a `typer.Typer`, under its name."""
 
 application = typer.Typer(
-    help="From a few photos of a product to a word, and from the word to new pictures.",
+    help="Train a concept from a few photos of a product and generate new pictures of it.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -34,10 +34,10 @@ application = typer.Typer(
 @application.callback()
 def common(
     version_asked: Annotated[
-        bool, typer.Option("--version", help="Show the version and leave.", is_eager=True, callback=show_version)
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=show_version)
     ] = False,
 ) -> None:
-    """From a few photos of a product to a word, and from the word to new pictures."""
+    """Train a concept from a few photos of a product and generate new pictures of it."""
 
 
 application.command()(train)

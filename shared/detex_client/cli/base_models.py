@@ -1,4 +1,4 @@
-"""`detex base-models`: what concepts can be trained on."""
+"""`detex base-models`: the base models that concepts can be trained on."""
 
 from rich.table import Table
 
@@ -16,7 +16,7 @@ def base_models(
     timeout: options.Timeout = options.TIMEOUT_SECONDS,
     json_output: options.Json = False,
 ) -> None:
-    """List the base models to train on."""
+    """List the base models available for training."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         found = client.base_models()

@@ -1,4 +1,4 @@
-"""`detex concepts`: what has been learned."""
+"""`detex concepts`: list, show, check and delete trained concepts."""
 
 import sys
 from itertools import islice
@@ -17,16 +17,16 @@ from detex_client.cli.verdict_display import HEADLINES, find_report, write_repor
 from detex_client.concept import Concept
 from detex_client.errors import refused
 
-concepts = typer.Typer(help="List (the default), show and delete concepts, and save their reports.", cls=ListingGroup)
+concepts = typer.Typer(help="List (default), show and delete concepts, and save their reports.", cls=ListingGroup)
 
-Name = Annotated[str, typer.Argument(help="Name of the concept, without brackets.")]
+Name = Annotated[str, typer.Argument(help="Concept name, without brackets.")]
 Version = Annotated[str, typer.Option("--version", help="Version.", show_default="the newest")]
 
 
 @concepts.command("list")
 @reported
 def list_concepts(
-    limit: Annotated[int, typer.Option(min=1, help="Most concepts to list.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of concepts to list.")] = 200,
     trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
     tenant: options.Tenant = options.TENANT,
     tls: options.UseTls = False,
@@ -34,13 +34,13 @@ def list_concepts(
     timeout: options.Timeout = options.TIMEOUT_SECONDS,
     json_output: options.Json = False,
 ) -> None:
-    """List concepts by name, the newest version first."""
+    """List concepts by name, newest version first."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         found = list(islice(client.concepts(), limit))
     terminal.document({"concepts": found})
     if not found:
-        terminal.say("There are no concepts yet. `detex train` makes one.")
+        terminal.say("No concepts yet. Train one with `detex train`.")
         return
     table = Table("word", "version", "class", "method", "attributes", "size", box=None, pad_edge=False)
     for concept in found:
@@ -62,7 +62,7 @@ def show_concept(
     timeout: options.Timeout = options.TIMEOUT_SECONDS,
     json_output: options.Json = False,
 ) -> None:
-    """Show one concept and the words it brings to prompts."""
+    """Show a concept and its words for prompts."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         concept = client.concept(name, version)
@@ -105,7 +105,7 @@ def report_concept(
     timeout: options.Timeout = options.TIMEOUT_SECONDS,
     json_output: options.Json = False,
 ) -> None:
-    """Say whether a concept is fit for use and why, and save its report with sample pictures."""
+    """Show whether a concept is fit for use and why, and save its report with sample pictures."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         report = client.concept_report(name, version)
@@ -122,15 +122,15 @@ def report_concept(
     for path in files:
         terminal.say(f"Wrote {path}.")
     if out is None:
-        terminal.say(f"Sample pictures and all measures:  detex concepts report {name} --out FOLDER")
+        terminal.say(f"Sample pictures and all metrics:  detex concepts report {name} --out FOLDER")
 
 
 @concepts.command("delete")
 @reported
 def delete_concept(
     name: Name,
-    version: Annotated[str, typer.Option("--version", help="Version.", show_default="all of them")] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    version: Annotated[str, typer.Option("--version", help="Version.", show_default="all")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
     tenant: options.Tenant = options.TENANT,
     tls: options.UseTls = False,

@@ -1,4 +1,4 @@
-"""`detex demo`: the whole way from photos to pictures, on this machine."""
+"""`detex demo`: from photos to pictures on this machine, end to end."""
 
 import signal
 from collections.abc import Iterator
@@ -24,26 +24,26 @@ from detex_showroom import SampleSubject, sample_subjects
 @reported
 def demo(
     subject: Annotated[
-        list[str] | None, typer.Option(help="Sample subject; may be repeated.", show_default="the first")
+        list[str] | None, typer.Option(help="Sample subject (repeatable).", show_default="the first")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every sample subject.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimisation steps.", show_default="the method's")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.", show_default="the method's")] = None,
     drawing_steps: Annotated[
         int | None, typer.Option(min=1, help="Denoising steps.", show_default="the base model's")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed that all others follow from.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for everything; emptied at the start.")] = Path("out/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed from which all other seeds are derived.")] = 0,
+    out: Annotated[Path, typer.Option(help="Output folder; emptied at the start.")] = Path("out/demo"),
     base_model: Annotated[
         str | None,
-        typer.Option(metavar="NAME=SOURCE", help="Base model, as of serve.", show_default="the embedded one"),
+        typer.Option(metavar="NAME=SOURCE", help="Base model, as for `detex serve`.", show_default="the embedded one"),
     ] = None,
     json_output: options.Json = False,
 ) -> None:
-    """Learn a sample subject and draw it: photos in, contact sheet out.
+    """Train a sample subject and generate pictures of it: photos in, contact sheet out.
 
-    Starts trainer and generator as processes on this machine, uploads the photos and masks of a sample subject, trains,
-    draws it in six scenes, recombines poses and backgrounds of its photos, puts another product into one of them, and
-    ends the services again.
+    Starts trainer and generator as local processes, uploads the photos and masks of a sample subject, trains a concept,
+    generates it in six scenes, recombines poses and backgrounds of its photos, puts another product into one of them,
+    and stops the services.
     """
     terminal = Terminal(json_output=json_output)
     check_installed(Service.TRAINER)
@@ -61,7 +61,7 @@ def demo(
         with _ends_on_signals():
             summary = demonstration.run()
     except KeyboardInterrupt:
-        terminal.say("Interrupted; both services have ended.")
+        terminal.say("Interrupted; both services have been stopped.")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except DetexClientError as error:
         tell(terminal, error)
@@ -85,7 +85,7 @@ def _chosen(names: list[str], every: bool) -> list[SampleSubject]:
 
 @contextmanager
 def _ends_on_signals() -> Iterator[None]:
-    """Let a request to end, or a closed terminal, unwind as a Ctrl-C does, so that the services end too."""
+    """Treat SIGTERM and SIGHUP like Ctrl-C, so that the services are stopped too."""
 
     def unwind(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Exit codes, and how failures are told."""
+"""Exit codes and error output."""
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -16,7 +16,7 @@ Parameters = ParamSpec("Parameters")
 
 
 class ExitCode(IntEnum):
-    """What the command's exit code means."""
+    """Exit codes of the command."""
 
     OK = 0
     FAILED = 1
@@ -28,8 +28,8 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 not found; 4 service unavailable, overloaded or too slow, "
-    "try again later; 5 the job failed or was cancelled; 130 interrupted."
+    "Exit codes: 0 success; 1 failure; 2 wrong usage or input; 3 not found; 4 service unavailable, overloaded or too "
+    "slow, try again later; 5 the job failed or was cancelled; 130 interrupted."
 )
 
 _BY_STATUS = {
@@ -50,17 +50,17 @@ def exit_code(error: DetexClientError) -> ExitCode:
 
 
 def tell(terminal: Terminal, error: DetexClientError) -> None:
-    """Tell people what went wrong and what helps; with `--json`, write it as the document `{"error": ...}` too."""
+    """Print the error and a hint; with `--json`, also print the document `{"error": ...}`."""
     terminal.fail(error.message)
     if error.code is grpc.StatusCode.UNAVAILABLE and error.reason == error.code.name:
-        terminal.say("Start a service with `detex serve trainer` or `detex serve generator`, or name its address.")
+        terminal.say("Start a service with `detex serve trainer` or `detex serve generator`, or give its address.")
     if error.retry_delay_seconds is not None:
-        terminal.say(f"Another try can succeed in {error.retry_delay_seconds:g} seconds.")
+        terminal.say(f"Try again in {error.retry_delay_seconds:g} seconds.")
     terminal.event("error", {"error": as_document(error)})
 
 
 def as_document(error: DetexClientError) -> dict[str, object]:
-    """The error for machines."""
+    """The error as a JSON object."""
     return {
         "code": error.code.name,
         "reason": error.reason,
@@ -71,7 +71,7 @@ def as_document(error: DetexClientError) -> dict[str, object]:
 
 
 def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Give a command its exit code: errors are told and never end in a stack trace."""
+    """Give a command its exit codes: errors are printed, never a stack trace."""
 
     @wraps(command)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:

@@ -1,4 +1,4 @@
-"""`detex generate`: a prompt in, pictures out."""
+"""`detex generate`: generate pictures from a prompt."""
 
 import re
 from pathlib import Path
@@ -24,72 +24,79 @@ from detex_client.picture import (
 from detex_client.picture_content import RegionMode
 from detex_client.wire_enum import Solver
 
-_PLACES = "Places of subjects"
+_PLACES = "Subject placement"
 _PHOTO = "Photo to edit"
 
 
 @reported
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw; words of concepts in square brackets, all in quotes.")],
-    count: Annotated[int, typer.Option(min=1, help="Pictures, 1 to 64; picture i takes seed + i.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
+    prompt: Annotated[str, typer.Argument(help="Prompt, in quotes; concept words are in square brackets.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of pictures, 1 to 64; picture i uses seed + i.")] = 1,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("pictures"),
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first picture.", show_default="random")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps.", show_default="the base model's")] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="How closely to follow the prompt.", show_default="the base model's")
+        float | None,
+        typer.Option(
+            help="Classifier-free guidance: how closely to follow the prompt.", show_default="the base model's"
+        ),
     ] = None,
     guidance_interval: Annotated[
         str,
         typer.Option(
-            metavar="START,END", help="Guide this part of the steps alone, in shares of 0 to 1.", show_default="all"
+            metavar="START,END",
+            help="Apply guidance only in this part of the steps, as fractions of 0 to 1.",
+            show_default="all",
         ),
     ] = "",
-    solver: Annotated[Solver | None, typer.Option(help="How to solve.", show_default="the base model's")] = None,
-    negative: Annotated[str, typer.Option(help="What to keep away from.", show_default=False)] = "",
+    solver: Annotated[Solver | None, typer.Option(help="Solver (sampler).", show_default="the base model's")] = None,
+    negative: Annotated[str, typer.Option(help="Negative prompt.", show_default=False)] = "",
     size: Annotated[
         str, typer.Option(metavar="WIDTHxHEIGHT", help="Size in pixels.", show_default="the base model's")
     ] = "",
     preview: Annotated[
-        int, typer.Option(min=0, metavar="STEPS", help="Keep a preview every so many steps; 0 keeps none.")
+        int, typer.Option(min=0, metavar="STEPS", help="Save a preview every STEPS steps; 0 saves none.")
     ] = 0,
     base_model: Annotated[str, typer.Option(help="Base model by name.", show_default="the generator's")] = "",
     concept_version: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VERSION", help="Version of a concept; may be repeated.", show_default="the newest"),
+        typer.Option(metavar="NAME=VERSION", help="Version of a concept (repeatable).", show_default="the newest"),
     ] = None,
     region: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=PLACE",
-            help="Where a subject stands: LEFT,TOP,RIGHT,BOTTOM in shares of 0 to 1, or a mask; may be repeated.",
+            help="Place of a subject: LEFT,TOP,RIGHT,BOTTOM as fractions of 0 to 1, or a mask (repeatable).",
             show_default=False,
             rich_help_panel=_PLACES,
         ),
     ] = None,
     region_mode: Annotated[
         RegionMode | None,
-        typer.Option(help="How the prompt is read.", show_default="blend", rich_help_panel=_PLACES),
+        typer.Option(help="How prompt and regions are combined.", show_default="blend", rich_help_panel=_PLACES),
     ] = None,
     image: Annotated[
         Path | None,
-        typer.Option(help="Photo to begin from, or to edit with --mask.", show_default=False, rich_help_panel=_PHOTO),
+        typer.Option(help="Photo to start from, or to edit with --mask.", show_default=False, rich_help_panel=_PHOTO),
     ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
-            help="White is drawn anew; with --keep-product, white is the product.",
+            help="White is redrawn; with --keep-product, white is the product.",
             show_default=False,
             rich_help_panel=_PHOTO,
         ),
     ] = None,
     keep_product: Annotated[
         bool,
-        typer.Option("--keep-product", help="Keep the product's pixels, draw the scene.", rich_help_panel=_PHOTO),
+        typer.Option(
+            "--keep-product", help="Keep the product's pixels and generate the scene around it.", rich_help_panel=_PHOTO
+        ),
     ] = False,
     strength: Annotated[
         float | None,
         typer.Option(
-            help="How far to leave the photo, above 0, at most 1.",
+            help="How far to depart from the photo, above 0 and at most 1.",
             show_default="0.8; 1 with a mask or product",
             rich_help_panel=_PHOTO,
         ),
@@ -104,20 +111,20 @@ def generate(
     timeout: options.Timeout = GENERATION_TIMEOUT_SECONDS,
     json_output: options.Json = False,
 ) -> None:
-    """Draw pictures.
+    """Generate pictures.
 
     [my-mug] is the subject of a concept, [my-mug:pose:2] the pose of its photo 2, [my-mug:background:0] the
-    background of its photo 0. Shells read square brackets themselves, so put the prompt in quotes:
+    background of its photo 0. Shells interpret square brackets, so put the prompt in quotes:
 
     detex generate '[my-mug] with [my-mug:pose:2] on a beach' --count 4
 
-    Subjects have places, and photos are edited:
+    Place subjects, or edit a photo:
 
     detex generate '[my-mug] next to [my-vase]' --region my-mug=0,0,0.5,1 --region my-vase=0.5,0,1,1
 
     detex generate 'a mug on a beach' --image mug.jpg --mask mug.mask.png --keep-product --shadow 0.5
 
-    Files are named by prompt and seed and never overwritten; each PNG carries all that it takes to draw it again.
+    Files are named by prompt and seed and are never overwritten; each PNG holds everything needed to reproduce it.
     """
     terminal = Terminal(json_output=json_output)
     width, height = _size(size)
@@ -152,7 +159,7 @@ def generate(
 
 
 class _Keeper:
-    """Shows the news of one request and writes its pictures."""
+    """Shows the events of one request and writes its pictures."""
 
     def __init__(self, terminal: Terminal, progress: ProgressDisplay, request: PictureRequest, folder: Path) -> None:
         self.paths: list[Path] = []
@@ -160,11 +167,11 @@ class _Keeper:
         self._request = request
         self._folder = folder
         self._slug = slug(request.prompt)
-        self._bar = progress.bar(f"Drawing {max(request.count, 1)} picture{'s' if request.count > 1 else ''}")
+        self._bar = progress.bar(f"Generating {max(request.count, 1)} picture{'s' if request.count > 1 else ''}")
         self._steps: dict[int, int] = {}
 
     def take(self, event: GenerationEvent) -> None:
-        """Show or keep one piece of news."""
+        """Show one event, or write its picture."""
         match event:
             case Queued():
                 waiting = f"{event.queue_position} ahead" if event.queue_position else ""

@@ -1,4 +1,4 @@
-"""Ctrl-C: held back where work must not be cut in two, and turned into a clean cancellation of a job."""
+"""Ctrl-C: deferred where work must not be interrupted, and turned into a clean cancellation of a job."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from detex_client.wire_enum import JobState
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Hold a Ctrl-C back until the block is done, then raise KeyboardInterrupt; a second one leaves at once."""
+    """Defer Ctrl-C until the block is done, then raise KeyboardInterrupt; a second one exits at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -42,23 +42,23 @@ def held_back() -> Iterator[None]:
 
 
 def cancel_and_leave(terminal: Terminal, client: TrainerClient, job_id: str) -> NoReturn:
-    """Cancel a job, wait until it has stopped, say so and exit with 130; a second Ctrl-C leaves at once."""
-    terminal.say(f"Interrupted: cancelling job {job_id}. Ctrl-C again leaves at once.")
+    """Cancel a job, wait until it has stopped, report it and exit with 130; a second Ctrl-C exits at once."""
+    terminal.say(f"Interrupted: cancelling job {job_id}. Press Ctrl-C again to exit at once.")
     try:
         client.cancel(job_id)
         with terminal.progress() as progress:
             job = follow(terminal, progress, client.watch(job_id))
     except KeyboardInterrupt:
-        terminal.say(f"Left; the job is told to stop. See `detex jobs show {job_id}`.")
+        terminal.say(f"Exited; cancellation of the job was requested. Check it with `detex jobs show {job_id}`.")
         terminal.flush()
         os._exit(ExitCode.INTERRUPTED)
     except DetexClientError as error:
         if error.code is grpc.StatusCode.NOT_FOUND:
             raise
-        terminal.fail(f"The job may go on: {error.message} Cancel it with `detex jobs cancel {job_id}`.")
+        terminal.fail(f"The job may still be running: {error.message} Cancel it with `detex jobs cancel {job_id}`.")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if job.state is JobState.CANCELLED:
-        terminal.say(f"Job {job_id} is cancelled.")
+        terminal.say(f"Job {job_id} was cancelled.")
     else:
         terminal.say(f"Job {job_id} had {job.state} before it could be cancelled.")
     raise typer.Exit(ExitCode.INTERRUPTED)

@@ -1,4 +1,4 @@
-"""News of training, from upload to end, as bars and as JSON lines."""
+"""Training progress, from upload to end, as progress bars and as JSON lines."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,13 +19,13 @@ _PHASES = {
 
 
 class UploadDisplay:
-    """A bar for an upload; call it with each progress, from any thread."""
+    """A progress bar for an upload; call it with each progress event, from any thread."""
 
     def __init__(self, progress: ProgressDisplay, photos: int) -> None:
         self._bar = progress.bar(f"Uploading {photos} photos")
 
     def __call__(self, progress: UploadProgress) -> None:
-        """Show how far the upload is."""
+        """Show the progress of the upload."""
         amount = _amount(progress.sent_bytes, progress.total_bytes)
         self._bar.update(progress.sent_bytes, progress.total_bytes, amount=amount)
 
@@ -43,7 +43,7 @@ class JobDisplay:
         self._bar: Bar | None = None
 
     def show(self, event: JobEvent) -> None:
-        """Show one piece of news."""
+        """Show one event."""
         if isinstance(event, Job):
             if event.state is JobState.QUEUED:
                 self._enter("Waiting for a worker").update(0, None)
@@ -84,7 +84,7 @@ class JobDisplay:
 def follow(
     terminal: Terminal, progress: ProgressDisplay, events: Iterable[JobEvent], previews: Path | None = None
 ) -> Job:
-    """Show the news of a job until it ends and return it as it ended; preview pictures go to the folder, if any."""
+    """Show the events of a job until it ends and return the ended job; previews are saved to the folder, if given."""
     display = JobDisplay(progress)
     job: Job | None = None
     for event in events:

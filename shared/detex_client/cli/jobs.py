@@ -1,4 +1,4 @@
-"""`detex jobs`: what trains, what waits, what has ended."""
+"""`detex jobs`: list, show, watch and cancel training jobs."""
 
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,19 +20,19 @@ from detex_client.concept_report import ConceptReport
 from detex_client.job import Job
 from detex_client.wire_enum import JobState
 
-jobs = typer.Typer(help="List (the default), show, watch and cancel training jobs.", cls=ListingGroup)
+jobs = typer.Typer(help="List (default), show, watch and cancel training jobs.", cls=ListingGroup)
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id.")]
 
 
 @jobs.command("list")
 @reported
 def list_jobs(
     state: Annotated[
-        list[JobState] | None, typer.Option(help="Only jobs in this state; may be repeated.", show_default=False)
+        list[JobState] | None, typer.Option(help="Only jobs in this state (repeatable).", show_default=False)
     ] = None,
     concept: Annotated[str, typer.Option(help="Only jobs of this concept.", show_default=False)] = "",
-    limit: Annotated[int, typer.Option(min=1, help="Most jobs to list.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of jobs to list.")] = 50,
     trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
     tenant: options.Tenant = options.TENANT,
     tls: options.UseTls = False,
@@ -40,13 +40,13 @@ def list_jobs(
     timeout: options.Timeout = options.TIMEOUT_SECONDS,
     json_output: options.Json = False,
 ) -> None:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         found = list(islice(client.jobs(states=state or [], concept_name=concept), limit))
     terminal.document({"jobs": found})
     if not found:
-        terminal.say("There are no such jobs.")
+        terminal.say("No such jobs.")
         return
     table = Table("job", "state", "concept", "method", "steps", "submitted", "took", box=None, pad_edge=False)
     for job in found:
@@ -67,7 +67,7 @@ def show_job(
     timeout: options.Timeout = options.TIMEOUT_SECONDS,
     json_output: options.Json = False,
 ) -> None:
-    """Show one job with all its knobs."""
+    """Show a job with all its hyperparameters."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         job = client.job(job_id)
@@ -80,26 +80,24 @@ def show_job(
 @reported
 def watch_job(
     job_id: JobId,
-    previews: Annotated[
-        Path | None, typer.Option(help="Folder for pictures drawn on the way.", show_default=False)
-    ] = None,
+    previews: Annotated[Path | None, typer.Option(help="Folder for preview pictures.", show_default=False)] = None,
     trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
     tenant: options.Tenant = options.TENANT,
     tls: options.UseTls = False,
     root_certificates: options.RootCertificates = None,
     json_output: options.Json = False,
 ) -> None:
-    """Follow a job until it ends. Ctrl-C stops watching; the job goes on."""
+    """Follow a job until it ends. Ctrl-C stops watching; the job continues."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates) as client:
         try:
             with terminal.progress() as progress:
                 job = follow(terminal, progress, client.watch(job_id), previews)
         except KeyboardInterrupt:
-            terminal.say(f"No longer watching; job {job_id} goes on. `detex jobs cancel {job_id}` stops it.")
+            terminal.say(f"No longer watching; job {job_id} continues. Stop it with `detex jobs cancel {job_id}`.")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         concept = job.published()
-        terminal.say(f"Learned {concept.word}, version {concept.version}.")
+        terminal.say(f"Trained {concept.word}, version {concept.version}.")
         report = find_report(terminal, client, concept.name, concept.version)
     if report is not None:
         terminal.event("report", report)
@@ -110,7 +108,7 @@ def watch_job(
 @reported
 def cancel_job(
     job_id: JobId,
-    wait: Annotated[bool, typer.Option(help="Whether to wait until it has stopped.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until the job has stopped.")] = True,
     trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
     tenant: options.Tenant = options.TENANT,
     tls: options.UseTls = False,
@@ -118,15 +116,17 @@ def cancel_job(
     timeout: options.Timeout = options.TIMEOUT_SECONDS,
     json_output: options.Json = False,
 ) -> None:
-    """Stop a job. One that has ended already stays as it is."""
+    """Cancel a job. A job that has ended stays as it is."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         job = client.cancel(job_id)
         if wait and not job.state.ended:
-            terminal.say(f"Job {job_id} is told to stop.")
+            terminal.say(f"Cancellation of job {job_id} was requested.")
             job = client.wait(job_id)
     terminal.document(job)
-    terminal.say(f"Job {job_id} is {job.state}." if wait or job.state.ended else f"Job {job_id} is told to stop.")
+    terminal.say(
+        f"Job {job_id} is {job.state}." if wait or job.state.ended else f"Cancellation of job {job_id} was requested."
+    )
 
 
 def _described(job: Job, report: ConceptReport | None) -> Table:

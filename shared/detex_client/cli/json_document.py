@@ -9,7 +9,7 @@ from typing import Any
 
 
 def document(value: Any) -> Any:
-    """The value as JSON knows it: dataclasses as objects, moments in ISO 8601, enumerations by value, no bytes.
+    """The value as JSON types: dataclasses as objects, times in ISO 8601, enums by value, no bytes.
 
     Fields that hold bytes, such as pictures, are left out: a document names the file instead.
     """

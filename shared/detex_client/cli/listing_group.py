@@ -1,4 +1,4 @@
-"""Groups of commands that list what there is when nothing else is asked of them: `detex jobs` is `detex jobs list`."""
+"""Command groups whose default command is `list`: `detex jobs` is `detex jobs list`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ _HELP = ("--help",)
 
 
 class ListingGroup(TyperGroup):
-    """A group whose command `list` is meant where none is named, with the options given."""
+    """A group that runs `list`, with the given options, where no command is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As of the group, with `list` in front where no command is named."""

@@ -1,4 +1,4 @@
-"""`detex masks`: masks of photos on this machine, without any service."""
+"""`detex masks`: masks of local photos, without any service."""
 
 import io
 from pathlib import Path
@@ -26,23 +26,23 @@ def masks(
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders with photos.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for masks and sheet; by default masks go beside their photos.", show_default=False),
+        typer.Option(help="Output folder; by default masks are written next to their photos.", show_default=False),
     ] = None,
     box: Annotated[
         list[str] | None,
         typer.Option(
-            help="PHOTO=LEFT,TOP,RIGHT,BOTTOM: where the subject of the photo of this file name lies, in shares of 0 "
-            "to 1; may be repeated.",
+            help="PHOTO=LEFT,TOP,RIGHT,BOTTOM: box around the subject of that photo, in fractions of 0 to 1 "
+            "(repeatable).",
             show_default=False,
         ),
     ] = None,
-    sheet: Annotated[str, typer.Option(help="Name of the sheet with all photos outlined.")] = "masks-sheet",
+    sheet: Annotated[str, typer.Option(help="Name of the contact sheet with all photos outlined.")] = "masks-sheet",
     json_output: options.Json = False,
 ) -> None:
-    """Find the subjects of photos with the installed model (`detex segmenter install`); no service is needed.
+    """Segment the subjects of photos with the installed model (`detex segmenter install`); no service is needed.
 
-    The mask of mug.jpg is written as mug.mask.png, where `detex train` finds it beside the photo. Photos that have a
-    mask or a transparent background are left alone, and nothing is overwritten. Look at the sheet before training.
+    The mask of mug.jpg is written as mug.mask.png, where `detex train` finds it. Photos that already have a mask or a
+    transparent background are skipped, and nothing is overwritten. Check the sheet before training.
     """
     terminal = Terminal(json_output=json_output)
     found = find_training_photos(photos)
@@ -72,7 +72,7 @@ def masks(
     shown = write_picture(folder / "sheets", sheet, _png(contact_sheet(judged))) if judged else None
     terminal.document({"masks": written, "sheet": shown, "model_sha256": model.sha256})
     if shown is not None:
-        terminal.say(f"Look at the masks in {shown}.")
+        terminal.say(f"Check the masks in {shown}.")
     if None in written.values():
         raise typer.Exit(ExitCode.FAILED)
 

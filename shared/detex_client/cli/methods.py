@@ -1,4 +1,4 @@
-"""`detex methods`: how a concept can be learned, and with which defaults."""
+"""`detex methods`: training methods and their defaults."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ def methods(
     timeout: options.Timeout = options.TIMEOUT_SECONDS,
     json_output: options.Json = False,
 ) -> None:
-    """Show the methods and the defaults of their knobs, which depend on what the base model is."""
+    """Show the methods and their default hyperparameters, which depend on the base model."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates, timeout) as client:
         found = client.methods(base_model)

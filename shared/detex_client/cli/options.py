@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,36 +15,43 @@ _CONNECTION = "Connection"
 
 TrainerAddress = Annotated[
     str,
-    typer.Option("--trainer", envvar="DETEX_TRAINER_ADDRESS", help="Trainer, host:port.", rich_help_panel=_CONNECTION),
+    typer.Option(
+        "--trainer", envvar="DETEX_TRAINER_ADDRESS", help="Trainer address, host:port.", rich_help_panel=_CONNECTION
+    ),
 ]
 GeneratorAddress = Annotated[
     str,
     typer.Option(
-        "--generator", envvar="DETEX_GENERATOR_ADDRESS", help="Generator, host:port.", rich_help_panel=_CONNECTION
+        "--generator",
+        envvar="DETEX_GENERATOR_ADDRESS",
+        help="Generator address, host:port.",
+        rich_help_panel=_CONNECTION,
     ),
 ]
 Tenant = Annotated[
     str,
-    typer.Option("--tenant", envvar="DETEX_TENANT", help="Whose concepts and jobs.", rich_help_panel=_CONNECTION),
+    typer.Option(
+        "--tenant", envvar="DETEX_TENANT", help="Tenant whose concepts and jobs to use.", rich_help_panel=_CONNECTION
+    ),
 ]
 UseTls = Annotated[
     bool,
-    typer.Option("--tls", envvar="DETEX_TLS", help="Encrypt; without it, plain text.", rich_help_panel=_CONNECTION),
+    typer.Option("--tls", envvar="DETEX_TLS", help="Use TLS instead of plain text.", rich_help_panel=_CONNECTION),
 ]
 RootCertificates = Annotated[
     Path | None,
     typer.Option(
         "--root-certificates",
         envvar="DETEX_ROOT_CERTIFICATES",
-        help="PEM file with the authorities to trust; implies --tls.",
+        help="PEM file with trusted root certificates; implies --tls.",
         rich_help_panel=_CONNECTION,
     ),
 ]
 Timeout = Annotated[
     float,
-    typer.Option("--timeout", min=0.1, help="Longest wait for an answer, in seconds.", rich_help_panel=_CONNECTION),
+    typer.Option("--timeout", min=0.1, help="Timeout per call in seconds.", rich_help_panel=_CONNECTION),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 
 TRAINER_ADDRESS = trainer_client.DEFAULT_ADDRESS
 GENERATOR_ADDRESS = generator_client.DEFAULT_ADDRESS

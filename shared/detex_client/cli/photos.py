@@ -1,4 +1,4 @@
-"""`detex photos`: training sets as the trainer keeps them."""
+"""`detex photos`: training sets stored by the trainer."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +13,9 @@ from detex_client.errors import naming_files, refused
 from detex_client.trainer_client import TrainerClient
 from detex_client.training_set import TrainingSet
 
-photos = typer.Typer(help="Look at masks of uploaded photos, replace and delete them.", no_args_is_help=True)
+photos = typer.Typer(help="Inspect and replace masks of uploaded photos, and delete photos.", no_args_is_help=True)
 
-TrainingSetId = Annotated[str, typer.Argument(help="Id of the training set, as `detex train` says it.")]
+TrainingSetId = Annotated[str, typer.Argument(help="Training set id, as printed by `detex train`.")]
 
 
 @photos.command("masks")
@@ -31,7 +31,7 @@ def show_masks(
     root_certificates: options.RootCertificates = None,
     json_output: options.Json = False,
 ) -> None:
-    """Write the masks that training uses, whoever made them, into a folder."""
+    """Save the masks that training uses, whether uploaded or computed."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates) as client:
         training_set = client.training_set(training_set_id)
@@ -51,7 +51,7 @@ def replace_mask(
     root_certificates: options.RootCertificates = None,
     json_output: options.Json = False,
 ) -> None:
-    """Put another mask in the place of one; jobs that are submitted afterwards use it."""
+    """Replace the mask of a photo; jobs submitted afterwards use it."""
     terminal = Terminal(json_output=json_output)
     try:
         data = mask.read_bytes()
@@ -60,7 +60,7 @@ def replace_mask(
     with naming_files({"mask": mask}), options.open_trainer(trainer, tenant, tls, root_certificates) as client:
         training_set = client.replace_mask(training_set_id, photo_index, data)
     terminal.document(training_set)
-    terminal.say(f"Photo {photo_index} has the mask {mask} now.")
+    terminal.say(f"Photo {photo_index} now has the mask {mask}.")
     for warning in training_set.warnings:
         terminal.warn(warning)
 
@@ -75,7 +75,7 @@ def delete_photos(
     root_certificates: options.RootCertificates = None,
     json_output: options.Json = False,
 ) -> None:
-    """Delete photos and masks that were kept."""
+    """Delete stored photos and masks."""
     terminal = Terminal(json_output=json_output)
     with options.open_trainer(trainer, tenant, tls, root_certificates) as client:
         deleted = client.delete_training_set(training_set_id)
@@ -84,7 +84,7 @@ def delete_photos(
 
 
 def write_masks(terminal: Terminal, client: TrainerClient, training_set: TrainingSet, folder: Path) -> None:
-    """Write the masks of a training set into a folder, and photos darkened around the subject."""
+    """Save the masks of a training set, and photos darkened around the subject."""
     for photo in training_set.photos:
         view = client.mask(training_set.training_set_id, photo.photo_index)
         shown = write_picture(folder, f"preview_{photo.photo_index}", view.preview_png)

@@ -1,4 +1,4 @@
-"""Progress of long work: live bars on a terminal, a plain line now and then elsewhere, nothing for machines."""
+"""Progress of long operations: live bars on a terminal, plain lines elsewhere, nothing with `--json`."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ LONGEST_REFRESH_SECONDS = 0.25
 
 
 class Bar(Protocol):
-    """Progress of one piece of work."""
+    """Progress of one task."""
 
     def update(
         self,
@@ -26,7 +26,7 @@ class Bar(Protocol):
         detail: str = "",
         time_left_seconds: float | None = None,
     ) -> None:
-        """Tell how far the work is.
+        """Report progress.
 
         Args:
             completed: Units done.
@@ -37,14 +37,14 @@ class Bar(Protocol):
         """
 
     def finish(self, detail: str = "") -> None:
-        """Tell that the work is done."""
+        """Report that the work is done."""
 
 
 class ProgressDisplay(Protocol):
     """Where bars are shown."""
 
     def bar(self, description: str) -> Bar:
-        """Begin a piece of work."""
+        """Start a task."""
 
 
 class _Silent:
@@ -71,7 +71,7 @@ class _SilentBar:
 
 
 class _Lines:
-    """A line when work begins, every few seconds, and when it is done."""
+    """A line when a task starts, every few seconds, and when it is done."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -108,7 +108,7 @@ class _LineBar:
         self._tell("done", detail, f"took {clock(time.monotonic() - self._begun)}")
 
     def _tell(self, *pieces: str) -> None:
-        self._console.print(f"{self._description}: {', '.join(piece for piece in pieces if piece) or 'begun'}")
+        self._console.print(f"{self._description}: {', '.join(piece for piece in pieces if piece) or 'started'}")
 
 
 class _Bars:
@@ -153,7 +153,7 @@ class _LiveBar:
 
 
 class _TimeColumn(ProgressColumn):
-    """Time left, the worker's estimate before our own; time taken where it is done or not known."""
+    """Time left, by the worker's estimate if any; elapsed time where the task is done or the time left is unknown."""
 
     max_refresh = LONGEST_REFRESH_SECONDS
 
@@ -186,6 +186,6 @@ def progress_display(console: Console, *, silent: bool) -> Iterator[ProgressDisp
 
 
 def clock(seconds: float) -> str:
-    """A duration for people: `0:07`, `12:30` or `1:02:03`."""
+    """A readable duration: `0:07`, `12:30` or `1:02:03`."""
     whole = max(0, round(seconds))
     return str(timedelta(seconds=whole)) if whole >= 3600 else f"{whole // 60}:{whole % 60:02d}"

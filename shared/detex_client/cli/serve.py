@@ -38,27 +38,28 @@ _ADDRESSES = {
 
 @reported
 def serve(
-    service: Annotated[Service, typer.Argument(help="What to start.")],
+    service: Annotated[Service, typer.Argument(help="Service to start.")],
     listen: Annotated[
         str | None,
-        typer.Option(help="Address to serve gRPC on, host:port.", show_default="127.0.0.1:50051 or :50052"),
+        typer.Option(help="gRPC listen address, host:port.", show_default="127.0.0.1:50051 or :50052"),
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(help="Address of metrics over HTTP; empty switches them off.", show_default=":9464 or :9465"),
+        typer.Option(help="HTTP listen address for metrics; empty disables them.", show_default=":9464 or :9465"),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder for all data; both services need the same.", show_default="~/.local/state/detex"),
+        typer.Option(help="Data folder; the same for both services.", show_default="~/.local/state/detex"),
     ] = None,
     database: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of the trainer's jobs.", show_default="SQLite in the data folder")
+        str | None,
+        typer.Option(help="SQLAlchemy URL of the trainer's job database.", show_default="SQLite in the data folder"),
     ] = None,
     base_model: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=SOURCE",
-            help="A base model: embedded, a folder in diffusers format, store:<key prefix> or "
+            help="Base model: embedded, a folder in diffusers format, store:<key prefix> or "
             "hub:<id>; may be repeated, the first is the default.",
             show_default="showroom=embedded",
         ),
@@ -66,10 +67,10 @@ def serve(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", show_default="INFO")] = None,
 ) -> None:
-    """Start the trainer or the generator; Ctrl-C ends it.
+    """Start the trainer or the generator; Ctrl-C stops it.
 
-    Takes the place of this process, so that signals reach the service and its exit code is that of this command.
-    All other settings come from the environment (DETEX_*); options win over it.
+    The service replaces this process, so it receives signals directly and its exit code is that of this command.
+    All other settings come from the environment (DETEX_*); options take precedence.
     """
     check_installed(service)
     if database is not None and service is not Service.TRAINER:

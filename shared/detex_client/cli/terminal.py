@@ -1,4 +1,4 @@
-"""Where a command writes: results to standard output, all else to standard error; with `--json`, JSON alone."""
+"""Output of a command: results to standard output, messages to standard error; with `--json`, JSON only."""
 
 import sys
 from contextlib import AbstractContextManager
@@ -29,35 +29,35 @@ class Terminal:
         self._talk = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Tell people what happens."""
+        """Print a message; nothing with `--json`."""
         if not self.json_output:
             self._talk.print(text)
 
     def warn(self, text: str) -> None:
-        """Tell people what may go wrong, with `--json` too."""
+        """Print a warning, with `--json` too."""
         self._talk.print(f"Warning: {text}", style="yellow")
 
     def fail(self, text: str) -> None:
-        """Tell people what went wrong, with `--json` too."""
+        """Print an error, with `--json` too."""
         self._talk.print(f"Error: {text}", style="red")
 
     def result(self, result: RenderableType) -> None:
-        """Show people a result, on standard output."""
+        """Print a result to standard output; nothing with `--json`."""
         if not self.json_output:
             self._results.print(result)
 
     def document(self, value: Any) -> None:
-        """Write the one JSON document of the command."""
+        """Print the command's JSON document."""
         if self.json_output:
             self._write(written(value, indent=2, ascii_only=_ascii_only()))
 
     def event(self, kind: str, value: Any) -> None:
-        """Write one JSON line of a command whose results come bit by bit."""
+        """Print one JSON line of a command that streams its results."""
         if self.json_output:
             self._write(written({"event": kind, **document(value)}, ascii_only=_ascii_only()))
 
     def progress(self) -> AbstractContextManager[ProgressDisplay]:
-        """A display of progress for as long as a block runs."""
+        """A progress display while the block runs."""
         return progress_display(self._talk, silent=self.json_output)
 
     def flush(self) -> None:

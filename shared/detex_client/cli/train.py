@@ -1,4 +1,4 @@
-"""`detex train`: photos in, concept out."""
+"""`detex train`: train a concept from photos."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,60 +26,60 @@ def train(
     photos: Annotated[
         list[Path], typer.Argument(help="Photos of one subject (PNG, JPEG, WebP, HEIC, AVIF, TIFF, BMP), or folders.")
     ],
-    class_word: Annotated[str, typer.Option(help="What the subject is in one or two plain words, for example mug.")],
-    name: Annotated[str, typer.Option(help="Name of the concept: the word for it in prompts, in square brackets.")],
+    class_word: Annotated[str, typer.Option(help="What the subject is, in one or two plain words, for example mug.")],
+    name: Annotated[str, typer.Option(help="Concept name, which prompts use in square brackets.")],
     mask: Annotated[
         list[Path] | None,
-        typer.Option(help="Mask of a photo, subject white on black; once per photo, in order.", show_default=False),
+        typer.Option(help="Mask of a photo, subject white on black; one per photo, in order.", show_default=False),
     ] = None,
-    find_masks: Annotated[bool, typer.Option(help="Whether to look for masks beside the photos.")] = True,
+    find_masks: Annotated[bool, typer.Option(help="Look for masks next to the photos.")] = True,
     caption: Annotated[
         list[str] | None,
-        typer.Option(help="What a photo shows, in words; once per photo, in order.", show_default=False),
+        typer.Option(help="Caption of a photo; one per photo, in order.", show_default=False),
     ] = None,
-    method: Annotated[Method, typer.Option(help="How to learn.")] = Method.DETEX,
+    method: Annotated[Method, typer.Option(help="Training method.")] = Method.DETEX,
     attribute: Annotated[
         list[str] | None,
-        typer.Option(help="What has a word of its own per photo; may be repeated.", show_default="pose, background"),
+        typer.Option(
+            help="Attribute that gets a word of its own per photo (repeatable).", show_default="pose, background"
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Optimisation steps.", show_default="the method's")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.", show_default="random")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Training steps.", show_default="the method's")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.", show_default="random")] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Any other hyperparameter, for example key_value_learning_rate=1e-4; may be repeated.",
+            help="Any other hyperparameter, for example key_value_learning_rate=1e-4 (repeatable).",
             show_default=False,
         ),
     ] = None,
     previews: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for pictures drawn on the way; see --set preview_interval_steps=50.", show_default=False
-        ),
+        typer.Option(help="Folder for preview pictures; see --set preview_interval_steps=50.", show_default=False),
     ] = None,
     keep_photos: Annotated[
         bool,
-        typer.Option("--keep-photos", help="Keep the photos at the trainer; else they go when the job has ended."),
+        typer.Option("--keep-photos", help="Keep the uploaded photos; otherwise they are deleted when the job ends."),
     ] = False,
     masks_folder: Annotated[
         Path | None,
-        typer.Option("--masks", help="Folder for the masks that training uses, to look at.", show_default=False),
+        typer.Option("--masks", help="Save the masks that training uses to this folder.", show_default=False),
     ] = None,
     base_model: Annotated[str, typer.Option(help="Base model by name.", show_default="the trainer's")] = "",
-    wait: Annotated[bool, typer.Option(help="Whether to wait for the end; Ctrl-C then cancels the job.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until the job ends; Ctrl-C then cancels it.")] = True,
     trainer: options.TrainerAddress = options.TRAINER_ADDRESS,
     tenant: options.Tenant = options.TENANT,
     tls: options.UseTls = False,
     root_certificates: options.RootCertificates = None,
     json_output: options.Json = False,
 ) -> None:
-    """Learn a concept from three to five photos of one subject.
+    """Train a concept from three to five photos of one subject.
 
-    A mask keeps the surroundings out of the concept. The mask of mug.jpg is looked for beside it as mug.mask.png,
-    mug_mask.png or mask_mug.png, and that of photo_3.jpg also as mask_3.png. Photos of a folder are taken in natural
-    order, and the first has the index 0 in prompts.
+    A mask keeps the background out of the concept. The mask of mug.jpg is the file mug.mask.png, mug_mask.png or
+    mask_mug.png next to it; for photo_3.jpg, mask_3.png is accepted too. Photos of a folder are sorted in natural
+    order, and the first has index 0 in prompts.
     """
     terminal = Terminal(json_output=json_output)
     check_concept_name(name)
@@ -109,7 +109,7 @@ def train(
                 terminal.result(job.job_id)
                 terminal.say(f"Queued. Follow it with `detex jobs watch {job.job_id}`.")
                 return
-            terminal.say(f"Job {job.job_id} is submitted.")
+            terminal.say(f"Submitted job {job.job_id}.")
             with terminal.progress() as progress:
                 ended = follow(terminal, progress, client.watch(job.job_id), previews)
         except KeyboardInterrupt:
@@ -135,7 +135,7 @@ def _upload(
         display.finish()
     terminal.event("training_set", training_set)
     masks = sum(photo.mask is not None for photo in photos)
-    terminal.say(f"The trainer took {len(photos)} photos with {masks} masks.")
+    terminal.say(f"Uploaded {len(photos)} photos with {masks} masks.")
     for warning in training_set.warnings:
         terminal.warn(warning)
     if masks_folder is not None:
@@ -145,13 +145,13 @@ def _upload(
 
 def _conclude(terminal: Terminal, client: TrainerClient, job: Job) -> None:
     concept = job.published()
-    terminal.say(f"Learned {concept.word}, version {concept.version}.")
+    terminal.say(f"Trained {concept.word}, version {concept.version}.")
     report = find_report(terminal, client, concept.name, concept.version)
     if report is not None:
         terminal.event("report", report)
         say_verdict(terminal, report)
-        terminal.say(f"Its report:  detex concepts report {concept.name} --out FOLDER")
-    terminal.say(f"Draw it:  detex generate '{concept.word} on a beach'")
+        terminal.say(f"Report:  detex concepts report {concept.name} --out FOLDER")
+    terminal.say(f"Generate:  detex generate '{concept.word} on a beach'")
     terminal.result(concept.name)
 
 

@@ -1,4 +1,4 @@
-"""Whether a concept can be used, as commands say it."""
+"""The verdict on a concept, as commands print it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from detex_client.wire_enum import Verdict
 
 HEADLINES = {
     Verdict.FIT: "Fit for use",
-    Verdict.DOUBTFUL: "Look at its pictures first",
+    Verdict.DOUBTFUL: "Check its pictures first",
     Verdict.UNFIT: "Not fit for use",
 }
 _NO_REPORT = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED}
@@ -20,20 +20,20 @@ _NO_REPORT = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED}
 
 
 def find_report(terminal: Terminal, client: TrainerClient, name: str, version: str = "") -> ConceptReport | None:
-    """The report of a concept; None where it has none, or it cannot be had now, which people are told.
+    """The report of a concept; None where it has none, or, with a warning, where it is not available now.
 
-    What it belongs to is known already: that stands, whatever becomes of this call.
+    Only an addition to what the caller has already: failing here must not fail the command.
     """
     try:
         return client.concept_report(name, version)
     except DetexClientError as error:
         if error.code not in _NO_REPORT:
-            terminal.warn(f"The verdict on {name} cannot be had now: {error.message}")
+            terminal.warn(f"The verdict on {name} is not available now: {error.message}")
         return None
 
 
 def say_verdict(terminal: Terminal, report: ConceptReport) -> None:
-    """Tell people the verdict and its reasons."""
+    """Print the verdict and its reasons."""
     say = terminal.say if report.verdict is Verdict.FIT else terminal.warn
     if report.findings:
         say(f"{HEADLINES[report.verdict]}:")

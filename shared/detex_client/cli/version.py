@@ -11,7 +11,7 @@ from detex_client.cli.terminal import Terminal
 
 
 def show_version(asked: bool) -> None:
-    """Write the version and leave, where that is asked for."""
+    """Print the version and exit, where the option is set."""
     if asked:
         Terminal(json_output=False).result(f"detex {installed_version('detex')}")
         raise typer.Exit

@@ -143,7 +143,7 @@ class Demonstration:
         pictures: dict[int, GeneratedPicture] = {}
         steps: dict[int, int] = {}
         with self._terminal.progress() as progress:
-            bar = progress.bar(f"Drawing {len(wanted)} pictures")
+            bar = progress.bar(f"Generating {len(wanted)} pictures")
             for news in generator.generate_many(requests):
                 match news.event:
                     case RequestFailed(error):
@@ -196,7 +196,7 @@ class Demonstration:
             f"detex {self._summary.versions['detex']}, base model {base_model.name if base_model else ''}, "
             f"{self._summary.machine.cpu_cores} cores"
         )
-        contact_sheet(f"From photos to a word: {names}", subtitle, self._sections).save(self._folder.contact_sheet)
+        contact_sheet(f"From photos to a concept: {names}", subtitle, self._sections).save(self._folder.contact_sheet)
         self._summary.contact_sheet = str(self._relative(self._folder.contact_sheet))
 
     def _relative(self, path: Path) -> Path:
@@ -228,7 +228,7 @@ def _sections(subject: SampleSubject, wanted: Sequence[Drawing], pictures: Seque
     return [
         Section(f"{subject.name}: the photos that it was learned from", photos),
         Section("New scenes", scenes),
-        Section("Pose of one photo in the background of another; another product in a photo's background", others),
+        Section("Pose of one photo with the background of another; another product in a photo's background", others),
     ]
 
 

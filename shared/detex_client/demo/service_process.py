@@ -93,7 +93,7 @@ class ServiceProcess:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not serving():
             if self.exit_code is not None:
-                raise _not_started(f"The {self.name} ended with exit code {self.exit_code} while it started.")
+                raise _not_started(f"The {self.name} exited with code {self.exit_code} during startup.")
             if time.monotonic() > deadline:
                 raise _not_started(f"The {self.name} was not ready within {START_TIMEOUT_SECONDS:.0f} seconds.")
             time.sleep(0.1)

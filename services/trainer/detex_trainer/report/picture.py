@@ -27,7 +27,7 @@ _INK, _PAPER, _FAINT, _QUIET = (25, 25, 25), (255, 255, 255), (225, 225, 225), (
 _VERDICTS = {Verdict.FIT: (20, 120, 50), Verdict.DOUBTFUL: (180, 110, 0), Verdict.UNFIT: (180, 30, 30)}
 _VERDICT_WORDS = {
     Verdict.FIT: "Fit for use",
-    Verdict.DOUBTFUL: "Look at its pictures first",
+    Verdict.DOUBTFUL: "Check its pictures first",
     Verdict.UNFIT: "Not fit for use",
 }
 _LINES = ((30, 90, 180), (200, 90, 30), (60, 140, 60), (130, 60, 150))
