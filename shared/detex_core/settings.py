@@ -37,18 +37,19 @@ def state_folder() -> Path:
 
 
 class ObjectStoreSettings(BaseSettings):
-    """Which object store to use.
+    """Object store.
 
     Attributes:
         url: `folder:///absolute/path`, or `s3://bucket/prefix?endpoint=host:port&secure=false&region=name`
             (`DETEX_OBJECT_STORE_URL`).
-        access_key: User of the S3 server (`DETEX_S3_ACCESS_KEY`).
-        secret_key: Its secret (`DETEX_S3_SECRET_KEY`).
-        connect_timeout_seconds: Longest wait for a connection to the S3 server.
-        read_timeout_seconds: Longest silence of the S3 server within a request.
-        part_size_bytes: Files above this size are sent to the S3 server in parts of it; S3 wants 5 MiB or more.
-        identity: Which store it has to be, 32 hex digits; empty for the one that the trainer's jobs belong to, or that
-            a generator finds first.
+        access_key: Access key of the S3 server (`DETEX_S3_ACCESS_KEY`).
+        secret_key: Secret key of the S3 server (`DETEX_S3_SECRET_KEY`).
+        connect_timeout_seconds: Timeout for connecting to the S3 server.
+        read_timeout_seconds: Timeout for data from the S3 server within a request.
+        part_size_bytes: Part size of multipart uploads to the S3 server, and the size above which they are used; S3
+            requires at least 5 MiB.
+        identity: Expected identity of the store, 32 hex digits; empty for the store that the trainer's jobs belong to,
+            or that a generator finds first.
     """
 
     model_config = SettingsConfigDict(
@@ -93,19 +94,18 @@ class ObjectStoreSettings(BaseSettings):
 
 
 class BaseModelSettings(BaseModel):
-    """A base model that a service has at hand.
+    """A base model available to a service.
 
     Attributes:
         name: Name in requests.
         source: `embedded` (the showroom model that comes with detex), the absolute path of a folder in diffusers
-            format, `store:<key prefix>` (such a folder in the object store), or `hub:<id>` (only where downloads are
+            format, `store:<key prefix>` (such a folder in the object store), or `hub:<id>` (only with downloads
             allowed).
-        image_encoder_source: The CLIP image encoder where the folder has none: an absolute path, `store:` or `hub:`.
-        default_steps: Denoising steps of requests that name none.
-        default_guidance_scale: Guidance scale of requests that name none.
-        default_solver: Solver of requests that name none: `ddim`, `euler`, `dpm_solver_pp_2m`, `euler_ancestral`,
-            `lcm` or `tcd`; empty takes `lcm` or `tcd` where the folder's scheduler is of that kind, else
-            `dpm_solver_pp_2m`.
+        image_encoder_source: The CLIP image encoder, if the folder has none: an absolute path, `store:` or `hub:`.
+        default_steps: Denoising steps of requests that set none.
+        default_guidance_scale: Guidance scale of requests that set none.
+        default_solver: Solver of requests that set none: `ddim`, `euler`, `dpm_solver_pp_2m`, `euler_ancestral`, `lcm`
+            or `tcd`; empty selects `lcm` or `tcd` if the folder's scheduler is of that kind, else `dpm_solver_pp_2m`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -138,34 +138,34 @@ def _is_model_source(source: str) -> bool:
 
 
 class ServiceSettings(BaseSettings):
-    """What both services are told. Each reads `DETEX_<FIELD>`; values that are not scalars are JSON.
+    """Settings of both services, read from `DETEX_<FIELD>`; values that are not scalars are JSON.
 
     Attributes:
-        listen_address: Host and port of gRPC; port 0 takes a free one.
-        metrics_address: Host and port of /metrics, /healthz and /readyz over HTTP; port 0 takes a free one; empty
-            switches it off.
-        object_store: Where concepts, training sets and base models lie.
-        base_models: Base models at hand.
-        default_base_model: Name of the one for requests that name none; empty means the first.
-        device: `auto` takes a GPU where there is one.
-        dtype: Type of the weights; `auto` is float16 on a GPU (in the trainer bfloat16) and float32 elsewhere.
-        allow_downloads: Whether base models may be fetched from a hub.
-        work_folder: Where the service keeps files of its own.
+        listen_address: Host and port of gRPC; port 0 selects a free one.
+        metrics_address: Host and port of /metrics, /healthz and /readyz over HTTP; port 0 selects a free one; empty
+            disables them.
+        object_store: Where concepts, training sets and base models are stored.
+        base_models: Available base models.
+        default_base_model: Name of the base model for requests that name none; empty means the first.
+        device: `auto` uses a GPU if there is one.
+        dtype: Type of the weights; `auto` is float16 on a GPU (bfloat16 in the trainer) and float32 elsewhere.
+        allow_downloads: Whether base models may be downloaded from a hub.
+        work_folder: Folder for the service's own files.
         drain_delay_seconds: Wait between reporting NOT_SERVING and refusing calls, for load balancers to notice.
-        drain_grace_seconds: Longest wait for running calls when the service is told to end.
-        max_message_bytes: Largest gRPC message in either direction.
-        picture_memory_bytes: Memory that pictures of callers may take together while they are decoded; who finds none
-            free waits, and is refused after `picture_wait_seconds`. 0 is an eighth of the machine's or container's
-            memory, 64 MiB at least and 2 GiB at most.
-        picture_wait_seconds: Longest wait for that memory.
-        message_memory_bytes: Memory that large messages (above 1 MiB) of callers may take together while their calls
-            run; one tenant may hold half of it. What does not fit is refused at once. 0 is as above.
-        max_calls_per_tenant: Calls of one tenant that may run at a time, streams that follow a job among them; others
-            are refused. 0 sets no limit.
-        liveness_seconds: /healthz says no once the event loop has not turned for so long.
-        readiness_interval_seconds: Time between two looks at whether the service can serve.
+        drain_grace_seconds: Maximum wait for running calls at shutdown.
+        max_message_bytes: Maximum size of a gRPC message in either direction.
+        picture_memory_bytes: Memory for decoding pictures of callers, in total; a call that finds none free waits, and
+            is refused after `picture_wait_seconds`. 0 means an eighth of the memory of the machine or container, at
+            least 64 MiB and at most 2 GiB.
+        picture_wait_seconds: Maximum wait for that memory.
+        message_memory_bytes: Memory for large messages (above 1 MiB) of running calls, in total; one tenant may hold
+            half of it. Messages that do not fit are refused at once. 0 as above.
+        max_calls_per_tenant: Maximum number of concurrent calls per tenant, including streams that follow a job;
+            further calls are refused. 0 sets no limit.
+        liveness_seconds: /healthz fails once the event loop has been blocked for this long.
+        readiness_interval_seconds: Interval between readiness checks.
         log_format: `auto` writes text on terminals and JSON lines elsewhere.
-        log_level: Least level that is logged.
+        log_level: Minimum level that is logged.
     """
 
     model_config = SettingsConfigDict(env_prefix="DETEX_", extra="forbid", frozen=True, hide_input_in_errors=True)

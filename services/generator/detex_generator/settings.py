@@ -12,46 +12,46 @@ GIBIBYTE = 1024**3
 
 
 class GeneratorSettings(ServiceSettings):
-    """What the generator is told, beyond what both services are told.
+    """Settings of the generator, in addition to those of both services.
 
     Attributes:
-        slots: Images that are denoised at the same time; each takes up to two rows of a UNet pass.
+        slots: Images denoised concurrently; each takes up to two rows of a UNet pass.
         max_waiting_images: Images that may wait for a slot before requests are refused.
-        max_waiting_images_per_tenant: Images of one tenant that may wait for a slot; 0 leaves it to max_waiting_images.
-        max_images_per_request: Largest `count` of a request.
-        max_steps: Largest number of denoising steps of a request.
-        max_image_pixels: Largest width times height of an image.
-        max_concepts_per_request: Most concepts that prompt and negative prompt may name together.
-        max_requests_in_flight_per_stream: Requests of one GenerateMany stream that are worked on at the same time; the
-            stream is read no further until one is done.
-        max_requests_per_stream: Requests that one GenerateMany stream may carry in all.
-        concept_cache_bytes: Host memory for concepts. One that is larger than this still serves, but is not kept.
-        device_concept_cache_bytes: GPU memory for concepts, beside that of the host; without effect on a CPU.
-        prompt_cache_bytes: Memory for keys and values of prompts that no image is being drawn from.
-        unet_cache_bytes: Memory for UNets of concepts that train the UNet itself (DreamBooth), beside those that images
-            are being drawn with.
-        base_model_bytes: Memory that the weights of all base models may take together; one that does not fit ends the
-            service. 0 means what is free on a GPU, and no limit on a CPU. Packed weights count twice.
-        newest_version_seconds: How long the answer to "which version is the newest" holds; 0 asks for each request.
-        store_retry_seconds: After the object store has not answered, nobody asks it for so long; doubled at each
-            further failure. What is in memory serves meanwhile.
-        store_retry_longest_seconds: Bound of that doubling.
-        loading_threads: Threads that ask the object store: to resolve versions, and to load concepts.
+        max_waiting_images_per_tenant: Images of one tenant that may wait for a slot; 0 applies max_waiting_images only.
+        max_images_per_request: Maximum `count` of a request.
+        max_steps: Maximum number of denoising steps of a request.
+        max_image_pixels: Maximum width times height of an image.
+        max_concepts_per_request: Maximum number of concepts in prompt and negative prompt together.
+        max_requests_in_flight_per_stream: Requests of a GenerateMany stream that are processed concurrently; the stream
+            is not read further until one is done.
+        max_requests_per_stream: Maximum number of requests in a GenerateMany stream.
+        concept_cache_bytes: Host memory for concepts. A concept larger than this is served but not cached.
+        device_concept_cache_bytes: GPU memory for concepts, in addition to host memory; no effect on a CPU.
+        prompt_cache_bytes: Memory for keys and values of prompts not currently in use.
+        unet_cache_bytes: Memory for UNets of concepts that train the UNet itself (DreamBooth) and are not currently in
+            use.
+        base_model_bytes: Memory for the weights of all base models; the service exits if they do not fit. 0 means the
+            free memory of a GPU, and no limit on a CPU. Packed weights count twice.
+        newest_version_seconds: How long the newest version of a concept is cached; 0 checks for each request.
+        store_retry_seconds: Wait before retrying an object store that did not answer, doubled at each further failure;
+            cached data is served meanwhile.
+        store_retry_longest_seconds: Upper bound of that wait.
+        loading_threads: Threads that access the object store, to resolve versions and load concepts.
         admission_threads: Threads that encode prompts.
         decoding_threads: Threads that decode latents and write PNGs.
-        pack_weights: On a CPU, keep the weights of linear and convolution layers also in the layout that oneDNN reads:
-            faster, for twice their memory. Without effect where steps are compiled.
-        denoising_threads: Cores that one UNet pass uses on a CPU; 0 leaves it to torch.
-        kernels: What computes the parts of a denoising step: `auto`, `torch` or `triton`, or a list such as
-            `self_attention=triton,geglu=torch`. `auto` is torch on a CPU; what is asked for and cannot run ends the
-            service.
-        cuda_graphs: Whether denoising steps are captured as CUDA graphs; without effect on a CPU.
-        compile: Whether denoising steps are compiled: `auto` on a GPU that has the kernel of segmented attention, `on`
-            also elsewhere, `off` nowhere. Compilation runs in the background, the sizes of batches that are used most
-            first; what is not compiled yet, or cannot be, is drawn as without it. Off until what the first run on a GPU
-            showed has been measured again.
-        compile_cache_folder: Where the compiler keeps what it made, for the next start to read; empty means
-            `compiled_steps` in the work folder. To be shared by processes of one version on one kind of GPU alone.
+        pack_weights: On a CPU, also keep the weights of linear and convolution layers in oneDNN's layout: faster, for
+            twice their memory. No effect where steps are compiled.
+        denoising_threads: Cores used by one UNet pass on a CPU; 0 leaves it to torch.
+        kernels: Implementation of the parts of a denoising step: `auto`, `torch` or `triton`, or a list such as
+            `self_attention=triton,geglu=torch`. `auto` is torch on a CPU; the service exits if a requested one cannot
+            run.
+        cuda_graphs: Whether to capture denoising steps as CUDA graphs; no effect on a CPU.
+        compile: Whether to compile denoising steps: `auto` on a GPU that has the segmented attention kernel, `on`
+            everywhere, `off` nowhere. Compilation runs in the background, most used batch sizes first; until it is
+            done, or where it fails, steps run uncompiled. Off until the findings of the first run on a GPU have been
+            measured again.
+        compile_cache_folder: Folder for the compiler's cache, read at the next start; empty means `compiled_steps` in
+            the work folder. Share it only among processes of the same version and kind of GPU.
     """
 
     slots: int = Field(default=8, ge=1, le=256)

@@ -29,69 +29,69 @@ _GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 
 
 class TrainerSettings(ServiceSettings):
-    """What the trainer is told beside what every service is told.
+    """Settings of the trainer, in addition to those of both services.
 
     Attributes:
-        database_url: SQLAlchemy URL of the jobs; empty means `jobs.db` in the work folder.
-        segmenter: Who finds the subject in photos without a mask: `color_contrast`, `none` (takes the whole photo), or
-            the name of an entry point of the group `detex.segmenters`.
+        database_url: SQLAlchemy URL of the job database; empty means `jobs.db` in the work folder.
+        segmenter: Segmenter for photos without a mask: `color_contrast`, `none` (the whole photo), or the name of an
+            entry point of the group `detex.segmenters`.
         executor: Where workers run: `process` (this machine) or `kubernetes` (Jobs of a cluster).
-        kubernetes: What worker pods look like, as a JSON object (see `KubernetesSettings`); for the executor
-            `kubernetes` alone.
-        worker_count: Workers that this trainer has at a time; each trains one job, or several together.
-        max_pack_size: Jobs that one worker trains together, where they share base model, method and resolution and
-            memory allows it; 1 trains each alone, 0 takes 4 on CPUs and 8 on GPUs.
-        worker_threads: CPU threads of each worker; 0 gives each its share of the CPUs.
-        worker_niceness: Nice value of the workers, so that calls are answered while they train.
+        kubernetes: Worker pods, as a JSON object (see `KubernetesSettings`); only for the executor `kubernetes`.
+        worker_count: Maximum number of workers of this trainer; each trains one job, or several together.
+        max_pack_size: Jobs that one worker trains together if they share base model, method and resolution and memory
+            allows it; 1 trains each alone, 0 means 4 on CPUs and 8 on GPUs.
+        worker_threads: CPU threads per worker; 0 divides the CPUs among the workers.
+        worker_niceness: Nice value of the workers, so that calls are answered during training.
         worker_stop_grace_seconds: Wait between asking a worker to stop and killing it.
-        worker_memory_bytes: Memory that a worker on this machine may take, beside what it maps of files; one that takes
-            more is ended. 0 is nine tenths of this machine's, divided by worker_count. Workers in pods have the limit
-            of their pods.
-        worker_silence_seconds: A worker from which nothing is heard for so long is taken for hung and ended; 0 waits
-            for ever.
-        worker_turn_seconds: How long a worker trains before it makes room for a tenant that waits and has no job at
-            work: its jobs go back into the queue with a checkpoint, and no attempt is counted. 0 lets every job end
-            first.
-        publication_patience_seconds: For so long a job that is done with its steps waits, with its worker, for a store
-            that is full, read-only or away; then it goes back into the queue, to go on from its last checkpoint.
-        checkpoint_interval_seconds: Time between two checkpoints of a job; 0 keeps none but those of ordered stops.
-        gradient_checkpointing: Whether activations of the UNet are computed a second time in place of being kept: a
-            third more time for a fraction of the memory.
-        compile_unet: Whether each worker has torch compile the UNet, where a compiler is at hand and the method
-            does not train it. Takes minutes of the first steps. Not together with gradient_checkpointing.
-        cuda_graphs: Whether workers on a GPU capture the passes of a base model that stays frozen, and replay them;
-            each of up to four sizes of batches keeps its memory. Without effect where gradient_checkpointing is on. Off
-            until it has been measured on a GPU.
-        attribute_vocabulary: Plain words that attribute words (lists `subject`, `background` and `everywhere`) and the
-            subject word (list `appearance`) may begin at, as a JSON object; lists that are left out are the built-in
-            ones. For base models that know other words.
-        max_attempts: How often a job is started before a worker that dies counts as the job's failure; the last of
-            several attempts is made alone.
-        max_outages: How often a job is tried again, after growing pauses, because something that it needs does not
-            answer.
-        lease_seconds: How long a job stays with a trainer that no longer says it lives.
-        reconcile_interval_seconds: Time between two looks at what should run and what runs.
-        watch_interval_seconds: Longest time until a watcher learns of a change that another trainer made.
-        max_job_memory_bytes: What one step of a job may keep in memory beside the base model, by an estimate when it is
-            submitted; 0 takes the memory of this machine where its CPUs train, and sets no limit elsewhere.
-        max_job_megapixels: Pixels of all pictures in all steps of a job, in millions; 0 sets no limit.
-        max_job_seconds: How long workers may train a job, in all its attempts together, before it is ended; what is
-            trained already and waits to be published stays. 0 sets no limit.
-        max_queued_jobs_per_tenant: Jobs of one tenant that may wait.
-        max_running_jobs_per_tenant: Jobs of one tenant that run at a time, over all trainers; 0 sets no limit.
-        max_training_set_bytes_per_tenant: Photos and masks that are kept of one tenant, in all; 0 sets no limit.
+        worker_memory_bytes: Memory limit of a worker on this machine, excluding mapped files; a worker above it is
+            killed. 0 means nine tenths of the machine's memory divided by worker_count. Workers in pods have their
+            pods' limits.
+        worker_silence_seconds: A worker that has reported nothing for this long is considered hung and killed; 0 waits
+            forever.
+        worker_turn_seconds: How long a worker trains before it yields to a waiting tenant without a running job: its
+            jobs return to the queue with a checkpoint, without counting an attempt. 0 always finishes jobs first.
+        publication_patience_seconds: How long a trained job waits, with its worker, for a store that is full, read-only
+            or unavailable; then it returns to the queue, to resume from its last checkpoint.
+        checkpoint_interval_seconds: Interval between checkpoints of a job; 0 writes one only when the worker is asked
+            to stop.
+        gradient_checkpointing: Whether to recompute activations of the UNet instead of storing them: a third more time
+            for a fraction of the memory.
+        compile_unet: Whether workers compile the UNet with torch, if a compiler is available and the method does not
+            train it. The first steps take minutes. Not with gradient_checkpointing.
+        cuda_graphs: Whether workers on a GPU capture the passes of a frozen base model as CUDA graphs; each of up to
+            four batch sizes keeps its memory. No effect with gradient_checkpointing. Off until it has been measured on
+            a GPU.
+        attribute_vocabulary: Plain words from which attribute words (lists `subject`, `background` and `everywhere`)
+            and the subject word (list `appearance`) may be initialized, as a JSON object; missing lists are the
+            built-in ones. For base models with another vocabulary.
+        max_attempts: How often a job is started before a dying worker counts as the job's failure; the last of several
+            attempts runs alone.
+        max_outages: How often a job is retried, with growing pauses, because a dependency does not answer.
+        lease_seconds: How long a job stays with a trainer that no longer renews its lease.
+        reconcile_interval_seconds: Interval between comparisons of the jobs that should run with those that do.
+        watch_interval_seconds: Maximum delay until a watcher sees a change made by another trainer.
+        max_job_memory_bytes: Limit of the estimated memory of one step of a job, excluding the base model; 0 means this
+            machine's memory when training on its CPUs, and no limit elsewhere.
+        max_job_megapixels: Limit of the pixels of all pictures in all steps of a job, in millions; 0 sets no limit.
+        max_job_seconds: Limit of the training time of a job over all its attempts; a trained job that waits to be
+            published is not ended. 0 sets no limit.
+        max_queued_jobs_per_tenant: Maximum number of queued jobs per tenant.
+        max_running_jobs_per_tenant: Maximum number of running jobs per tenant, over all trainers; 0 sets no limit.
+        max_training_set_bytes_per_tenant: Maximum total size of the stored photos and masks of a tenant; 0 sets no
+            limit.
         unused_training_set_seconds: How long a training set waits for its first job before it is deleted.
-        ended_job_seconds: How long a job is kept after its end, with its previews; 0 keeps it for ever. Concepts stay.
-        max_ended_jobs_per_tenant: Ended jobs that are kept of one tenant, the newest; 0 sets no limit. Others go an
-            hour after their end.
-        max_photos: Photos per training set.
-        max_file_bytes: Size of one photo or mask.
-        max_training_set_bytes: Size of all files of a training set.
-        max_uploads: Uploads that may run at a time.
-        max_uploads_per_tenant: Of these, of one tenant; 0 is half of them.
-        upload_slow_bytes_per_second: Where all uploads that may run do, one that is slower than this, after five
-            seconds, makes room for a tenant that has none; its caller is told to send it again.
-        upload_idle_seconds: Longest silence within an upload.
+        ended_job_seconds: How long an ended job is kept, with its previews; 0 keeps it forever. Concepts are not
+            affected.
+        max_ended_jobs_per_tenant: Number of ended jobs kept per tenant, newest first; 0 sets no limit. Others are
+            deleted an hour after their end.
+        max_photos: Maximum number of photos in a training set.
+        max_file_bytes: Maximum size of a photo or mask.
+        max_training_set_bytes: Maximum total size of the files of a training set.
+        max_uploads: Maximum number of concurrent uploads.
+        max_uploads_per_tenant: Maximum number of concurrent uploads per tenant; 0 means half of max_uploads.
+        upload_slow_bytes_per_second: When all upload places are taken, an upload slower than this is ended after five
+            seconds to make room for a tenant that has none; its caller is asked to retry.
+        upload_idle_seconds: Maximum time without data in an upload.
     """
 
     database_url: str = ""

@@ -1,4 +1,4 @@
-"""What the worker pods of a cluster look like."""
+"""Settings of worker pods."""
 
 from typing import Any, Literal
 
@@ -36,35 +36,34 @@ class ClaimMount(_Settings):
 
 
 class KubernetesSettings(_Settings):
-    """How workers run as Jobs of a cluster.
+    """Workers as Jobs of a Kubernetes cluster.
 
     Attributes:
         image: Image of the worker, which is that of the trainer.
-        namespace: Where Jobs are made; empty means that of the trainer itself.
+        namespace: Namespace of the Jobs; empty means that of the trainer.
         kubeconfig: File with the cluster's address and credentials; empty means the trainer's service account.
-        image_pull_policy: When a node fetches the image.
-        image_pull_secrets: Secrets of the image registry, by name.
-        service_account: Account of the workers, which talk to no API; empty means the namespace's default.
-        cpu: CPUs that a worker asks for, as Kubernetes writes them.
-        memory: Memory that a worker asks for.
-        memory_limit: Memory at which a worker is killed.
+        image_pull_policy: When a node pulls the image.
+        image_pull_secrets: Names of pull secrets of the image registry.
+        service_account: Service account of the workers, which call no API; empty means the namespace's default.
+        cpu: CPU request of a worker, as Kubernetes writes it.
+        memory: Memory request of a worker.
+        memory_limit: Memory limit of a worker.
         gpu_count: GPUs of a worker; 0 trains on the CPU.
-        gpu_resource_name: Resource that stands for a GPU.
+        gpu_resource_name: Resource name of a GPU.
         work_size: Scratch space of a worker.
-        node_selector: Labels that a node must carry.
-        tolerations: Taints that workers put up with, as Kubernetes writes them.
+        node_selector: Node selector of the pods.
+        tolerations: Tolerations of the pods, as Kubernetes writes them.
         priority_class: Priority class of the pods; empty means the cluster's default.
         runtime_class: Runtime class of the pods; empty means the cluster's default.
-        queue_name: LocalQueue of Kueue that admits the Jobs; empty means that they start at once.
-        labels: Labels of Jobs and pods beside the usual ones.
+        queue_name: Kueue LocalQueue that admits the Jobs; empty means that they start at once.
+        labels: Additional labels of Jobs and pods.
         annotations: Annotations of the pods.
-        environment: Variables of the workers.
-        environment_secrets: Variables of the workers from Secrets.
+        environment: Environment variables of the workers.
+        environment_secrets: Environment variables of the workers from Secrets.
         claims: Volume claims that workers read.
-        ttl_seconds: How long the cluster keeps a Job that has ended.
-        backoff_limit: How often the cluster itself starts a pod again that failed; a node that is lost or drained does
-            not count.
-        start_timeout_seconds: Longest wait for a pod to run.
+        ttl_seconds: How long the cluster keeps a finished Job.
+        backoff_limit: How often the cluster itself restarts a failed pod; lost and drained nodes do not count.
+        start_timeout_seconds: Maximum wait for a pod to start.
     """
 
     image: str = Field(min_length=1)
