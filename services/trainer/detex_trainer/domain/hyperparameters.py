@@ -192,7 +192,7 @@ _EMBEDDED: dict[Method, Hyperparameters] = {
     ),
 }
 
-"""As tuned on the rendered world (docs/method.md)."""
+"""As tuned on the rendered world (docs/experiments.md)."""
 
 _STABLE_DIFFUSION_DETEX = _EMBEDDED_DETEX.model_copy(
     update={
