@@ -172,7 +172,7 @@ class MemoryBudget:
 
     def _refusal(self) -> ResourceExhaustedError:
         return ResourceExhaustedError(
-            f"There is no memory free for {self._what} ({self._held_bytes:,} of {self._capacity:,} bytes are in use); "
+            f"No memory is available for {self._what} ({self._held_bytes:,} of {self._capacity:,} bytes are in use); "
             "try again in a moment.",
             reason=self._reason,
             retry_delay_seconds=RETRY_SECONDS,

@@ -117,7 +117,7 @@ class BaseModel:
         """
         if self.image_encoder is None or self.image_processor is None:
             raise FailedPreconditionError(
-                f"Base model {self.name!r} has no image encoder; name one as its image_encoder_source: a folder of a "
+                f"Base model {self.name!r} has no image encoder; set image_encoder_source to a folder of a "
                 "CLIPVisionModelWithProjection."
             )
         pixels = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
@@ -211,4 +211,4 @@ def _check_attention(folder: Path, unet: Any) -> None:
     """Raise FailedPreconditionError where the UNet cannot read keys and values computed beforehand."""
     attention = unsupported_attention(unet)
     if attention is not None:
-        raise unsupported(f"Base model in {folder.name!r}", f"its UNet is of another kind: {attention}.")
+        raise unsupported(f"Base model in {folder.name!r}", f"its UNet is of an unsupported kind: {attention}.")

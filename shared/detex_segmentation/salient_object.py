@@ -140,7 +140,7 @@ def _session(model: Path, threads: int) -> Any:
         import onnxruntime
     except ModuleNotFoundError:
         raise FailedPreconditionError(
-            "Segmenting photos needs onnxruntime: install it with  pip install 'detex[segmenter]'"
+            "Segmenting photos requires onnxruntime: install it with  pip install 'detex[segmenter]'"
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

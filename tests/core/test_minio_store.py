@@ -115,7 +115,7 @@ def test_what_is_no_s3_server_is_called_so() -> None:
         threading.Thread(target=server.serve_forever).start()
         location = S3Location(BUCKET, "", f"127.0.0.1:{server.server_port}", secure=False, region="us-east-1")
         store = MinioStore(location, access_key="user", secret_key="secret")
-        with pytest.raises(UnavailableError, match="no S3 server"):
+        with pytest.raises(UnavailableError, match="is not an S3 server"):
             store.check()
         server.shutdown()
 

@@ -53,7 +53,7 @@ def test_photos_become_a_concept_and_the_concept_pictures(services: Services) ->
     assert report.reference == concept
     assert report.verdict.value in json.loads(report.report_json)["verdict"]
     assert report.summary == json.loads(report.report_json)["summary"]
-    assert report.choice == "Published is the state after all 2 steps."
+    assert report.choice == "The published state is the one after all 2 steps."
     assert Image.open(io.BytesIO(report.report_png)).format == "PNG"
 
     prompt = f"a photo of a {concept.word} with {concept.attribute_word('pose', 1)} on a beach"

@@ -104,7 +104,7 @@ def test_a_trainer_told_to_stop_puts_its_jobs_back(start_trainer: StartTrainer) 
     first.process.send_signal(signal.SIGTERM)
     sent_away = refusal(lambda: list(watcher))
     assert sent_away.code is grpc.StatusCode.UNAVAILABLE
-    assert sent_away.sentence == "This trainer stops; watch the job again to follow it elsewhere."
+    assert sent_away.sentence == "This trainer is shutting down; watch the job again to follow it on another one."
     assert first.wait() == 0
     assert not is_running(pid)
     second = start_trainer()

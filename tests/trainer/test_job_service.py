@@ -108,17 +108,17 @@ def test_who_watches_late_gets_the_last_preview(trainer: RunningTrainer, trainin
     ("concept_name", "reason", "message"),
     [
         ("diverges", "DIVERGED", "The loss became NaN at step 1; submit the job again with a lower learning rate."),
-        ("hungry", "OUT_OF_MEMORY", "The memory did not suffice; submit the job again with a smaller batch_size"),
-        ("defect", "INTERNAL", "its log tells more under incident"),
+        ("hungry", "OUT_OF_MEMORY", "Out of memory; submit the job again with a smaller batch_size"),
+        ("defect", "INTERNAL", "the service's log has details under incident"),
         (
             "dies",
             "WORKER_DIED",
-            "The worker was killed by signal 9 before it had published a concept, in the last of 3 attempts",
+            "The worker was killed by signal 9 before publishing a concept, in the last of 3 attempts",
         ),
         (
             "exits",
             "WORKER_DIED",
-            "The worker ended with status 3 before it had published a concept, in the last of 3 attempts",
+            "The worker ended with status 3 before publishing a concept, in the last of 3 attempts",
         ),
     ],
 )

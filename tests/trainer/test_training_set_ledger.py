@@ -110,7 +110,7 @@ def test_sets_are_chosen_when_their_jobs_have_ended(
     assert chosen() == []
     for _ in range(2):
         jobs.submit(make_submission(), max_queued=9)
-    with pytest.raises(FailedPreconditionError, match="cancel them first"):
+    with pytest.raises(FailedPreconditionError, match="cancel them, or wait"):
         ledger.request_deletion("default", SET_ID)
     clock.time += timedelta(seconds=UNUSED_SECONDS + 1)
     assert ledger.choose_for_deletion(unused_seconds=UNUSED_SECONDS) == (TrainingSetKey("other", SET_ID),), (
@@ -137,7 +137,9 @@ def test_sets_are_chosen_when_their_jobs_have_ended(
 def test_bytes_of_a_tenant_are_limited(database: Database) -> None:
     ledger = TrainingSetLedger(database)
     ledger.add(NewTrainingSet("a", "ts-1", "", 70, keep_photos=False), max_tenant_bytes=100)
-    with pytest.raises(ResourceExhaustedError, match="keeps 70 bytes of photos, this upload has 31, and 100") as raised:
+    with pytest.raises(
+        ResourceExhaustedError, match="This upload has 31 bytes, and the tenant already stores 70 of at most 100"
+    ) as raised:
         ledger.add(NewTrainingSet("a", "ts-2", "", 31, keep_photos=False), max_tenant_bytes=100)
     assert raised.value.reason == "STORAGE_QUOTA"
     ledger.add(NewTrainingSet("b", "ts-2", "", 31, keep_photos=False), max_tenant_bytes=100)

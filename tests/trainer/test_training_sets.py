@@ -214,6 +214,6 @@ def test_near_duplicates_are_told(trainer: RunningTrainer) -> None:
         file(encoded(photo(8, (256, 256))), 2),
     )
     warnings = trainer.stub.UploadTrainingSet(parts, timeout=60).training_set.warnings
-    assert [each for each in warnings if "nearly the same picture" in each] == [
-        "Photos 0 (0.png) and 1 (1.png) are nearly the same picture; one from another side teaches more."
+    assert [each for each in warnings if "nearly identical" in each] == [
+        "Photos 0 (0.png) and 1 (1.png) are nearly identical; one from another side would help more."
     ]

@@ -63,22 +63,22 @@ def test_a_good_concept_is_fit_for_use() -> None:
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (report(photos=1), "There is only one photo; with 3 to 5"),
-        (report(photos=2), "There are only 2 photos; with 3 to 5"),
+        (report(photos=1), "There is only one photo; 3 to 5"),
+        (report(photos=2), "There are only 2 photos; 3 to 5"),
         (
             report(surroundings_alike=True),
-            "in the same surroundings, so nothing tells the two apart: add photos",
+            "in the same surroundings, so the two cannot be separated: add photos",
         ),
-        (report(subject_gain=0.01), "the loss on the photos is 1% lower with it"),
+        (report(subject_gain=0.01), "the loss on the photos is 1% lower"),
         (report(subject_share=0.01), "covers 1.0% of the photos"),
         (
             report(class_word_gain=-0.03),
-            "does not see a 'mug' in the photos: the word makes its loss on them 3.0%",
+            "does not recognize a 'mug' in the photos: with this word its loss is 3.0%",
         ),
-        (report(class_word_gain=-0.03), "Try another class word"),
+        (report(class_word_gain=-0.03), "Try a plainer or more general class word"),
         (report(subject_attention_on_subject_alone=0.21), "may leak into it"),
         (report(background_similarity=0.4), "add photos in other places, or train for fewer steps."),
-        (report(background_similarity=0.4, learns_attributes=False), "or learn it with METHOD_DETEX"),
+        (report(background_similarity=0.4, learns_attributes=False), "or use METHOD_DETEX"),
         (report(delta_share=0.7), "moved by 70% of their size"),
     ],
 )
@@ -86,7 +86,7 @@ def test_what_may_be_wrong_is_said_with_what_to_do(made: Report, words: str) -> 
     assert made.verdict is Verdict.DOUBTFUL
     (finding,) = made.findings
     assert words in finding
-    assert made.summary == f"The concept can be used, but look at its pictures first: {finding}"
+    assert made.summary == f"The concept is usable, but check its pictures first: {finding}"
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ class Trainer:
 
     async def _check_readiness(self) -> None:
         if self._supervision is not None and self._supervision.done():
-            raise FailedPreconditionError("No jobs are taken any more.")
+            raise FailedPreconditionError("This trainer accepts no more jobs.")
         await asyncio.to_thread(self._dependencies.check)
 
 

@@ -210,8 +210,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         tenant = current_tenant()
         if 0 < self._max_calls_per_tenant <= self._tenant_calls[tenant]:
             raise ResourceExhaustedError(
-                f"{self._max_calls_per_tenant:,} calls of this tenant run, the most that may at a time; end some, or "
-                "try again in a moment.",
+                f"This tenant has {self._max_calls_per_tenant:,} calls running, the maximum; end some, or try again in "
+                "a moment.",
                 reason="TOO_MANY_CALLS",
                 retry_delay_seconds=RETRY_SECONDS,
             )
@@ -247,7 +247,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 running.end(_why_cancelled(context))  # gRPC cancels the task of a call whose caller is gone
                 raise
             # The cancellation comes out of something the handler waited for; gRPC would leave its caller waiting.
-            given_up = UnavailableError("The service has given up this call.")
+            given_up = UnavailableError("The service has cancelled this call.")
             running.end(given_up.code, given_up.reason)
             await context.abort_with_status(rich_status(given_up))
         except grpc.aio.InternalError:

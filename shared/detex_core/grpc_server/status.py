@@ -33,7 +33,7 @@ class InternalError(DetexError):
     """
 
     def __init__(self, incident: str) -> None:
-        super().__init__(f"The service failed on a defect of its own; its log tells more under incident {incident}.")
+        super().__init__(f"Internal error; the service's log has details under incident {incident}.")
         self.incident = incident
 
 

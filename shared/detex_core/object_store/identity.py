@@ -173,13 +173,13 @@ class IdentifiedStore:
     def _absent(self, found: str, expected: str) -> UnavailableError:
         if found:
             return UnavailableError(
-                f"{self._place} is another object store ({found}) than the one in use ({expected}). If that is meant, "
-                "stop the trainer, run `detex-trainer adopt-store`, and start all services anew.",
+                f"{self._place} is another object store ({found}) than the one in use ({expected}). If this is "
+                "intended, stop the trainer, run `detex-trainer adopt-store`, and restart all services.",
                 reason=OTHER_STORE,
                 retry_delay_seconds=_RETRY_SECONDS,
             )
         return UnavailableError(
-            f"There is no object store at {self._place}. Is it mounted, or its bucket gone?",
+            f"There is no object store at {self._place}. Is it mounted, and does its bucket exist?",
             reason=STORE_ABSENT,
             retry_delay_seconds=_RETRY_SECONDS,
         )

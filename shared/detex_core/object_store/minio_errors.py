@@ -67,7 +67,7 @@ def s3_errors(subject: str) -> Iterator[None]:
             raise _full(subject) from error
         raise UnavailableError(f"{subject}: the object store answers with HTTP {error.status_code}.") from error
     except InvalidResponseError as error:
-        raise UnavailableError(f"{subject}: what answers at the endpoint is no S3 server.") from error
+        raise UnavailableError(f"{subject}: the endpoint is not an S3 server.") from error
     except ValueError as error:
         if "header" not in str(error).lower():
             raise
@@ -91,14 +91,14 @@ def _meaning(subject: str, error: S3Error) -> DetexError:
         return _full(subject)
     if code in _CLOCK or (status == 403 and abs(_skew_seconds(error)) > _LARGEST_SKEW_SECONDS):
         return UnavailableError(
-            f"{subject}: the object store refuses requests because the clocks differ: that of this machine is "
-            f"{_difference(_skew_seconds(error))} that of the store. Set the clock (NTP).",
+            f"{subject}: the object store refuses requests because the clocks differ: this machine's clock is "
+            f"{_difference(_skew_seconds(error))} the store's. Synchronize them (NTP).",
             reason="CLOCK_SKEW",
             retry_delay_seconds=5.0,
         )
     if code in _EXPIRED:
         return UnavailableError(
-            f"{subject}: the credentials for the object store have expired ({code}); they are to be renewed.",
+            f"{subject}: the credentials for the object store have expired ({code}); renew them.",
             reason="CREDENTIALS_EXPIRED",
             retry_delay_seconds=5.0,
         )
@@ -109,7 +109,7 @@ def _meaning(subject: str, error: S3Error) -> DetexError:
             f"{subject} cannot be written: another key lies above or below it.", reason="KEY_CONFLICT"
         )
     if status in (409, 412):
-        return AbortedError(f"{subject}: another write came in between ({code}).", retry_delay_seconds=0.1)
+        return AbortedError(f"{subject}: a concurrent write interfered ({code}).", retry_delay_seconds=0.1)
     return UnavailableError(f"{subject}: the object store answers with {code or f'HTTP {status}'}.")
 
 

@@ -105,9 +105,8 @@ def unet_owner(concepts: dict[str, StoredManifest]) -> StoredManifest | None:
     if len(owners) > 1:
         names = " and ".join(repr(stored.manifest.name) for stored in owners)
         raise FailedPreconditionError(
-            f"Concepts {names} have a UNet of their own each ({owners[0].manifest.method}), and an image is drawn with "
-            "one. Name one of them together with concepts of words, keys and values, or learn them with METHOD_DETEX, "
-            "whose concepts share a UNet.",
+            f"Concepts {names} each train the UNet ({owners[0].manifest.method}), and an image can have only one such "
+            "concept. Use one of them, or train them with METHOD_DETEX, whose concepts share the UNet.",
             reason="SEVERAL_UNETS",
         )
     return owners[0] if owners else None

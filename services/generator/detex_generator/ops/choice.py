@@ -121,7 +121,7 @@ def _decision(
     operation: Operation, asked: Implementation | None, device: torch.device, obstacle: str | None
 ) -> Decision:
     if asked is Implementation.TRITON and obstacle is not None:
-        raise KernelUnavailableError(f"kernels: {operation.value} is asked for by triton, but {obstacle}.")
+        raise KernelUnavailableError(f"kernels: {operation.value} cannot use triton: {obstacle}.")
     if asked is not None:
         return Decision(asked, "as asked for", asked=True)
     implementation, reason = PREFERENCES[operation]

@@ -42,7 +42,8 @@ class DecodingTurns:
         tenant = current_tenant()
         if self._calls[tenant] >= WAITING_PER_TENANT:
             raise ResourceExhaustedError(
-                f"{WAITING_PER_TENANT} calls of this tenant that decode pictures run or wait; try again in a moment.",
+                f"This tenant has {WAITING_PER_TENANT} picture-decoding calls running or waiting, the maximum; try "
+                "again in a moment.",
                 reason="TOO_MANY_CALLS",
                 retry_delay_seconds=_RETRY_SECONDS,
             )

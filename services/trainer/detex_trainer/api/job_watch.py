@@ -85,7 +85,7 @@ class JobWatch:
             stopping.cancel()
             change.cancel()
         if self._stopping.is_set():
-            raise UnavailableError("This trainer stops; watch the job again to follow it elsewhere.")
+            raise UnavailableError("This trainer is shutting down; watch the job again to follow it on another one.")
         # Cleared before the look: a change during it leads to another look.
         changed.clear()
 

@@ -79,7 +79,7 @@ class BaseModelCatalogue:
             return None
 
     async def list(self) -> Sequence[BaseModelDescription]:
-        """All base models that can be had, by name; the others are told to the log.
+        """All available base models, by name; the others are logged.
 
         Raises:
             FailedPreconditionError: There are none.
@@ -93,7 +93,7 @@ class BaseModelCatalogue:
                 _log.warning("base model %s left out: %s", name, error.message)
                 refusal = error.message
         if not descriptions:
-            raise FailedPreconditionError(f"No base model can be had. {refusal}", reason="NO_BASE_MODEL")
+            raise FailedPreconditionError(f"No base model is available. {refusal}", reason="NO_BASE_MODEL")
         return descriptions
 
     def _request(self, base_model: BaseModelSettings) -> DescriptionRequest:
@@ -114,7 +114,7 @@ async def _describe(request: DescriptionRequest) -> BaseModelDescription:
             stderr=asyncio.subprocess.PIPE,
         )
     except OSError as error:
-        raise UnavailableError(f"The base models cannot be looked at: {error.strerror}.") from error
+        raise UnavailableError(f"The base models cannot be read: {error.strerror}.") from error
     try:
         output, log = await process.communicate(request.model_dump_json().encode())
     finally:
@@ -124,7 +124,7 @@ async def _describe(request: DescriptionRequest) -> BaseModelDescription:
         answer = DescriptionAnswer.model_validate_json(output)
     except ValidationError:
         _log.error("base model %s not described\n%s", request.base_model.name, log.decode(errors="replace")[-4_000:])
-        answer = DescriptionAnswer(refusal="Its files could not be read; the log of the trainer tells more.")
+        answer = DescriptionAnswer(refusal="Its files could not be read; see the trainer's log.")
     if answer.description is None:
         reason = "BASE_MODEL_DAMAGED" if answer.reason == DataLossError.reason else answer.reason or None
         raise FailedPreconditionError(f"Base model {request.base_model.name!r}: {answer.refusal}", reason=reason)

@@ -95,7 +95,7 @@ def training_set_digest(class_word: str, photos: Sequence[PhotoRecord]) -> str:
 def training_set_not_found(training_set_id: str) -> NotFoundError:
     """The error for a training set that there is not."""
     return NotFoundError(
-        f"training_set_id: there is no training set {training_set_id[:80]!r}; UploadTrainingSet gives the id. Photos "
-        "are deleted when the jobs of their set have ended, unless keep_photos was asked for.",
+        f"training_set_id: there is no training set {training_set_id[:80]!r}; UploadTrainingSet returns the id. "
+        "Photos are deleted when the jobs of their set have ended, unless keep_photos is set.",
         reason="TRAINING_SET_NOT_FOUND",
     )

@@ -95,7 +95,7 @@ class KubernetesExecutor:
                 if await asyncio.to_thread(self._adopt, pack.pack_id):
                     break
             if time.monotonic() > deadline:
-                raise UnavailableError("The worker of an earlier attempt does not go away.")
+                raise UnavailableError("The worker of an earlier attempt has not stopped.")
             await asyncio.sleep(self._look_seconds)
         return KubernetesRun(
             self._api,

@@ -73,13 +73,13 @@ class UploadPlaces:
         own = sum(taken.tenant == tenant for taken in self._taken)
         if own >= self._of_tenant:
             raise ResourceExhaustedError(
-                f"{own} uploads of this tenant run, as many as may; try again when one is done.",
+                f"This tenant has {own} uploads running, the maximum; try again when one is done.",
                 reason="TOO_MANY_UPLOADS_OF_TENANT",
                 retry_delay_seconds=_RETRY_SECONDS,
             )
         if len(self._taken) >= self._count and not (own == 0 and self._take_away()):
             raise ResourceExhaustedError(
-                "Too many uploads run at a time; try again in a moment.",
+                "Too many concurrent uploads; try again in a moment.",
                 reason="TOO_MANY_UPLOADS",
                 retry_delay_seconds=_RETRY_SECONDS,
             )
@@ -92,7 +92,8 @@ class UploadPlaces:
                 raise
             place.task.uncancel()
             raise AbortedError(
-                f"This upload came at {place.bytes_per_second:,.0f} bytes a second and others wait; send it again.",
+                f"This upload was slow ({place.bytes_per_second:,.0f} bytes per second) while others waited; send it "
+                "again.",
                 reason="UPLOAD_SLOW",
                 retry_delay_seconds=_RETRY_SECONDS,
             ) from None

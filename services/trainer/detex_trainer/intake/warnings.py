@@ -29,23 +29,21 @@ def training_set_warnings(
     warnings = []
     if len(photos) == 1:
         warnings.append(
-            "There is one photo: what belongs to the subject and what to its pose and background cannot be told apart; "
-            "3 to 5 photos in different places work best."
+            "There is only one photo, so the subject cannot be separated from its pose and background; 3 to 5 photos "
+            "in different places work best."
         )
     for photo in photos:
         warnings.extend(_photo_warnings(photo, base_model_side))
     for first, second in combinations(photos, 2):
         if first.sha256 == second.sha256:
-            warnings.append(
-                f"Photos {_name(first)} and {_name(second)} are the same file; a different photo teaches more."
-            )
+            warnings.append(f"Photos {_name(first)} and {_name(second)} are the same file; use a different photo.")
     if len(looks) == len(photos):
         warnings.extend(_look_warnings(photos, looks))
     found = [photo for photo in photos if photo.mask_source is MaskSource.SEGMENTER and photo.mask_sha256 is not None]
     if found:
         warnings.append(
-            f"{_listed(found)} had no mask: the segmenter has found a subject, and may have taken something else for "
-            "it. Look at the masks, and replace those that are wrong."
+            f"{_listed(found)} had no mask: the segmenter has found a subject, which may be the wrong one. Check the "
+            "masks, and replace wrong ones."
         )
     lost = [photo for photo in photos if photo.mask_source is MaskSource.SEGMENTER and photo.mask_sha256 is None]
     if lost:
@@ -59,15 +57,15 @@ def training_set_warnings(
 
 def _look_warnings(photos: Sequence[PhotoRecord], looks: Sequence[PhotoLook]) -> list[str]:
     warnings = [
-        f"Photo {_name(photo)} is blurred; the subject will look blurred in pictures too. Take a sharper one."
+        f"Photo {_name(photo)} is blurred; generated pictures will be blurred too. Use a sharper one."
         for photo, look in zip(photos, looks, strict=True)
         if look.blur > _LARGEST_BLUR
     ]
     for (first, first_look), (second, second_look) in combinations(zip(photos, looks, strict=True), 2):
         if first.sha256 != second.sha256 and likeness(first_look, second_look) >= _LIKE:
             warnings.append(
-                f"Photos {_name(first)} and {_name(second)} are nearly the same picture; one from another "
-                "side teaches more."
+                f"Photos {_name(first)} and {_name(second)} are nearly identical; one from another side would help "
+                "more."
             )
     # What was cut out stands on white by our own doing.
     natural = [look for photo, look in zip(photos, looks, strict=True) if photo.mask_source is not MaskSource.ALPHA]
@@ -112,6 +110,6 @@ def _photo_warnings(photo: PhotoRecord, base_model_side: int | None) -> list[str
     if photo.mask_sha256 is not None and photo.mask_share > _LARGEST_SHARE:
         warnings.append(
             f"The mask of photo {_name(photo)} covers {photo.mask_share:.0%} of it; with so little background the "
-            "subject is hard to tell from it."
+            "subject is hard to separate from it."
         )
     return warnings

@@ -33,5 +33,5 @@ def upgrade_schema(connection: Connection) -> None:
     except CommandError as error:
         newest = ScriptDirectory.from_config(config).get_current_head()
         raise FailedPreconditionError(
-            f"The job database has tables of a later version of detex; this trainer knows them up to version {newest}."
+            f"The job database has tables of a later version of detex; this trainer supports up to version {newest}."
         ) from error

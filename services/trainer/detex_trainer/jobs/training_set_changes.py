@@ -37,7 +37,7 @@ def uses(tenant: str, training_set_id: str) -> ColumnElement[bool]:
 def in_use(training_set_id: str) -> FailedPreconditionError:
     """The error for a set that jobs use which have not ended."""
     return FailedPreconditionError(
-        f"Jobs that have not ended use the training set {training_set_id}; cancel them first, or wait for their ends.",
+        f"The training set {training_set_id} is used by jobs that have not ended; cancel them, or wait until they end.",
         reason="TRAINING_SET_IN_USE",
     )
 
@@ -71,7 +71,7 @@ class TrainingSetChange:
         mine = (TrainingSetRow.change_id == self._change_id) & (TrainingSetRow.change_expire_time > least)
         with self._database.reading() as session:
             if not session.scalar(select(func.count()).where(mine)):
-                raise AbortedError("The change took too long; nothing is changed.", retry_delay_seconds=1)
+                raise AbortedError("The change took too long; nothing was changed.", retry_delay_seconds=1)
 
 
 class TrainingSetChanges:

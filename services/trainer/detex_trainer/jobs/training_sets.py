@@ -218,7 +218,7 @@ class TrainingSetLedger:
         )
         if int(stored or 0) + new.size_bytes > max_tenant_bytes:
             raise ResourceExhaustedError(
-                f"This tenant keeps {int(stored or 0):,} bytes of photos, this upload has {new.size_bytes:,}, and "
-                f"{max_tenant_bytes:,} are allowed; delete training sets, or let running jobs end.",
+                f"This upload has {new.size_bytes:,} bytes, and the tenant already stores {int(stored or 0):,} of at "
+                f"most {max_tenant_bytes:,}; delete training sets, or wait until running jobs end.",
                 reason="STORAGE_QUOTA",
             )

@@ -17,7 +17,7 @@ UNHELD: dict[str, Any] = {"lease_owner": None, "lease_expire_time": None}
 def cause_to_end(row: JobRow, now: datetime) -> JobFailure:
     """Why a job is to be ended that is not to be run."""
     if row.cancel_requested:
-        return JobFailure(CANCELLED, "Its caller asked it to stop.")
+        return JobFailure(CANCELLED, "The caller cancelled it.")
     if row.deadline_time is not None and row.deadline_time < now:
         return deadline_passed(row.deadline_time)
     return JobFailure("TRAINER_DIED", f"The trainer stopped {row.attempts} times while this job ran; submit it again.")

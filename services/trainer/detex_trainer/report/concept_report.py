@@ -33,16 +33,16 @@ class ConceptReport:
         """Which state of the training was published, and why, in a sentence for people."""
         report = self.report
         if len(report.candidates) < 2:
-            return f"Published is the state after all {report.steps:,} steps."
+            return f"The published state is the one after all {report.steps:,} steps."
         looked_at = ", ".join(f"{candidate.step:,}" for candidate in report.candidates)
         chosen = next(each for each in report.candidates if each.step == report.chosen_step)
         why = "it is the closest to the photos"
         if chosen.loss > min(each.loss for each in report.candidates):
-            why = "it is as close to the photos as the best within 2 %, and takes least of their surroundings along"
+            why = "it is within 2 % of the closest to the photos and has the least background leakage"
         elif _leaks_least(chosen, report.candidates):
-            why = "it is the closest to the photos, and takes least of their surroundings along"
+            why = "it is the closest to the photos and has the least background leakage"
         return (
-            f"What is published is the state after step {report.chosen_step:,} of {report.steps:,}: of those after "
+            f"The published state is the one after step {report.chosen_step:,} of {report.steps:,}: of those after "
             f"{looked_at}, {why}."
         )
 
@@ -70,7 +70,7 @@ def read_report(concepts: ConceptArchive, tenant: str, name: str, version: str =
         report = Report.model_validate_json(data)
     except ValidationError as error:
         raise DataLossError(
-            f"The report of concept {name!r}, version {stored.manifest.version}, is not one that this trainer can read."
+            f"The report of concept {name!r}, version {stored.manifest.version}, cannot be read by this trainer."
         ) from error
     picture = concepts.read(stored, PICTURE_FILE) if PICTURE_FILE in stored.manifest.files else b""
     return ConceptReport(stored, report, data, picture)

@@ -1,4 +1,4 @@
-"""What may be wrong with a concept, and what to do about it, in plain words."""
+"""What may be wrong with a concept, and what to do about it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def attention_gain(after: Mapping[str, float]) -> float | None:
 
 
 def find(observed: Observations) -> tuple[Finding, ...]:
-    """All that may be wrong, in the order in which it is best mended."""
+    """All findings, in the order in which they are best addressed."""
     return tuple(_photos(observed) + _learning(observed) + _leakage(observed) + _obedience(observed))
 
 
@@ -72,19 +72,17 @@ def _photos(observed: Observations) -> list[Finding]:
     found = []
     if observed.photos < 3:
         there = "There is only one photo" if observed.photos == 1 else f"There are only {observed.photos} photos"
-        found.append(Finding(f"{there}; with 3 to 5 from several sides the subject is learned better."))
+        found.append(Finding(f"{there}; 3 to 5 from several sides give better results."))
     elif observed.surroundings_alike:
         found.append(
             Finding(
-                "All photos show the subject in the same surroundings, so nothing tells the two apart: add photos in "
+                "All photos show the subject in the same surroundings, so the two cannot be separated: add photos in "
                 "other places."
             )
         )
     share = observed.after["subject_share"]
     if share < SMALLEST_SUBJECT_SHARE:
-        found.append(
-            Finding(f"The subject covers {share:.1%} of the photos on average; photos from nearer show more of it.")
-        )
+        found.append(Finding(f"The subject covers {share:.1%} of the photos on average; take closer photos."))
     return found
 
 
@@ -94,17 +92,17 @@ def _learning(observed: Observations) -> list[Finding]:
     if gain is not None and gain < SMALLEST_CLASS_WORD_GAIN:
         found.append(
             Finding(
-                f"The base model does not see a {observed.class_word!r} in the photos: the word makes its loss on them "
-                f"{-gain:.1%} higher than no word. Try another class word, a plainer or more general one."
+                f"The base model does not recognize a {observed.class_word!r} in the photos: with this word its loss "
+                f"is {-gain:.1%} higher than without. Try a plainer or more general class word."
             )
         )
     learned = observed.subject_gain
     if learned is not None and learned < SMALLEST_SUBJECT_GAIN:
         found.append(
             Finding(
-                f"The subject word says hardly more of the subject than {observed.class_word!r} does: the loss on the "
-                f"photos is {max(learned, 0):.0%} lower with it. Train for more steps, or check that "
-                f"{observed.class_word!r} says what the photos show.",
+                f"The subject word describes the subject hardly better than {observed.class_word!r} does: with it, the "
+                f"loss on the photos is {max(learned, 0):.0%} lower. Train for more steps, or check that "
+                f"{observed.class_word!r} describes what the photos show.",
                 is_grave=learned <= 0,
             )
         )
@@ -118,8 +116,8 @@ def _leakage(observed: Observations) -> list[Finding]:
     if gain is not None and gain < SMALLEST_ATTENTION_GAIN:
         found.append(
             Finding(
-                f"The subject word looks at the subject hardly more than at its surroundings ({inside:.0%} of its "
-                f"attention, where chance gives {share:.0%}): its surroundings may leak into it. Check the masks, add "
+                f"The subject word attends to the subject hardly more than to its surroundings ({inside:.0%} of its "
+                f"attention; chance level is {share:.0%}): the surroundings may leak into it. Check the masks, add "
                 "photos in other places, or raise attention_loss_weight."
             )
         )
@@ -128,11 +126,11 @@ def _leakage(observed: Observations) -> list[Finding]:
         remedy = (
             "add photos in other places, or train for fewer steps"
             if observed.learns_attributes
-            else "add photos in other places, train for fewer steps, or learn it with METHOD_DETEX"
+            else "add photos in other places, train for fewer steps, or use METHOD_DETEX"
         )
         found.append(
             Finding(
-                f"Pictures of the concept show the surroundings of its photos where none were asked for (likeness "
+                f"Pictures of the concept show the surroundings of its photos without being prompted to (similarity "
                 f"{similarity:.2f} above that of plain {observed.class_word!r}): {remedy}.",
                 is_grave=similarity > GRAVE_BACKGROUND_SIMILARITY,
             )
@@ -145,8 +143,8 @@ def _obedience(observed: Observations) -> list[Finding]:
         return []
     return [
         Finding(
-            f"The weights that were trained moved by {observed.delta_share:.0%} of their size: the concept may obey "
-            "prompts badly. Train for fewer steps or lower the learning rate of the weights (key_value_learning_rate, "
-            "or unet_learning_rate)."
+            f"The trained weights moved by {observed.delta_share:.0%} of their size: the concept may follow prompts "
+            "poorly. Train for fewer steps or lower the learning rate of the weights (key_value_learning_rate, or "
+            "unet_learning_rate)."
         )
     ]

@@ -91,16 +91,16 @@ def draw_report(
     heated = [_heated(*pair) for pair in zip(photos[:shown], attention[:shown], strict=False)]
     facts = "   ".join(filter(None, (f"version {title.version}", f"base model {title.base_model}", title.date)))
     lines = wrapped(report.summary, _BODY, _WIDTH - 2 * _MARGIN)
-    described = f" It was first described as: {report.subject_words}." if report.subject_words else ""
+    described = f" Initial description: {report.subject_words}." if report.subject_words else ""
     rows = [
         (
-            f"The photos. What counts as the product is bright, the rest is dimmed.{described}",
+            f"The photos. The product as segmented is bright, the rest dimmed.{described}",
             masked,
             [_photo_caption(report, photo) for photo in range(shown)],
         ),
-        (f"Where the word [{title.name}] looks: red should lie on the product.", heated, []),
+        (f"Attention of the word [{title.name}]: red should be on the product.", heated, []),
         (
-            "What the words draw. The last picture is any product of the class, for comparison.",
+            "Generated samples. The last picture is a generic product of the class, for comparison.",
             [*samples],
             list(report.sample_prompts),
         ),
@@ -212,7 +212,7 @@ def _curves(pen: ImageDraw.ImageDraw, top: int, report: Report) -> None:
     names = sorted({name for point in report.loss_curve for name in point.losses} - {"total"})
     pen.text(
         (_MARGIN, top),
-        "How training went: the lower, the better. The green line is the state that was kept.",
+        "Training losses: lower is better. The green line marks the published state.",
         fill=_INK,
         font=_font(12),
     )

@@ -201,5 +201,5 @@ def _summary(verdict: Verdict, found: tuple[Finding, ...]) -> str:
     if verdict is Verdict.UNFIT:
         return f"The concept is not fit for use: {texts}"
     if verdict is Verdict.DOUBTFUL:
-        return f"The concept can be used, but look at its pictures first: {texts}"
-    return "The concept is fit for use: the subject was learned, and its word looks at the subject."
+        return f"The concept is usable, but check its pictures first: {texts}"
+    return "The concept is fit for use: the subject was learned, and its word attends to the subject."

@@ -30,14 +30,14 @@ from detex_trainer.worker.events import (
     WorkerEvent,
 )
 
-_CANCELLED = JobFailure(CANCELLED, "Its caller asked it to stop.")
+_CANCELLED = JobFailure(CANCELLED, "The caller cancelled it.")
 _LONGEST_PAUSE_SECONDS = 60.0
 _ADVICE = {
     OUT_OF_MEMORY: "Submit the job again with a smaller batch_size or resolution.",
     "WORKER_DIED": (
-        "Often that means that memory ran out: submit the job again with a smaller batch_size or resolution."
+        "A common cause is running out of memory: submit the job again with a smaller batch_size or resolution."
     ),
-    WORKER_SILENT: "Submit the job again; where that comes again, its photos or its base model cannot be read in time.",
+    WORKER_SILENT: "Submit the job again; if it recurs, its photos or its base model take too long to read.",
 }
 
 _log = logging.getLogger(__name__)
@@ -237,7 +237,7 @@ class JobAttendance:
     async def _conclude_failed(self, failed: FailedEvent) -> None:
         attempts = self.claim.job.attempts
         if failed.is_shared and (self.shares_worker or attempts < self._care.max_attempts):
-            message = f"The jobs trained together with it failed with it in attempt {attempts}: {failed.message}"
+            message = f"The pack of jobs trained together failed in attempt {attempts}: {failed.message}"
             await self._requeue("pack_failed", JobFailure(failed.reason, message))
             return
         failure = JobFailure(failed.reason, failed.message)
@@ -257,11 +257,11 @@ class JobAttendance:
         is_hopeless = ended.code == ExitCode.BAD_SPEC or ended.reason == OUT_OF_MEMORY
         reason = ended.reason or "WORKER_DIED"
         if self.shares_worker or (not is_hopeless and attempts < self._care.max_attempts):
-            message = f"The worker {ended.describe()} in attempt {attempts}, and the job is tried again."
+            message = f"The worker {ended.describe()} in attempt {attempts}, and the job is retried."
             await self._requeue("worker_died", JobFailure(reason, message))
             return
         message = (
-            f"The worker {ended.describe()} before it had published a concept"
+            f"The worker {ended.describe()} before publishing a concept"
             f"{f', in the last of {attempts} attempts' if attempts > 1 else ''}. {_ADVICE.get(reason, '')}"
         )
         await self._care.endings.end(self.claim, JobFailure(reason, message.rstrip()))
@@ -281,6 +281,6 @@ class JobAttendance:
     def _time_limit(self) -> JobFailure:
         return JobFailure(
             TIME_LIMIT,
-            f"Workers have trained the job for {self.run_seconds:,.0f} seconds, as long as a job may take here; "
+            f"The job has been trained for {self.run_seconds:,.0f} seconds, the time limit of this trainer; "
             "submit it again with fewer steps, a smaller batch_size or resolution.",
         )

@@ -6,7 +6,7 @@ from detex_core.grpc_server import as_domain_error
 from detex_trainer.domain.failures import OUT_OF_MEMORY, NoRoomError, TrainingStopped, is_out_of_memory
 from detex_trainer.worker.events import FailedEvent, FinalEvent, ReturnedEvent, StoppedEvent, SucceededEvent
 
-MEMORY_ADVICE = "The memory did not suffice; submit the job again with a smaller batch_size or resolution."
+MEMORY_ADVICE = "Out of memory; submit the job again with a smaller batch_size or resolution."
 _STORAGE_RETRY_SECONDS = 1.0
 # An event is a line, and the trainer reads no endless ones.
 _MESSAGE_CHARACTERS = 4_000

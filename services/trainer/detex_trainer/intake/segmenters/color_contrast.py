@@ -52,8 +52,8 @@ class ColorContrastSegmenter:
         stands_out = bool(mask.any()) and float(contrast[mask].mean()) >= _SMALLEST_CONTRAST
         if not stands_out or not _SMALLEST_SHARE <= share <= _LARGEST_SHARE:
             raise SubjectNotFoundError(
-                f"No subject could be told from its surroundings by colour (the best guess covers {share:.0%} of the "
-                "photo). Send a mask with the photo, or a photo with an alpha channel."
+                f"No subject could be separated from the background by colour (the best guess covers {share:.0%} of "
+                "the photo). Send a mask with the photo, or a photo with an alpha channel."
             )
         soft = Image.fromarray(mask.astype(np.float32)).resize(photo.size, Image.Resampling.BILINEAR)
         return np.asarray(soft, dtype=np.float32).clip(0, 1)

@@ -33,9 +33,7 @@ def base_model_of(spec: JobSpec, store: ObjectStore) -> BaseModel:
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     if dtype == "float16" and device == "cpu":
-        raise FailedPreconditionError(
-            "The trainer is set to float16, for which it needs a GPU; set auto, float32 or bfloat16."
-        )
+        raise FailedPreconditionError("dtype: float16 requires a GPU; set auto, float32 or bfloat16.")
     base_model = load_base_model(
         spec.base_model,
         device,

@@ -47,8 +47,8 @@ def write_concept(concept: Concept, hyperparameters: Hyperparameters) -> Written
     largest = max(float(tensor.abs().max()) for tensor in concept.tensors().values())
     if not largest <= torch.finfo(dtype).max:
         raise DivergedError(
-            f"What was learned has grown to {largest:.3g}, more than {dtype} holds; lower the learning rates and "
-            "submit the job again."
+            f"The trained weights have grown to {largest:.3g}, beyond the range of {dtype}; lower the learning rates "
+            "and submit the job again."
         )
     return WrittenConcept(concept, save_concept(concept, dtype), energy_kept)
 
