@@ -61,7 +61,7 @@ def test_clocks_that_differ_pass_and_are_named(code: str) -> None:
         error = error_of(settings)
     assert isinstance(error, UnavailableError)
     assert error.reason == "CLOCK_SKEW"
-    assert "that of this machine is 23 minutes behind that of the store" in error.message
+    assert "this machine's clock is 23 minutes behind the store's" in error.message
 
 
 def test_a_refusal_without_a_word_by_a_far_clock_is_the_clock() -> None:

@@ -164,7 +164,7 @@ def test_every_alert_is_tried_and_has_a_runbook(root: Path, rules: dict[str, dic
         text = page.read_text()
         assert text.startswith(f"# {name}\n")
         assert rule["annotations"]["summary"] in text
-        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["What it means", "What to look at", "What to do"]
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Meaning", "Checks", "Actions"]
     assert {path.stem for path in (root / "docs" / "runbooks").glob("*.md")} == set(rules)
 
 
