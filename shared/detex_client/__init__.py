@@ -8,7 +8,7 @@ with TrainerClient("127.0.0.1:50051") as trainer, GeneratorClient("127.0.0.1:500
 
 from detex_client.concept import BaseModel, Concept, ConceptAttribute, ConceptReference, DeletedConcepts
 from detex_client.concept_report import ConceptReport
-from detex_client.connection import Tls
+from detex_client.connection import BearerToken, Tls
 from detex_client.errors import DetexClientError, Violation
 from detex_client.generator_client import GeneratorClient, RequestDone, RequestEvent, RequestFailed, ResidentConcept
 from detex_client.hyperparameters import Hyperparameters
@@ -45,6 +45,7 @@ from detex_client.wire_enum import (
 __all__ = [
     "AttributeStart",
     "BaseModel",
+    "BearerToken",
     "Box",
     "Concept",
     "ConceptAttribute",

@@ -13,9 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from detex_client.background_call import Answer, answer_of
 from detex_client.errors import DetexClientError, refused, translated
-from detex_core.channel import client_options, proxy_variable
+from detex_core.channel import client_options, is_on_this_machine, proxy_variable
 from detex_core.settings_text import AROUND_VALUES
-from detex_core.tenancy import TENANT_METADATA_KEY
+from detex_core.tenancy import DEFAULT_TENANT, TENANT_METADATA_KEY
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 HEALTH_POLL_SECONDS = 0.1
@@ -40,6 +40,46 @@ class Tls:
     server_name: str = ""
 
 
+class BearerToken:
+    """A token that tells the services who calls; never shown in messages.
+
+    Args:
+        token: The token itself.
+        file: Where it lies in place of that; read again when the file changes, as rotated tokens do.
+
+    Raises:
+        DetexClientError: INVALID_ARGUMENT where both or neither are given, or the token is not one line.
+    """
+
+    def __init__(self, token: str = "", *, file: Path | None = None) -> None:
+        if bool(token) == (file is not None):
+            raise refused("token", "both or neither", "a token, or a file that holds it")
+        self._file = file
+        self._token = token.strip(AROUND_VALUES)
+        self._seen: tuple[int, int, int] | None = None
+        self.read()
+
+    def __repr__(self) -> str:
+        return "BearerToken(...)"
+
+    def read(self) -> str:
+        """The token as it stands; raises DetexClientError where it cannot be read."""
+        if self._file is not None:
+            try:
+                status = self._file.stat()
+                seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+                if seen != self._seen:
+                    self._token = self._file.read_text(encoding="ascii").strip(AROUND_VALUES)
+                    self._seen = seen
+            except OSError as error:
+                raise refused("token_file", f"{self._file} ({error.strerror})", "a readable file") from None
+            except UnicodeDecodeError:
+                raise refused("token_file", f"{self._file}, which is no text", "a file that holds a token") from None
+        if not (_is_line(self._token) and self._token.isascii() and " " not in self._token):
+            raise refused("token", "something else", "one line of ASCII without spaces")
+        return self._token
+
+
 class Connection:
     """A lazy channel to one service. Opens no socket before the first call; close it or use it as a context manager.
 
@@ -51,10 +91,11 @@ class Connection:
         tenant: Sent along with every call.
         tls: None speaks plain text, which is meant for loopback and for inside a cluster.
         timeout_seconds: Deadline of every call that names none, above 0.
+        token: Tells the service who calls; None where it does not ask.
 
     Raises:
-        DetexClientError: INVALID_ARGUMENT for an address or a tenant that no call can carry, and for an unreadable
-            certificate.
+        DetexClientError: INVALID_ARGUMENT for an address, a tenant or a token that no call can carry, for an unreadable
+            certificate, and for a token that would cross a network in plain text.
     """
 
     def __init__(
@@ -67,6 +108,7 @@ class Connection:
         tenant: str,
         tls: Tls | None,
         timeout_seconds: float,
+        token: BearerToken | None = None,
     ) -> None:
         address, tenant = address.strip(AROUND_VALUES), tenant.strip(AROUND_VALUES)
         if not address:
@@ -82,7 +124,11 @@ class Connection:
         if proxy:
             self.peer += f" through the proxy of {proxy}"
         self.timeout_seconds = timeout_seconds
-        self.metadata = ((TENANT_METADATA_KEY, tenant),)
+        if token is not None and tls is None and not is_on_this_machine(address):
+            raise refused("tls", f"none, and a token for {address}", "given, or the token would travel in the clear")
+        self._token = token
+        # The service knows the tenant of a caller with credentials; the default one is what no header means.
+        self._tenant = () if tenant == DEFAULT_TENANT else ((TENANT_METADATA_KEY, tenant),)
         options: list[tuple[str, int | str]] = [
             *client_options(address),
             ("grpc.service_config", _service_config(contract, safe_to_repeat)),
@@ -93,6 +139,13 @@ class Connection:
             if tls.server_name:
                 options.append(("grpc.ssl_target_name_override", tls.server_name))
             self.channel = grpc.secure_channel(address, _credentials(tls), options)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes along with every call: the tenant, and the token as it stands."""
+        if self._token is None:
+            return self._tenant
+        return (*self._tenant, ("authorization", f"Bearer {self._token.read()}"))
 
     @contextmanager
     def errors(self) -> Iterator[None]:

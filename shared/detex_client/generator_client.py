@@ -9,7 +9,7 @@ import grpc
 
 from detex_client.background_call import BackgroundStream, StreamingCall
 from detex_client.concept import BaseModel, ConceptReference
-from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Connection, Tls
+from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, BearerToken, Connection, Tls
 from detex_client.errors import DetexClientError, from_request_error, naming_files, with_file_names
 from detex_client.picture import (
     GeneratedPicture,
@@ -94,6 +94,7 @@ class GeneratorClient(Connection):
         tenant: Whose concepts prompts name.
         tls: None speaks plain text, which is meant for loopback and for inside a cluster.
         timeout_seconds: Deadline of calls that answer at once.
+        token: Tells the service who calls; None where it does not ask.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class GeneratorClient(Connection):
         *,
         tls: Tls | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        token: BearerToken | None = None,
     ) -> None:
         super().__init__(
             service="generator",
@@ -112,6 +114,7 @@ class GeneratorClient(Connection):
             tenant=tenant,
             tls=tls,
             timeout_seconds=timeout_seconds,
+            token=token,
         )
         self._stub = generator_pb2_grpc.GeneratorServiceStub(self.channel)
 

@@ -10,7 +10,7 @@ from detex_client import hyperparameters as knobs
 from detex_client.background_call import BackgroundStream
 from detex_client.concept import BaseModel, Concept, ConceptReference, DeletedConcepts, check_concept_name
 from detex_client.concept_report import ConceptReport
-from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Tls
+from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, BearerToken, Tls
 from detex_client.job import Job, JobEvent, JobPage, JobPreview, JobProgress
 from detex_client.job_watch import JobWatch
 from detex_client.method_defaults import MethodDefaults
@@ -40,6 +40,7 @@ class TrainerClient(TrainingSetCalls):
         tenant: Whose concepts and jobs they are.
         tls: None speaks plain text, which is meant for loopback and for inside a cluster.
         timeout_seconds: Deadline of calls that answer at once.
+        token: Tells the service who calls; None where it does not ask.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TrainerClient(TrainingSetCalls):
         *,
         tls: Tls | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        token: BearerToken | None = None,
     ) -> None:
         super().__init__(
             service="trainer",
@@ -72,6 +74,7 @@ class TrainerClient(TrainingSetCalls):
             tenant=tenant,
             tls=tls,
             timeout_seconds=timeout_seconds,
+            token=token,
         )
         self._stub = trainer_pb2_grpc.TrainerServiceStub(self.channel)
 

@@ -78,6 +78,17 @@ def is_on_this_machine(address: str) -> bool:
     return found.is_loopback or found.is_unspecified or (mapped is not None and mapped.is_loopback)
 
 
+def is_loopback(address: str) -> bool:
+    """Whether a server that listens on `host:port` can be reached from this machine alone."""
+    host = _host(address).lower()
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def proxy_variable(address: str, environment: Mapping[str, str] = os.environ) -> str:
     """Name of the environment variable whose proxy gRPC takes to an address; empty where it takes none."""
     if is_on_this_machine(address):

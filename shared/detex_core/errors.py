@@ -115,6 +115,13 @@ class FailedPreconditionError(DetexError):
     reason = "FAILED_PRECONDITION"
 
 
+class UnauthenticatedError(DetexError):
+    """Who calls is not known: no credentials came with the call, or none that are valid."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
 class PermissionDeniedError(DetexError):
     """The credentials, of the object store or of the caller, do not allow this."""
 

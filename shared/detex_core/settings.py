@@ -144,6 +144,14 @@ class ServiceSettings(BaseSettings):
         listen_address: Host and port of gRPC; port 0 selects a free one.
         metrics_address: Host and port of /metrics, /healthz and /readyz over HTTP; port 0 selects a free one; empty
             disables them.
+        tls_certificate_file: PEM file with the certificate of the service and those that lead to its authority; encrypts
+            the gRPC port. Read again when it changes.
+        tls_key_file: PEM file with its key.
+        tls_client_authority_file: PEM file with the authorities of client certificates; requires one of every
+            connection.
+        access_policy_file: Who may call, and what for (docs/security.md); without it everybody may, as any tenant.
+        audit_log_file: File of the audit log; without it calls are not recorded.
+        insecure: Whether to serve a network without encryption or without a policy.
         object_store: Where concepts, training sets and base models are stored.
         base_models: Available base models.
         default_base_model: Name of the base model for requests that name none; empty means the first.
@@ -172,6 +180,12 @@ class ServiceSettings(BaseSettings):
 
     listen_address: Address = "127.0.0.1:50051"
     metrics_address: Address | Literal[""] = "127.0.0.1:9464"
+    tls_certificate_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_client_authority_file: Path | None = None
+    access_policy_file: Path | None = None
+    audit_log_file: Path | None = None
+    insecure: bool = False
     object_store: ObjectStoreSettings = Field(default_factory=ObjectStoreSettings)
     base_models: tuple[BaseModelSettings, ...] = Field(
         default=(BaseModelSettings(name="showroom", source="embedded"),), min_length=1
@@ -197,6 +211,14 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _trim(cls, values: Any) -> Any:
         return trimmed(values)
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_certificate_file and tls_key_file: must be set together, or not at all")
+        if self.tls_client_authority_file is not None and self.tls_certificate_file is None:
+            raise ValueError("tls_client_authority_file: must come with tls_certificate_file")
+        return self
 
     @model_validator(mode="after")
     def _check_base_models(self) -> Self:

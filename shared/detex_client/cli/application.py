@@ -1,12 +1,15 @@
 """All commands of `detex`, including those that other packages add."""
 
+import os
 from importlib.metadata import entry_points
 from typing import Annotated, Final
 
 import typer
 
+from detex_client.cli.audit import audit
 from detex_client.cli.base_models import base_models
 from detex_client.cli.concepts import concepts
+from detex_client.cli.credentials import ClientCertificate, ClientKey, Credentials, TokenFile, use_credentials
 from detex_client.cli.demo import demo
 from detex_client.cli.failure import EXIT_CODES
 from detex_client.cli.generate import generate
@@ -36,8 +39,13 @@ def common(
     version_asked: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=show_version)
     ] = False,
+    token_file: TokenFile = None,
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
 ) -> None:
     """Train a concept from a few photos of a product and generate new pictures of it."""
+    token = os.environ.get("DETEX_TOKEN", "") if token_file is None else ""
+    use_credentials(Credentials(token, token_file, client_certificate, client_key))
 
 
 application.command()(train)
@@ -51,6 +59,7 @@ application.command()(methods)
 application.command("base-models")(base_models)
 application.command()(serve)
 application.command()(demo)
+application.add_typer(audit, name="audit")
 application.command()(version)
 for found in entry_points(group=COMMANDS):
     application.add_typer(found.load(), name=found.name)

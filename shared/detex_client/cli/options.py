@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from detex_client import generator_client, trainer_client
-from detex_client.connection import DEFAULT_TIMEOUT_SECONDS, Tls
+from detex_client.cli.credentials import current_credentials
+from detex_client.connection import DEFAULT_TIMEOUT_SECONDS
 from detex_client.generator_client import GeneratorClient
 from detex_client.trainer_client import TrainerClient
 from detex_core.tenancy import DEFAULT_TENANT
@@ -63,15 +64,15 @@ def open_trainer(
     address: str, tenant: str, use_tls: bool, root_certificates: Path | None, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> TrainerClient:
     """A client of the trainer that the options name."""
-    return TrainerClient(address, tenant, tls=_tls(use_tls, root_certificates), timeout_seconds=timeout_seconds)
+    shown = current_credentials()
+    tls, token = shown.tls(use_tls, root_certificates), shown.bearer()
+    return TrainerClient(address, tenant, tls=tls, timeout_seconds=timeout_seconds, token=token)
 
 
 def open_generator(
     address: str, tenant: str, use_tls: bool, root_certificates: Path | None, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> GeneratorClient:
     """A client of the generator that the options name."""
-    return GeneratorClient(address, tenant, tls=_tls(use_tls, root_certificates), timeout_seconds=timeout_seconds)
-
-
-def _tls(use_tls: bool, root_certificates: Path | None) -> Tls | None:
-    return Tls(root_certificates) if use_tls or root_certificates is not None else None
+    shown = current_credentials()
+    tls, token = shown.tls(use_tls, root_certificates), shown.bearer()
+    return GeneratorClient(address, tenant, tls=tls, timeout_seconds=timeout_seconds, token=token)

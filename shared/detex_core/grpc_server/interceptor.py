@@ -5,7 +5,7 @@ import inspect
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from detex_core.access.audit_log import AuditLog
+from detex_core.access.call_subject import subject_of_call
+from detex_core.access.caller import Caller, Gate, OpenGate
 from detex_core.deadline import is_over
 from detex_core.errors import ResourceExhaustedError, UnavailableError, invalid_input
 from detex_core.grpc_server.call_metrics import CallMetrics
@@ -20,7 +23,7 @@ from detex_core.grpc_server.message_outline import check_outline
 from detex_core.grpc_server.status import as_domain_error, rich_status
 from detex_core.logging import add_log_fields
 from detex_core.memory_budget import LARGE_MESSAGE_BYTES, MESSAGE_SHARE, RETRY_SECONDS, MemoryBudget
-from detex_core.tenancy import DEFAULT_TENANT, TENANT_METADATA_KEY, checked_tenant, current_tenant, set_tenant
+from detex_core.tenancy import current_tenant, set_tenant
 from detex_core.tracing import NO_SPAN, Span, Tracing, set_span
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -58,13 +61,16 @@ class _Method:
 
 
 class _Running:
-    """Metrics, log and span of a call that runs.
+    """Metrics, log, span and audit entry of a call that runs.
 
     A call is counted before its status is sent: who has the answer of a call finds it in the metrics.
     """
 
-    def __init__(self, metrics: CallMetrics, method: _Method, span: Span) -> None:
+    def __init__(self, metrics: CallMetrics, method: _Method, span: Span, audit: AuditLog | None) -> None:
         self._metrics = metrics
+        self._audit = audit
+        self._caller = Caller("", "", "")
+        self._about: Mapping[str, str] = {}
         self._span = span
         self._method = method
         self._begin = time.perf_counter()
@@ -76,10 +82,37 @@ class _Running:
         if self._ended:
             return
         self._ended = True
+        self._note(code, reason)
         method, seconds = self._method, time.perf_counter() - self._begin
         self._metrics.end(method.kind, method.service, method.name, code.name, seconds, self._span.exemplar)
         _log(method, code, reason, seconds)
         self._span.end(code.name)
+
+    def made_by(self, caller: Caller) -> None:
+        """The caller is known from here on."""
+        self._caller = caller
+
+    def asks(self, message: object) -> None:
+        """What the call is about is known from here on."""
+        if self._audit is not None:
+            self._about = subject_of_call(message)
+
+    def _note(self, code: grpc.StatusCode, reason: str) -> None:
+        if self._audit is None or not self._method.is_ours:
+            return
+        entry = {
+            "caller": self._caller.name,
+            "subject": self._caller.subject,
+            "tenant": self._caller.tenant,
+            "method": f"{self._method.service}/{self._method.name}",
+            **self._about,
+            "outcome": code.name,
+            "reason": reason.partition(":")[0],
+        }
+        try:
+            self._audit.write(entry)
+        except OSError as error:
+            logger.error("the audit log cannot be written: %s", error.strerror)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -91,7 +124,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(
-        self, metrics: CallMetrics, tracing: Tracing, messages: MemoryBudget, *, max_calls_per_tenant: int = 0
+        self,
+        metrics: CallMetrics,
+        tracing: Tracing,
+        messages: MemoryBudget,
+        *,
+        max_calls_per_tenant: int = 0,
+        gate: Gate | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         """No call runs yet.
 
@@ -100,7 +140,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             tracing: Where spans go.
             messages: Memory for large messages.
             max_calls_per_tenant: Calls of the domain of one tenant that may run at a time; 0 sets no limit.
+            gate: Who may call; everybody where absent.
+            audit: Where calls of the domain are noted; nowhere where absent.
         """
+        self._gate = gate or OpenGate()
+        self._audit = audit
         self._max_calls_per_tenant = max_calls_per_tenant
         self._tenant_calls: Counter[str] = Counter()
         self._messages = messages
@@ -153,18 +197,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _single(self, wrapped: Behaviour, parsed: Callable[[Any], Any], method: _Method) -> Behaviour:
         async def behaviour(request: Any, context: Context) -> Any:
-            async with self._call(method, context):
+            async with self._call(method, context) as running:
                 with self._room_for(request):
                     async with _closing(parsed(request)) as message:
+                        running.asks(message)
                         return await wrapped(message, context)
 
         return behaviour
 
     def _streaming(self, wrapped: Behaviour, parsed: Callable[[Any], Any], method: _Method) -> Behaviour:
         async def behaviour(request: Any, context: Context) -> None:
-            async with self._call(method, context):
+            async with self._call(method, context) as running:
                 with self._room_for(request):
                     async with _closing(parsed(request)) as message:
+                        running.asks(message)
                         if not inspect.isasyncgenfunction(wrapped):
                             await wrapped(message, context)
                             return
@@ -224,22 +270,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 del self._tenant_calls[tenant]
 
     @asynccontextmanager
-    async def _call(self, method: _Method, context: Context) -> AsyncIterator[None]:
+    async def _call(self, method: _Method, context: Context) -> AsyncIterator[_Running]:
         full_name = f"{method.service}/{method.name}"
         span = NO_SPAN
         if method.is_ours:
             span = self._tracing.begin_call(full_name, context.invocation_metadata() or ())
-        running = _Running(self._metrics, method, span)
+        running = _Running(self._metrics, method, span, self._audit)
         task = self._enter(method)
         try:
             add_log_fields(grpc_method=full_name)
             if span.trace_id:
                 add_log_fields(trace_id=span.trace_id)
             set_span(span)
+            # First of all: of those who may not call, nothing is parsed.
+            metadata: Any = context.invocation_metadata() or ()
+            caller = await self._gate.admit(full_name, metadata, context.auth_context() or {})
+            running.made_by(caller)
             if method.is_ours:
-                set_tenant(_tenant(context))
+                set_tenant(caller.tenant)
+                if caller.name:
+                    add_log_fields(caller=caller.name)
             with self._place_of_tenant(method):
-                yield
+                yield running
             running.end(_code(context))
         except asyncio.CancelledError:
             ended_here = self._ending and not method.is_ours
@@ -307,15 +359,6 @@ def _parser(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any
             raise invalid_input("request", given, "a message of the method's request type") from error
 
     return parse
-
-
-def _tenant(context: Context) -> str:
-    """Tenant of a call from its metadata; raises InvalidInputError where it is malformed or given more than once."""
-    values = [value for key, value in context.invocation_metadata() or () if key == TENANT_METADATA_KEY]
-    if not values:
-        return DEFAULT_TENANT
-    given = values[0] if len(values) == 1 else ", ".join(map(str, values))
-    return checked_tenant(given if isinstance(given, str) else repr(given))
 
 
 def _code(context: Context) -> grpc.StatusCode:

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
+from detex_core.access.opening import open_audit_log, open_certificate, open_gate
 from detex_core.channel import server_options
 from detex_core.errors import FailedPreconditionError
 from detex_core.grpc_server.call_metrics import CallMetrics
@@ -34,8 +35,7 @@ class Server:
         settings: Addresses, limits, grace.
         services: What to serve.
         registry: Where the metrics of calls go and what /metrics shows; see `detex_core.metrics.new_registry`.
-        interceptors: Run inside the server's own, so that what they raise is mapped and counted; the place for
-            authentication.
+        interceptors: Run inside the server's own, so that what they raise is mapped and counted.
         tracing: Where the spans of calls go; nowhere by default.
         messages: Memory for large messages; of its own by default.
 
@@ -44,6 +44,10 @@ class Server:
         metrics_address: The same of the HTTP port; empty where it is switched off.
         draining: Set when the server has been told to end. Streams that would last longer than the grace may watch it
             and end themselves.
+
+    Raises:
+        FailedPreconditionError: Access policy, certificate or audit log cannot be used, or the server would serve a
+            network without them and was not told that this is meant.
     """
 
     def __init__(
@@ -64,11 +68,23 @@ class Server:
         self._hurry = asyncio.Event()
         metrics = CallMetrics(registry)
         metrics.serves(service.name for service in services)
+        self._audit = open_audit_log(settings)
+        self._certificate = open_certificate(settings)
+        if self._certificate is not None:
+            expiry = Gauge(
+                "detex_certificate_expiry_timestamp_seconds",
+                "When the certificate of the gRPC port expires, in seconds since 1970.",
+                registry=registry,
+            )
+            certificate = self._certificate
+            expiry.set_function(lambda: certificate.end_time.timestamp())
         self._calls = CallInterceptor(
             metrics,
             tracing or Tracing(),
             messages or message_budget(settings),
             max_calls_per_tenant=settings.max_calls_per_tenant,
+            gate=open_gate(settings),
+            audit=self._audit,
         )
         self._heartbeat = Heartbeat(settings.liveness_seconds)
         self._beat: asyncio.Task[None] | None = None
@@ -92,7 +108,10 @@ class Server:
         """
         listen_address = self._settings.listen_address
         try:
-            port = self._server.add_insecure_port(listen_address)
+            if self._certificate is None:
+                port = self._server.add_insecure_port(listen_address)
+            else:
+                port = self._server.add_secure_port(listen_address, self._certificate.credentials())
         except RuntimeError as error:
             raise FailedPreconditionError(
                 f"listen_address: cannot listen on {listen_address}.", reason="ADDRESS_UNUSABLE"
@@ -170,6 +189,9 @@ class Server:
             self._metrics = None
         if self._beat is not None:
             self._beat.cancel()
+        if self._audit is not None:
+            self._audit.close()
+            self._audit = None
         logger.info("ended")
 
 
