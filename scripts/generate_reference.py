@@ -32,6 +32,7 @@ OPERATIONS = REPOSITORY / "docs" / "operations.md"
 # Decided by the chart from its other values.
 CHART_OWNED = {"listen_address", "metrics_address", "object_store", "work_folder", "log_format", "database_url"}
 CHART_OWNED |= {"executor", "kubernetes", "compile_cache_folder"}
+CHART_OWNED |= {"access_policy_file", "insecure", "tls_certificate_file", "tls_key_file", "tls_client_authority_file"}
 CHART_OWNED_OF_STORE = {"url", "access_key", "secret_key"}
 
 # Settings per service, the shared ones first.

@@ -144,8 +144,8 @@ class ServiceSettings(BaseSettings):
         listen_address: Host and port of gRPC; port 0 selects a free one.
         metrics_address: Host and port of /metrics, /healthz and /readyz over HTTP; port 0 selects a free one; empty
             disables them.
-        tls_certificate_file: PEM file with the certificate of the service and those that lead to its authority; encrypts
-            the gRPC port. Read again when it changes.
+        tls_certificate_file: PEM file with the certificate of the service and those that lead to its authority;
+            encrypts the gRPC port. Read again when it changes.
         tls_key_file: PEM file with its key.
         tls_client_authority_file: PEM file with the authorities of client certificates; requires one of every
             connection.

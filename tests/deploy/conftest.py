@@ -33,6 +33,8 @@ def _helm(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 def _options(example: str | None, values: dict[str, str]) -> tuple[str, ...]:
     chosen = ("--values", str(CHART / "ci" / example)) if example else ()
+    if example is None and not any(key.startswith("access") for key in values):
+        values = {**values, "access.insecure": "true"}
     settings = tuple(part for key, value in values.items() for part in ("--set-json", f"{key}={value}"))
     return (*chosen, *settings)
 

@@ -31,7 +31,7 @@ def container(cron_job: dict[str, Any]) -> dict[str, Any]:
 def test_there_is_none_unless_asked_for(render, refusal) -> None:
     kinds = {manifest["kind"] for manifest in render()}
     assert "CronJob" not in kinds
-    assert "catalog.existingClaim: given nothing" in refusal(**{"catalog.enabled": "true"})
+    assert "catalog.existingClaim: must be a claim" in refusal(**{"catalog.enabled": "true"})
 
 
 def test_runs_do_not_overlap_and_share_the_work(

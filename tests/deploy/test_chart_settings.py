@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,6 +158,8 @@ def other_value(setting: Setting) -> Any:
         return "0123456789abcdef" * 2
     if setting.field == "segmenter":
         return "none"
+    if setting.field == "audit_log_file":
+        return "/var/lib/detex/audit.jsonl"
     if setting.field == "attribute_vocabulary":
         return {"subject": ["lying", "upside down"], "background": []}
     if "enum" in schema:
@@ -189,6 +192,8 @@ def test_every_setting_can_be_set(environment, parsed, component: str) -> None:
             found = getattr(settings, name)
             if isinstance(found, AttributeVocabulary):
                 found = found.model_dump(mode="json", exclude_unset=True)
+            if isinstance(found, Path):
+                found = str(found)
             assert found == wanted[name], name
     assert [model.model_dump(exclude_unset=True) for model in settings.base_models] == [
         {"name": "other", "source": "store:models/other", "default_steps": 7}
@@ -235,3 +240,24 @@ def test_defaults_of_the_service_count_for_the_grace_period(render, find) -> Non
     fields = TrainerSettings.model_fields
     names = ("drain_delay_seconds", "drain_grace_seconds", "worker_stop_grace_seconds")
     assert pod["terminationGracePeriodSeconds"] > sum(fields[name].default for name in names)
+
+
+def test_callers_are_known_or_the_installation_says_that_it_is_open(environment, parsed, refusal, render, find) -> None:
+    assert "access: must have tlsSecret and policySecret" in refusal(**{"access.insecure": "false"})
+    assert "access: must have" in refusal(**{"access.insecure": "false", "access.tlsSecret": '"detex-tls"'})
+    closed = {"access.insecure": "false", "access.tlsSecret": '"detex-tls"', "access.policySecret": '"detex-access"'}
+    for component in CLASSES:
+        settings = parsed(component, environment(component, **closed))
+        assert settings.insecure is False
+        assert str(settings.tls_certificate_file) == "/etc/detex/tls/tls.crt"
+        assert str(settings.access_policy_file) == "/etc/detex/access/policy.yaml"
+        pod = find(render(None, **closed), "Deployment", f"-{component}")["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert (places["tls"], places["access"]) == ("/etc/detex/tls", "/etc/detex/access")
+        secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+        assert secrets == {"tls": "detex-tls", "access": "detex-access"}
+        # Probes of Kubernetes speak no TLS over gRPC.
+        for probe in ("startupProbe", "readinessProbe"):
+            assert container[probe]["httpGet"] == {"path": "/readyz", "port": "metrics"}
+    assert parsed("trainer", environment("trainer")).insecure is True

@@ -13,8 +13,13 @@ _REASON = re.compile(r"`([A-Z]{2,}(?:_[A-Z]+)*)`")
 
 # What ends a service when it starts, or only ever reaches its operator.
 _OF_STARTS = {
+    "ACCESS_POLICY_UNUSABLE",
     "ADDRESS_UNUSABLE",
+    "AUDIT_LOG_BROKEN",
+    "AUDIT_LOG_UNUSABLE",
     "BASE_MODEL_DOES_NOT_FIT",
+    "CERTIFICATE_UNUSABLE",
+    "INSECURE",
     "KERNEL_UNAVAILABLE",
     "NO_HOME",
     "TRACING_UNAVAILABLE",

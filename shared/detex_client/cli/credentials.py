@@ -1,5 +1,6 @@
 """Who calls, as all commands tell the services: options before the command, or variables of the environment."""
 
+import os
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,13 @@ ClientKey = Annotated[
 ]
 
 
+_VARIABLES = {
+    "token_file": "DETEX_TOKEN_FILE",
+    "client_certificate": "DETEX_CLIENT_CERTIFICATE",
+    "client_key": "DETEX_CLIENT_KEY",
+}
+
+
 @dataclass(frozen=True)
 class Credentials:
     """What tells the services who calls.
@@ -48,6 +56,13 @@ class Credentials:
     token_file: Path | None = None
     client_certificate: Path | None = None
     client_key: Path | None = None
+
+    @classmethod
+    def of_environment(cls) -> "Credentials":
+        """Those of the variables, for commands that are entered by themselves."""
+        named = {key: os.environ.get(name) for key, name in _VARIABLES.items()}
+        paths = {key: Path(value) if value else None for key, value in named.items()}
+        return cls(os.environ.get("DETEX_TOKEN", "") if paths["token_file"] is None else "", **paths)
 
     def bearer(self) -> BearerToken | None:
         """The token, or None; raises DetexClientError where it cannot be read."""
@@ -73,4 +88,4 @@ def use_credentials(credentials: Credentials) -> None:
 
 def current_credentials() -> Credentials:
     """Those of the command that runs."""
-    return _credentials.get() or Credentials()
+    return _credentials.get() or Credentials.of_environment()

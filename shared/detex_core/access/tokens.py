@@ -4,8 +4,10 @@ import hashlib
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,15 @@ _MOST_KEYS_BYTES = 1_000_000
 _FETCH_SECONDS = 5.0
 
 
+@dataclass(frozen=True, eq=False)
+class _Verified:
+    """A token that was verified, until when that counts, and by whose keys."""
+
+    claims: Mapping[str, Any]
+    end: float
+    keys: "_Keys"
+
+
 class TokenVerifier:
     """Verifies tokens; safe to use from several threads. Blocks where keys have to be read."""
 
@@ -29,7 +40,7 @@ class TokenVerifier:
         """Believe these issuers."""
         self._issuers = {issuer.issuer: (issuer, _keys_of(issuer)) for issuer in issuers}
         self._lock = threading.Lock()
-        self._verified: OrderedDict[bytes, tuple[float, Mapping[str, Any]]] = OrderedDict()
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
 
     def claims(self, token: str) -> Mapping[str, Any]:
         """The claims of a token that was signed by an issuer of the policy, for this service, and has not expired.
@@ -44,23 +55,23 @@ class TokenVerifier:
         known = self.known(digest)
         if known is not None:
             return known
-        claims, end = self._verify(token)
+        verified = self._verify(token)
         with self._lock:
-            self._verified[digest] = (end, claims)
+            self._verified[digest] = verified
             while len(self._verified) > _KEPT:
                 self._verified.popitem(last=False)
-        return claims
+        return verified.claims
 
     def known(self, digest: bytes) -> Mapping[str, Any] | None:
         """The claims of a token that was verified a moment ago, by its SHA-256; None where it was not."""
         with self._lock:
-            end, claims = self._verified.get(digest, (0.0, None))
-            if claims is not None and time.time() >= end:
+            found = self._verified.get(digest)
+            if found is not None and (time.time() >= found.end or found.keys.have_changed()):
                 del self._verified[digest]
                 return None
-            return claims
+            return None if found is None else found.claims
 
-    def _verify(self, token: str) -> tuple[Mapping[str, Any], float]:
+    def _verify(self, token: str) -> "_Verified":
         try:
             header = jwt.get_unverified_header(token)
             named = jwt.decode(token, options={"verify_signature": False}).get("iss")
@@ -96,10 +107,11 @@ class TokenVerifier:
         except (jwt.PyJWTError, ValueError, TypeError):
             raise _refused("the signature of the token does not fit") from None
         # A key that its issuer withdraws counts no more after a while.
-        return claims, min(float(claims["exp"]) + issuer.leeway_seconds, time.time() + issuer.keys_seconds)
+        end = min(float(claims["exp"]) + issuer.leeway_seconds, time.time() + issuer.keys_seconds)
+        return _Verified(claims, end, keys)
 
 
-class _Keys:
+class _Keys(ABC):
     """The public keys of an issuer."""
 
     def __init__(self, place: str) -> None:
@@ -142,8 +154,13 @@ class _Keys:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, jwt.PyJWTError):
             raise self._unreadable("they are no JSON Web Key Set with a key for signatures") from None
 
+    def have_changed(self) -> bool:
+        """Whether it is known, without reading them, that there are others by now."""
+        return False
+
+    @abstractmethod
     def _refresh(self, *, again: bool) -> None:
-        raise NotImplementedError
+        """Read the keys where that is due; `again` where a key was not among those that there are."""
 
     def _unreadable(self, why: str) -> UnavailableError:
         return UnavailableError(f"The keys of the token's issuer cannot be read: {why}.", reason="KEYS_UNAVAILABLE")
@@ -158,13 +175,23 @@ class _FileKeys(_Keys):
     def _refresh(self, *, again: bool) -> None:
         del again
         try:
-            status = self._path.stat()
-            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            seen = self._identity()
             if seen != self._seen:
                 self._read(self._path.read_bytes()[:_MOST_KEYS_BYTES])
                 self._seen = seen
         except OSError as error:
             raise self._unreadable(str(error.strerror)) from None
+
+    def have_changed(self) -> bool:
+        """As in the base class."""
+        try:
+            return self._identity() != self._seen
+        except OSError:
+            return True
+
+    def _identity(self) -> tuple[int, int, int]:
+        status = self._path.stat()
+        return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class _UrlKeys(_Keys):

@@ -49,6 +49,11 @@ Statuses of every call, with their reasons (where none is named, the reason is t
 - UNAVAILABLE, with RetryInfo: `DRAINING` and `LOADING` (the service ends or begins), `ENGINE_STOPPED`,
   `OBJECT_STORE_UNAVAILABLE`, `STORE_ABSENT`, `OTHER_STORE`, `CLOCK_SKEW`, `CREDENTIALS_EXPIRED` (the object store
   cannot be asked), or UNAVAILABLE.
+- UNAUTHENTICATED: the service knows its callers by a policy, and not this one. `CREDENTIALS_MISSING`: send the header
+  `authorization: Bearer <token>`, or show a client certificate; `TOKEN_EXPIRED`, `TOKEN_INVALID`: get another token.
+  `KEYS_UNAVAILABLE` (UNAVAILABLE, with RetryInfo): the keys that tokens are checked by cannot be read now.
+- PERMISSION_DENIED, `CALLER_UNKNOWN`: the policy does not name this caller; `ROLE_MISSING`: it may not do this;
+  `OTHER_TENANT`: `detex-tenant` names a tenant that is not the caller's. Left out, the header means the caller's own.
 - PERMISSION_DENIED, and the reasons `STORE_SETTINGS`, `BUCKET_MISSING` and `KEY_CONFLICT`: the object store refuses
   the service, which only its operator can mend.
 - ABORTED, with RetryInfo: another call came in between (`OBJECT_CHANGED`, or see the calls).

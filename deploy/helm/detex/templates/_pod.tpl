@@ -30,17 +30,18 @@ capabilities:
 {{- define "detex.probes" -}}
 {{- $service := printf "detex.v1.%sService" (title .component) -}}
 {{- $values := index .root.Values .component -}}
+{{- $ready := printf "grpc:\n  port: 50051\n  service: %s" $service -}}
+{{- if .root.Values.access.tlsSecret -}}
+{{- /* Probes of Kubernetes speak no TLS over gRPC. */ -}}
+{{- $ready = "httpGet:\n  path: /readyz\n  port: metrics" -}}
+{{- end -}}
 startupProbe:
-  grpc:
-    port: 50051
-    service: {{ $service }}
+  {{- $ready | nindent 2 }}
   periodSeconds: 5
   timeoutSeconds: 5
   failureThreshold: {{ divf $values.startupSeconds 5 | ceil | int }}
 readinessProbe:
-  grpc:
-    port: 50051
-    service: {{ $service }}
+  {{- $ready | nindent 2 }}
   periodSeconds: 5
   timeoutSeconds: 5
   failureThreshold: 2
@@ -140,6 +141,16 @@ containers:
         mountPath: /var/lib/detex
       - name: tmp
         mountPath: /tmp
+      {{- if $root.Values.access.tlsSecret }}
+      - name: tls
+        mountPath: /etc/detex/tls
+        readOnly: true
+      {{- end }}
+      {{- if $root.Values.access.policySecret }}
+      - name: access
+        mountPath: /etc/detex/access
+        readOnly: true
+      {{- end }}
       {{- if $root.Values.baseModelVolume.existingClaim }}
       - name: base-models
         mountPath: {{ $root.Values.baseModelVolume.mountPath }}
@@ -155,6 +166,18 @@ volumes:
   - name: tmp
     emptyDir:
       sizeLimit: 2Gi
+  {{- with $root.Values.access.tlsSecret }}
+  - name: tls
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+  {{- end }}
+  {{- with $root.Values.access.policySecret }}
+  - name: access
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+  {{- end }}
   {{- with $root.Values.baseModelVolume.existingClaim }}
   - name: base-models
     persistentVolumeClaim:

@@ -43,6 +43,18 @@
 {{/* What the chart itself decides of the settings of a service. */}}
 {{- define "detex.ownSettings" -}}
 DETEX_LISTEN_ADDRESS: "0.0.0.0:50051"
+{{- with .root.Values.access }}
+{{- if .insecure }}
+DETEX_INSECURE: "true"
+{{- end }}
+{{- if .tlsSecret }}
+DETEX_TLS_CERTIFICATE_FILE: /etc/detex/tls/tls.crt
+DETEX_TLS_KEY_FILE: /etc/detex/tls/tls.key
+{{- end }}
+{{- if .policySecret }}
+DETEX_ACCESS_POLICY_FILE: /etc/detex/access/policy.yaml
+{{- end }}
+{{- end }}
 DETEX_METRICS_ADDRESS: {{ printf "0.0.0.0:%d" (int .root.Values.metrics.port) | quote }}
 DETEX_OBJECT_STORE_URL: {{ include "detex.objectStoreUrl" .root | quote }}
 {{- range $key, $value := .root.Values.objectStore.settings }}

@@ -31,6 +31,11 @@
 {{- if and $values.catalog.enabled (not $values.catalog.existingClaim) -}}
 {{- fail "catalog.existingClaim: must be a claim with the table and its photos where catalog.enabled is true, got nothing" -}}
 {{- end -}}
+{{- with $values.access -}}
+{{- if not (or .insecure (and .tlsSecret .policySecret)) -}}
+{{- fail "access: must have tlsSecret and policySecret, or insecure: true where the network is trusted; see docs/security.md" -}}
+{{- end -}}
+{{- end -}}
 {{- with $values.generator.rollout -}}
 {{- if and (has (toString .maxSurge) (list "0" "0%")) (has (toString .maxUnavailable) (list "0" "0%")) -}}
 {{- fail "generator.rollout: must have maxSurge or maxUnavailable above 0, got 0 for both" -}}
