@@ -36,6 +36,7 @@ application = typer.Typer(
 
 @application.callback()
 def common(
+    context: typer.Context,
     version_asked: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=show_version)
     ] = False,
@@ -45,7 +46,7 @@ def common(
 ) -> None:
     """Train a concept from a few photos of a product and generate new pictures of it."""
     token = os.environ.get("DETEX_TOKEN", "") if token_file is None else ""
-    use_credentials(Credentials(token, token_file, client_certificate, client_key))
+    use_credentials(context, Credentials(token, token_file, client_certificate, client_key))
 
 
 application.command()(train)

@@ -81,9 +81,10 @@ class Credentials:
 _credentials: ContextVar[Credentials | None] = ContextVar("detex_credentials", default=None)
 
 
-def use_credentials(credentials: Credentials) -> None:
-    """Let the command that runs show these."""
-    _credentials.set(credentials)
+def use_credentials(context: typer.Context, credentials: Credentials) -> None:
+    """Let the command that runs show these, until it ends."""
+    before = _credentials.set(credentials)
+    context.call_on_close(lambda: _credentials.reset(before))
 
 
 def current_credentials() -> Credentials:
