@@ -185,7 +185,7 @@ CLAIMS: Mapping[str, list[str]] = {
         _shared_memory(),
         f"each counts {interceptor._COPIES} times",
         f"{memory_budget.MESSAGE_SHARE:.0%} of it",
-        f"tried again after {seconds(memory_budget.RETRY_SECONDS)}",
+        f"retried after {seconds(memory_budget.RETRY_SECONDS)}",
         default(ServiceSettings, "max_calls_per_tenant", "{} calls"),
         f"by {images.BYTES_PER_PIXEL} bytes a pixel",
         default(ServiceSettings, "picture_wait_seconds"),

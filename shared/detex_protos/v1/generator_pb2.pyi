@@ -28,7 +28,7 @@ class _Solver:
 class _SolverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Solver.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SOLVER_UNSPECIFIED: _Solver.ValueType  # 0
-    """Not given; the generator takes the base model's, SOLVER_DPM_SOLVER_PP_2M for most."""
+    """Not set: the base model's default, SOLVER_DPM_SOLVER_PP_2M for most."""
     SOLVER_DDIM: _Solver.ValueType  # 1
     """DDIM without added noise (Song et al., 2021)."""
     SOLVER_EULER: _Solver.ValueType  # 2
@@ -38,19 +38,19 @@ class _SolverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Solver.ValueTy
     SOLVER_EULER_ANCESTRAL: _Solver.ValueType  # 4
     """Euler's method with fresh noise after each step, for SDXL-Turbo in several steps."""
     SOLVER_LCM: _Solver.ValueType  # 5
-    """Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, or what the base model says;
-    good are few of them.
+    """Latent consistency (Luo et al., 2023), for weights distilled accordingly; at most 50 steps, or what the base model
+    says; meant for few steps.
     """
     SOLVER_TCD: _Solver.ValueType  # 6
-    """Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, or what the base model
-    says; good are few of them.
+    """Trajectory consistency (Zheng et al., 2024), for weights distilled accordingly; at most 50 steps, or what the base
+    model says; meant for few steps.
     """
 
 class Solver(_Solver, metaclass=_SolverEnumTypeWrapper):
-    """How the reverse diffusion is solved."""
+    """Solvers (samplers) of the reverse diffusion."""
 
 SOLVER_UNSPECIFIED: Solver.ValueType  # 0
-"""Not given; the generator takes the base model's, SOLVER_DPM_SOLVER_PP_2M for most."""
+"""Not set: the base model's default, SOLVER_DPM_SOLVER_PP_2M for most."""
 SOLVER_DDIM: Solver.ValueType  # 1
 """DDIM without added noise (Song et al., 2021)."""
 SOLVER_EULER: Solver.ValueType  # 2
@@ -60,12 +60,12 @@ SOLVER_DPM_SOLVER_PP_2M: Solver.ValueType  # 3
 SOLVER_EULER_ANCESTRAL: Solver.ValueType  # 4
 """Euler's method with fresh noise after each step, for SDXL-Turbo in several steps."""
 SOLVER_LCM: Solver.ValueType  # 5
-"""Latent consistency (Luo et al., 2023), for weights distilled so; at most 50 steps, or what the base model says;
-good are few of them.
+"""Latent consistency (Luo et al., 2023), for weights distilled accordingly; at most 50 steps, or what the base model
+says; meant for few steps.
 """
 SOLVER_TCD: Solver.ValueType  # 6
-"""Trajectory consistency (Zheng et al., 2024), for weights distilled so; at most 50 steps, or what the base model
-says; good are few of them.
+"""Trajectory consistency (Zheng et al., 2024), for weights distilled accordingly; at most 50 steps, or what the base
+model says; meant for few steps.
 """
 Global___Solver: _TypeAlias = Solver  # noqa: Y015
 
@@ -76,28 +76,28 @@ class _Priority:
 class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
-    """Not given; the generator takes PRIORITY_NORMAL."""
+    """Not set: PRIORITY_NORMAL."""
     PRIORITY_LOW: _Priority.ValueType  # 1
-    """Work that nobody waits for, such as whole catalogs; gets what the others leave, and at least 1 turn in 10."""
+    """Batch work such as whole catalogs; gets what the others leave, and at least 1 turn in 10."""
     PRIORITY_NORMAL: _Priority.ValueType  # 2
-    """As most requests are."""
+    """Normal."""
     PRIORITY_HIGH: _Priority.ValueType  # 3
-    """Somebody looks at the screen. Where a tenant has twice as many such pictures waiting as there are slots, 8 slots by
-    default (DETEX_SLOTS), further ones count as normal.
+    """Interactive use. If a tenant has twice as many such pictures waiting as there are slots, 8 slots by default
+    (DETEX_SLOTS), further ones count as normal.
     """
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-    """Which requests go first when more are there than can be drawn at once."""
+    """Which waiting requests go first."""
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
-"""Not given; the generator takes PRIORITY_NORMAL."""
+"""Not set: PRIORITY_NORMAL."""
 PRIORITY_LOW: Priority.ValueType  # 1
-"""Work that nobody waits for, such as whole catalogs; gets what the others leave, and at least 1 turn in 10."""
+"""Batch work such as whole catalogs; gets what the others leave, and at least 1 turn in 10."""
 PRIORITY_NORMAL: Priority.ValueType  # 2
-"""As most requests are."""
+"""Normal."""
 PRIORITY_HIGH: Priority.ValueType  # 3
-"""Somebody looks at the screen. Where a tenant has twice as many such pictures waiting as there are slots, 8 slots by
-default (DETEX_SLOTS), further ones count as normal.
+"""Interactive use. If a tenant has twice as many such pictures waiting as there are slots, 8 slots by default
+(DETEX_SLOTS), further ones count as normal.
 """
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
@@ -108,21 +108,21 @@ class _RegionMode:
 class _RegionModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RegionMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     REGION_MODE_UNSPECIFIED: _RegionMode.ValueType  # 0
-    """Not given; the generator takes REGION_MODE_BLEND."""
+    """Not set: REGION_MODE_BLEND."""
     REGION_MODE_BLEND: _RegionMode.ValueType  # 1
     """Each region reads a prompt of its own, blended in space. Attributes of one subject do not reach another."""
     REGION_MODE_JOINT: _RegionMode.ValueType  # 2
-    """All read one prompt, in which the words of a subject are there inside its region alone."""
+    """All share one prompt, in which the words of a subject are only visible inside its region."""
 
 class RegionMode(_RegionMode, metaclass=_RegionModeEnumTypeWrapper):
-    """How a prompt is read where subjects have places."""
+    """How prompt and regions are combined."""
 
 REGION_MODE_UNSPECIFIED: RegionMode.ValueType  # 0
-"""Not given; the generator takes REGION_MODE_BLEND."""
+"""Not set: REGION_MODE_BLEND."""
 REGION_MODE_BLEND: RegionMode.ValueType  # 1
 """Each region reads a prompt of its own, blended in space. Attributes of one subject do not reach another."""
 REGION_MODE_JOINT: RegionMode.ValueType  # 2
-"""All read one prompt, in which the words of a subject are there inside its region alone."""
+"""All share one prompt, in which the words of a subject are only visible inside its region."""
 Global___RegionMode: _TypeAlias = RegionMode  # noqa: Y015
 
 class _EditKind:
@@ -132,42 +132,42 @@ class _EditKind:
 class _EditKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EditKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EDIT_KIND_UNSPECIFIED: _EditKind.ValueType  # 0
-    """Not given; not accepted in an edit."""
+    """Not set; not allowed in an edit."""
     EDIT_KIND_IMAGE_TO_IMAGE: _EditKind.ValueType  # 1
-    """The whole picture is drawn anew, beginning from the photo with noise (Meng et al., 2021). The picture has the size
-    of the request; the photo is scaled to cover it.
+    """The whole picture is redrawn, starting from the noised photo (Meng et al., 2021). The picture has the size of the
+    request; the photo is scaled to cover it.
     """
     EDIT_KIND_INPAINT: _EditKind.ValueType  # 2
-    """What is white in the mask is drawn anew. The picture has the size of the photo; what is black stays bit for bit."""
+    """The white area of the mask is redrawn. The picture has the size of the photo; the black area stays bit for bit."""
     EDIT_KIND_KEEP_PRODUCT: _EditKind.ValueType  # 3
-    """What is white in the mask is the product and stays bit for bit; the scene around it is drawn anew. The picture has
+    """The white area of the mask is the product and stays bit for bit; the scene around it is redrawn. The picture has
     the size of the photo.
     """
 
 class EditKind(_EditKind, metaclass=_EditKindEnumTypeWrapper):
-    """What becomes of a photo."""
+    """How a photo is edited."""
 
 EDIT_KIND_UNSPECIFIED: EditKind.ValueType  # 0
-"""Not given; not accepted in an edit."""
+"""Not set; not allowed in an edit."""
 EDIT_KIND_IMAGE_TO_IMAGE: EditKind.ValueType  # 1
-"""The whole picture is drawn anew, beginning from the photo with noise (Meng et al., 2021). The picture has the size
-of the request; the photo is scaled to cover it.
+"""The whole picture is redrawn, starting from the noised photo (Meng et al., 2021). The picture has the size of the
+request; the photo is scaled to cover it.
 """
 EDIT_KIND_INPAINT: EditKind.ValueType  # 2
-"""What is white in the mask is drawn anew. The picture has the size of the photo; what is black stays bit for bit."""
+"""The white area of the mask is redrawn. The picture has the size of the photo; the black area stays bit for bit."""
 EDIT_KIND_KEEP_PRODUCT: EditKind.ValueType  # 3
-"""What is white in the mask is the product and stays bit for bit; the scene around it is drawn anew. The picture has
+"""The white area of the mask is the product and stays bit for bit; the scene around it is redrawn. The picture has
 the size of the photo.
 """
 Global___EditKind: _TypeAlias = EditKind  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
-    """Asks for pictures.
+    """A request for pictures.
 
-    A call with a deadline that cannot be met ends with DEADLINE_EXCEEDED at once, and of one tenant's requests of one
-    priority those with the earliest deadline go first. The files of a request, the photo with all masks, have at most 32
-    MiB together.
+    A call with a deadline that cannot be met fails with DEADLINE_EXCEEDED immediately; among a tenant's requests of the
+    same priority, those with the earliest deadline go first. The files of a request, the photo with all masks, have at
+    most 32 MiB together.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -210,20 +210,20 @@ class GenerateRequest(_message.Message):
     REGION_MODE_FIELD_NUMBER: _builtins.int
     EDIT_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
-    """What to draw; 1 to 10,000 characters that are not all blank, and no more tokens than the base model reads: 75 for
+    """The prompt; 1 to 10,000 characters that are not all blank, and no more tokens than the base model reads: 75 for
     Stable Diffusion, 46 for the embedded `showroom`. A subject counts with its own tokens and those of its class word,
     an attribute word with 1 and those of the attribute; where the prompt has the class word or the attribute next
     already, it is not counted twice. Prompt, negative prompt and prompts of regions name at most 8 concepts by default
     (DETEX_MAX_CONCEPTS_PER_REQUEST) together.
     """
     negative_prompt: _builtins.str
-    """What to keep away from, within the limits of the prompt; may be empty."""
+    """The negative prompt, within the limits of the prompt; may be empty."""
     base_model: _builtins.str
     """Base model by name; empty means the generator's default. NOT_FOUND, `BASE_MODEL_NOT_FOUND`, where there is none;
     UNAVAILABLE, `LOADING`, where it is still being loaded.
     """
     count: _builtins.int
-    """Pictures to draw, 1 to 64 by default (DETEX_MAX_IMAGES_PER_REQUEST, which cannot be more); 0 means 1. Picture i
+    """Number of pictures, 1 to 64 by default (DETEX_MAX_IMAGES_PER_REQUEST, which cannot be more); 0 means 1. Picture i
     takes seed + i.
     """
     seed: _builtins.int
@@ -233,15 +233,15 @@ class GenerateRequest(_message.Message):
     absent takes the default of the base model, 25 unless its operator says otherwise.
     """
     guidance_scale: _builtins.float
-    """Guidance scale, a finite number of 0 to 50; 1 and below draws without guidance; absent takes the default of the
-    base model, 6 unless its operator says otherwise.
+    """Guidance scale, a finite number of 0 to 50; 1 and below means no guidance; absent takes the default of the base
+    model, 6 unless its operator says otherwise.
     """
     solver: Global___Solver.ValueType
-    """How to solve."""
+    """Solver."""
     width: _builtins.int
-    """Width in pixels, a multiple of 8, or of what the base model needs where that is more; 0 means the base model's.
-    Width times height is at most 1,048,576 by default (DETEX_MAX_IMAGE_PIXELS). Where both are 0 and a photo is
-    edited, the photo's shape is taken, of no more pixels than the base model's and the limit.
+    """Width in pixels, a multiple of 8, or of what the base model needs if that is more; 0 means the base model's. Width
+    times height is at most 1,048,576 by default (DETEX_MAX_IMAGE_PIXELS). If both are 0 and a photo is edited, the
+    photo's aspect ratio is used, with no more pixels than the base model's and the limit.
     """
     height: _builtins.int
     """Height in pixels, as the width; 0 means the base model's."""
@@ -250,7 +250,7 @@ class GenerateRequest(_message.Message):
     priority: Global___Priority.ValueType
     """Which requests go first."""
     region_mode: Global___RegionMode.ValueType
-    """How the prompt is read where there are regions."""
+    """How prompt and regions are combined."""
     @_builtins.property
     def concept_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of concepts in the prompts, by name; a concept that is not listed takes its newest. One that no prompt
@@ -259,15 +259,15 @@ class GenerateRequest(_message.Message):
 
     @_builtins.property
     def guidance_interval(self) -> Global___GuidanceInterval:
-        """Steps that are guided; all where absent. The others take half the work."""
+        """Steps with guidance; all if absent. The others cost half as much."""
 
     @_builtins.property
     def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Region]:
-        """Places of subjects in the picture, at most 8; none lets them stand where they like. Regions may overlap."""
+        """Places of subjects in the picture, at most 8; without regions they may be anywhere. Regions may overlap."""
 
     @_builtins.property
     def edit(self) -> Global___Edit:
-        """A photo to begin from or to keep a part of; absent draws from nothing."""
+        """A photo to start from, or to keep a part of; absent starts from noise."""
 
     def __init__(
         self,
@@ -351,9 +351,7 @@ class Region(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
-    """Concept whose subject word stands in the prompt, each in one region; may be empty where the region has a prompt of
-    its own.
-    """
+    """Concept whose subject word is in the prompt, each in one region; may be empty if the region has its own prompt."""
     mask: _builtins.bytes
     """White on black; PNG, JPEG or WebP of any size that pictures in requests may have, scaled to the picture. Greys
     are soft edges. All masks of a request have at most 32 MiB together, with the photo. Errors name
@@ -364,8 +362,8 @@ class Region(_message.Message):
     absent.
     """
     prompt: _builtins.str
-    """What the region reads with REGION_MODE_BLEND, within the limits of the prompt; empty takes the prompt without what
-    speaks of other subjects. Not accepted with REGION_MODE_JOINT.
+    """Prompt of the region with REGION_MODE_BLEND, within the limits of the prompt; empty takes the prompt without the
+    parts about other subjects. Not allowed with REGION_MODE_JOINT.
     """
     @_builtins.property
     def box(self) -> Global___Box:
@@ -397,7 +395,7 @@ Global___Region: _TypeAlias = Region  # noqa: Y015
 
 @_typing.final
 class Box(_message.Message):
-    """A rectangle in shares of the picture's sides: 0 <= left < right <= 1, 0 <= top < bottom <= 1."""
+    """A rectangle in fractions of the picture's sides: 0 <= left < right <= 1, 0 <= top < bottom <= 1."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -431,9 +429,10 @@ Global___Box: _TypeAlias = Box  # noqa: Y015
 
 @_typing.final
 class Edit(_message.Message):
-    """A photo as part of the request. Where width and height of the request are 0, it is drawn in the shape of the photo
-    with about as many pixels as the base model was made for; else in that size, which must have the photo's shape within
-    10% unless the kind is EDIT_KIND_IMAGE_TO_IMAGE. Photo and masks of a request have at most 32 MiB together.
+    """A photo as part of the request. If width and height of the request are 0, the picture is generated in the photo's
+    aspect ratio with about as many pixels as the base model was made for; else in that size, which must have the photo's
+    aspect ratio within 10% unless the kind is EDIT_KIND_IMAGE_TO_IMAGE. Photo and masks of a request have at most 32 MiB
+    together.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -444,18 +443,18 @@ class Edit(_message.Message):
     STRENGTH_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     kind: Global___EditKind.ValueType
-    """What becomes of it."""
+    """How to edit it."""
     image: _builtins.bytes
     """PNG, JPEG or WebP; upright by its EXIF orientation, in sRGB. At most 16,777,216 pixels unless the kind is
     EDIT_KIND_IMAGE_TO_IMAGE: the picture has its size then, and has to fit into an answer.
     """
     mask: _builtins.bytes
     """PNG, JPEG or WebP of the photo's size; greys are soft edges. Needed by EDIT_KIND_INPAINT, and by
-    EDIT_KIND_KEEP_PRODUCT unless the photo has transparent pixels, which are never kept; not accepted otherwise.
+    EDIT_KIND_KEEP_PRODUCT unless the photo has transparent pixels, which are never kept; not allowed otherwise.
     """
     strength: _builtins.float
-    """How far the picture may leave the photo where it is drawn anew, above 0 and at most 1: this share of the denoising
-    steps is done, and at least 1 step. Absent takes 0.8 for EDIT_KIND_IMAGE_TO_IMAGE and 1 otherwise.
+    """How far the redrawn area may depart from the photo, above 0 and at most 1: this fraction of the denoising steps is
+    run, and at least 1 step. Absent takes 0.8 for EDIT_KIND_IMAGE_TO_IMAGE and 1 otherwise.
     """
     shadow: _builtins.float
     """Opacity of a contact shadow below the product, 0 to 1, EDIT_KIND_KEEP_PRODUCT only."""
@@ -480,7 +479,7 @@ Global___Edit: _TypeAlias = Edit  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):
-    """One message of an answer."""
+    """One message of a response."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -490,15 +489,15 @@ class GenerateResponse(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queued(self) -> Global___Queued:
-        """The request has been taken."""
+        """The request has been accepted."""
 
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """A picture has come a step further."""
+        """Progress of a picture."""
 
     @_builtins.property
     def preview(self) -> Global___Preview:
-        """A picture on its way."""
+        """A preview."""
 
     @_builtins.property
     def image(self) -> Global___GeneratedImage:
@@ -524,7 +523,7 @@ Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
 @_typing.final
 class Queued(_message.Message):
-    """The request waits or begins."""
+    """The request is queued or starts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -533,7 +532,7 @@ class Queued(_message.Message):
     request_id: _builtins.str
     """Id given by the generator, for logs and traces."""
     queue_position: _builtins.int
-    """Pictures ahead of this request; 0 where it begins at the next step."""
+    """Pictures ahead of this request; 0 if it starts at the next step."""
     def __init__(
         self,
         *,
@@ -550,7 +549,7 @@ Global___Queued: _TypeAlias = Queued  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """How far a picture has come."""
+    """Progress of a picture."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -562,7 +561,7 @@ class Progress(_message.Message):
     step: _builtins.int
     """Denoising steps done."""
     total_steps: _builtins.int
-    """Denoising steps in all."""
+    """Denoising steps in total."""
     def __init__(
         self,
         *,
@@ -580,7 +579,7 @@ Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class Preview(_message.Message):
-    """A picture on its way: the clean picture as the model guesses it now."""
+    """A preview: the model's current estimate of the clean picture."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -626,7 +625,7 @@ class GeneratedImage(_message.Message):
     """Seed of this picture."""
     @_builtins.property
     def provenance(self) -> Global___Provenance:
-        """All that it takes to draw it again."""
+        """Everything needed to reproduce it."""
 
     def __init__(
         self,
@@ -704,7 +703,7 @@ class Provenance(_message.Message):
 
     @_builtins.property
     def edit(self) -> Global___EditProvenance:
-        """What became of a photo; absent where the picture was drawn from nothing."""
+        """How a photo was edited; absent if there was none."""
 
     def __init__(
         self,
@@ -736,7 +735,7 @@ Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
 
 @_typing.final
 class RegionProvenance(_message.Message):
-    """The place of a subject that a picture was drawn with."""
+    """A region that a picture was generated with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -752,7 +751,7 @@ class RegionProvenance(_message.Message):
     weight: _builtins.float
     """Weight."""
     prompt: _builtins.str
-    """What the region read; empty with REGION_MODE_JOINT."""
+    """Prompt of the region; empty with REGION_MODE_JOINT."""
     @_builtins.property
     def box(self) -> Global___Box:
         """Where it was given as a rectangle."""
@@ -776,7 +775,7 @@ Global___RegionProvenance: _TypeAlias = RegionProvenance  # noqa: Y015
 
 @_typing.final
 class EditProvenance(_message.Message):
-    """What became of a photo."""
+    """How a photo was edited."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -786,7 +785,7 @@ class EditProvenance(_message.Message):
     STRENGTH_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     kind: Global___EditKind.ValueType
-    """What became of it."""
+    """Kind of the edit."""
     image_sha256: _builtins.str
     """SHA-256 (hex) of the photo as sent."""
     mask_sha256: _builtins.str
@@ -814,7 +813,7 @@ Global___EditProvenance: _TypeAlias = EditProvenance  # noqa: Y015
 
 @_typing.final
 class ConceptProvenance(_message.Message):
-    """A concept that a picture was drawn with."""
+    """A concept that a picture was generated with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -870,7 +869,7 @@ Global___GenerateManyRequest: _TypeAlias = GenerateManyRequest  # noqa: Y015
 
 @_typing.final
 class GenerateManyResponse(_message.Message):
-    """News of one request of a stream of many."""
+    """An event of one request of a stream of many."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -880,11 +879,11 @@ class GenerateManyResponse(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Key of the request. A request whose key this stream has used before fails with ALREADY_EXISTS (reason
-    `DUPLICATE_KEY`), which is sent after all news of the request that has the key.
+    `DUPLICATE_KEY`), which is sent after all events of the request that has the key.
     """
     @_builtins.property
     def response(self) -> Global___GenerateResponse:
-        """News as from Generate."""
+        """As from Generate."""
 
     @_builtins.property
     def error(self) -> Global___RequestError:
@@ -950,14 +949,14 @@ class RequestError(_message.Message):
     reason: _builtins.str
     """Stable reason in capitals."""
     message: _builtins.str
-    """A sentence for people."""
+    """Human-readable message."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldViolation]:
         """What is wrong with which field."""
 
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
-        """Wait this long before the next try; absent where a later try cannot succeed."""
+        """How long to wait before retrying; absent if a retry cannot succeed."""
 
     def __init__(
         self,
@@ -987,7 +986,7 @@ class FieldViolation(_message.Message):
     field: _builtins.str
     """Path of the field, for example `guidance_scale`."""
     description: _builtins.str
-    """What was given and what is accepted."""
+    """What it must be and what was received."""
     def __init__(
         self,
         *,
@@ -1069,7 +1068,7 @@ class ListResidentConceptsResponse(_message.Message):
     CONCEPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResidentConcept]:
-        """The one used last first; of the caller's tenant only."""
+        """Most recently used first; of the caller's tenant only."""
 
     def __init__(
         self,
@@ -1100,7 +1099,7 @@ class ResidentConcept(_message.Message):
     size_bytes: _builtins.int
     """Memory it takes, in bytes."""
     pinned: _builtins.bool
-    """Whether it stays in memory whatever others need."""
+    """Whether it is pinned in memory."""
     @_builtins.property
     def reference(self) -> _common_pb2.ConceptReference:
         """Name and version."""
@@ -1171,7 +1170,7 @@ class PrefetchConceptResponse(_message.Message):
     CONCEPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def concept(self) -> Global___ResidentConcept:
-        """As it lies in memory."""
+        """The loaded concept."""
 
     def __init__(
         self,

@@ -27,11 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GeneratorServiceStub:
-    """Draws pictures of concepts.
+    """Generates pictures of concepts.
 
-    Words of a concept stand in prompts in square brackets: `[my-mug]` is the subject, `[my-mug:pose:2]` the pose word of
-    photo 2, `[my-mug:background:0]` the background word of photo 0. `\\[` is a plain bracket. Photo indices in prompts
-    are 0 to 9,999, without leading zeros, and must be of photos that the concept was learned from.
+    In prompts, words of a concept are in square brackets: `[my-mug]` is the subject, `[my-mug:pose:2]` the pose word of
+    photo 2, `[my-mug:background:0]` the background word of photo 0. `\\[` is a literal bracket. Photo indices in prompts
+    are 0 to 9,999, without leading zeros, and must be those of the concept's training photos.
     """
 
     @_typing.overload
@@ -39,117 +39,113 @@ class GeneratorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GeneratorServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]
-    """Draws the pictures of one request: place in the queue, steps, previews, then each picture.
+    """Generates the pictures of one request: place in the queue, steps, previews, then each picture.
 
-    All that is wrong with a request is told at once, as INVALID_ARGUMENT with a violation for each field. A request
-    that is taken never loses its place, and ends with its last picture or with a failure; pictures sent before a
-    failure are good.
+    An invalid request fails with INVALID_ARGUMENT and one violation per invalid field. An accepted request never loses
+    its place, and ends with its last picture or with an error; pictures sent before an error are valid.
 
-    - RESOURCE_EXHAUSTED, `QUEUE_FULL`: as many pictures wait as may, 256 by default (DETEX_MAX_WAITING_IMAGES), or the
-      places that are left are kept for others. RetryInfo tells when there will be room at the present speed, 0.1 to
-      600 seconds; 1 second where no speed is known.
-    - RESOURCE_EXHAUSTED, `TENANT_QUEUE_FULL`, with RetryInfo likewise: as many pictures of this tenant wait as may, no
-      limit by default (DETEX_MAX_WAITING_IMAGES_PER_TENANT), or the places that are left are kept for others than this
-      tenant, of which pictures wait. Of a queue of 32 places or more, 1/4 is kept for tenants that have less than that
-      waiting, 1/8 is closed to PRIORITY_LOW, and 1/16 to all but PRIORITY_HIGH; an empty queue takes anything that
+    - RESOURCE_EXHAUSTED, `QUEUE_FULL`: the maximum number of pictures is queued, 256 by default
+      (DETEX_MAX_WAITING_IMAGES), or the remaining places are reserved for others. RetryInfo estimates when there will
+      be room at the current speed, 0.1 to 600 seconds; 1 second where no speed is known.
+    - RESOURCE_EXHAUSTED, `TENANT_QUEUE_FULL`, with RetryInfo likewise: this tenant has its maximum number of pictures
+      queued, no limit by default (DETEX_MAX_WAITING_IMAGES_PER_TENANT), or the remaining places are kept for others
+      while pictures of this tenant wait. Of a queue of 32 places or more, 1/4 is kept for tenants with less than that
+      waiting, 1/8 is closed to PRIORITY_LOW, and 1/16 to all but PRIORITY_HIGH; an empty queue accepts anything that
       fits.
-    - RESOURCE_EXHAUSTED, `OUT_OF_MEMORY`, with RetryInfo of 1 second: there is no memory for a picture; take a later
-      try, or a smaller picture.
-    - DEADLINE_EXCEEDED, `DEADLINE_CANNOT_BE_MET`: the steps take longer than the caller waits, by the time of a step
-      as measured within the last 60 seconds; told at once, without work. `DEADLINE_EXCEEDED`: the deadline has passed.
+    - RESOURCE_EXHAUSTED, `OUT_OF_MEMORY`, with RetryInfo of 1 second: there is not enough memory for a picture; try
+      later, or a smaller picture.
+    - DEADLINE_EXCEEDED, `DEADLINE_CANNOT_BE_MET`: the steps would take longer than the deadline allows, by the time of
+      a step as measured within the last 60 seconds; no work was done. `DEADLINE_EXCEEDED`: the deadline has passed.
     - NOT_FOUND: `BASE_MODEL_NOT_FOUND`, `CONCEPT_NOT_FOUND` or `CONCEPT_VERSION_NOT_FOUND`, with the field.
-    - FAILED_PRECONDITION: `BASE_MODEL_MISMATCH` (a concept was learned on another base model), `SEVERAL_UNETS`
-      (several concepts have a UNet of their own, as METHOD_DREAMBOOTH makes them), or the solver does not fit the base
-      model.
+    - FAILED_PRECONDITION: `BASE_MODEL_MISMATCH` (a concept was trained on another base model), `SEVERAL_UNETS`
+      (several concepts train the UNet, as with METHOD_DREAMBOOTH), or the solver does not fit the base model.
     - DATA_LOSS: files of a concept are damaged. INTERNAL: `NON_FINITE_LATENTS` (extreme weights, or too high a
       guidance scale), `DRAWING_FAILED`.
     """
     GenerateMany: _grpc.StreamStreamMultiCallable[_generator_pb2.GenerateManyRequest, _generator_pb2.GenerateManyResponse]
-    """Draws many requests over one stream; answers come in the order in which they are ready. A request that fails gets
-    an error of its own and the others go on. Where the queue is full (QUEUE_FULL and TENANT_QUEUE_FULL of Generate),
-    the stream is read no further until there is room: its requests are held up and not refused.
+    """Generates many requests over one stream; responses come in the order in which they are ready. A request that fails
+    gets its own error, and the others continue. If the queue is full (QUEUE_FULL and TENANT_QUEUE_FULL of Generate),
+    the stream is not read further until there is room: its requests are delayed and not refused.
 
-    Of one stream, 32 requests by default (DETEX_MAX_REQUESTS_IN_FLIGHT_PER_STREAM) are worked on at a time; it is read
-    no further until one is done, nor faster than its caller reads the answers. It may carry 100,000 requests by
-    default (DETEX_MAX_REQUESTS_PER_STREAM): each further one fails with RESOURCE_EXHAUSTED, `STREAM_TOO_LONG`; begin
-    another stream. The deadline of the call is that of each of its requests. The stream itself fails only where a
-    message does not parse, or with UNAVAILABLE, `DRAINING`, when the generator ends: by then all that was begun is
-    answered, and what has no answer was not begun.
+    Of one stream, 32 requests by default (DETEX_MAX_REQUESTS_IN_FLIGHT_PER_STREAM) are processed at a time; it is not
+    read further until one is done, nor faster than the caller reads the responses. It may carry 100,000 requests by
+    default (DETEX_MAX_REQUESTS_PER_STREAM): each further one fails with RESOURCE_EXHAUSTED, `STREAM_TOO_LONG`; open
+    another stream. The deadline of the call applies to each of its requests. The stream itself fails only if a message
+    cannot be parsed, or with UNAVAILABLE, `DRAINING`, when the generator shuts down: by then all started requests are
+    answered, and requests without a response were not started.
     """
     ListBaseModels: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListBaseModelsRequest, _generator_pb2.ListBaseModelsResponse]
     """The base models that this generator serves."""
     ListResidentConcepts: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListResidentConceptsRequest, _generator_pb2.ListResidentConceptsResponse]
-    """The concepts of the tenant that lie in memory now, all in one answer."""
+    """The tenant's concepts that are in memory now, all in one response."""
     PrefetchConcept: _grpc.UnaryUnaryMultiCallable[_generator_pb2.PrefetchConceptRequest, _generator_pb2.PrefetchConceptResponse]
     """Loads a concept ahead of its first request. RESOURCE_EXHAUSTED: `CONCEPT_CACHE_TOO_SMALL` (the concept is larger
-    than all of the memory for concepts, 1 GiB by default (DETEX_CONCEPT_CACHE_BYTES); it can be drawn nevertheless) or
+    than all of the memory for concepts, 1 GiB by default (DETEX_CONCEPT_CACHE_BYTES); it can still be used) or
     `TOO_MANY_PINS`. NOT_FOUND, FAILED_PRECONDITION and DATA_LOSS as for Generate.
     """
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
-    """Draws pictures of concepts.
+    """Generates pictures of concepts.
 
-    Words of a concept stand in prompts in square brackets: `[my-mug]` is the subject, `[my-mug:pose:2]` the pose word of
-    photo 2, `[my-mug:background:0]` the background word of photo 0. `\\[` is a plain bracket. Photo indices in prompts
-    are 0 to 9,999, without leading zeros, and must be of photos that the concept was learned from.
+    In prompts, words of a concept are in square brackets: `[my-mug]` is the subject, `[my-mug:pose:2]` the pose word of
+    photo 2, `[my-mug:background:0]` the background word of photo 0. `\\[` is a literal bracket. Photo indices in prompts
+    are 0 to 9,999, without leading zeros, and must be those of the concept's training photos.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Draws the pictures of one request: place in the queue, steps, previews, then each picture.
+    """Generates the pictures of one request: place in the queue, steps, previews, then each picture.
 
-    All that is wrong with a request is told at once, as INVALID_ARGUMENT with a violation for each field. A request
-    that is taken never loses its place, and ends with its last picture or with a failure; pictures sent before a
-    failure are good.
+    An invalid request fails with INVALID_ARGUMENT and one violation per invalid field. An accepted request never loses
+    its place, and ends with its last picture or with an error; pictures sent before an error are valid.
 
-    - RESOURCE_EXHAUSTED, `QUEUE_FULL`: as many pictures wait as may, 256 by default (DETEX_MAX_WAITING_IMAGES), or the
-      places that are left are kept for others. RetryInfo tells when there will be room at the present speed, 0.1 to
-      600 seconds; 1 second where no speed is known.
-    - RESOURCE_EXHAUSTED, `TENANT_QUEUE_FULL`, with RetryInfo likewise: as many pictures of this tenant wait as may, no
-      limit by default (DETEX_MAX_WAITING_IMAGES_PER_TENANT), or the places that are left are kept for others than this
-      tenant, of which pictures wait. Of a queue of 32 places or more, 1/4 is kept for tenants that have less than that
-      waiting, 1/8 is closed to PRIORITY_LOW, and 1/16 to all but PRIORITY_HIGH; an empty queue takes anything that
+    - RESOURCE_EXHAUSTED, `QUEUE_FULL`: the maximum number of pictures is queued, 256 by default
+      (DETEX_MAX_WAITING_IMAGES), or the remaining places are reserved for others. RetryInfo estimates when there will
+      be room at the current speed, 0.1 to 600 seconds; 1 second where no speed is known.
+    - RESOURCE_EXHAUSTED, `TENANT_QUEUE_FULL`, with RetryInfo likewise: this tenant has its maximum number of pictures
+      queued, no limit by default (DETEX_MAX_WAITING_IMAGES_PER_TENANT), or the remaining places are kept for others
+      while pictures of this tenant wait. Of a queue of 32 places or more, 1/4 is kept for tenants with less than that
+      waiting, 1/8 is closed to PRIORITY_LOW, and 1/16 to all but PRIORITY_HIGH; an empty queue accepts anything that
       fits.
-    - RESOURCE_EXHAUSTED, `OUT_OF_MEMORY`, with RetryInfo of 1 second: there is no memory for a picture; take a later
-      try, or a smaller picture.
-    - DEADLINE_EXCEEDED, `DEADLINE_CANNOT_BE_MET`: the steps take longer than the caller waits, by the time of a step
-      as measured within the last 60 seconds; told at once, without work. `DEADLINE_EXCEEDED`: the deadline has passed.
+    - RESOURCE_EXHAUSTED, `OUT_OF_MEMORY`, with RetryInfo of 1 second: there is not enough memory for a picture; try
+      later, or a smaller picture.
+    - DEADLINE_EXCEEDED, `DEADLINE_CANNOT_BE_MET`: the steps would take longer than the deadline allows, by the time of
+      a step as measured within the last 60 seconds; no work was done. `DEADLINE_EXCEEDED`: the deadline has passed.
     - NOT_FOUND: `BASE_MODEL_NOT_FOUND`, `CONCEPT_NOT_FOUND` or `CONCEPT_VERSION_NOT_FOUND`, with the field.
-    - FAILED_PRECONDITION: `BASE_MODEL_MISMATCH` (a concept was learned on another base model), `SEVERAL_UNETS`
-      (several concepts have a UNet of their own, as METHOD_DREAMBOOTH makes them), or the solver does not fit the base
-      model.
+    - FAILED_PRECONDITION: `BASE_MODEL_MISMATCH` (a concept was trained on another base model), `SEVERAL_UNETS`
+      (several concepts train the UNet, as with METHOD_DREAMBOOTH), or the solver does not fit the base model.
     - DATA_LOSS: files of a concept are damaged. INTERNAL: `NON_FINITE_LATENTS` (extreme weights, or too high a
       guidance scale), `DRAWING_FAILED`.
     """
     GenerateMany: _aio.StreamStreamMultiCallable[_generator_pb2.GenerateManyRequest, _generator_pb2.GenerateManyResponse]  # type: ignore[assignment]
-    """Draws many requests over one stream; answers come in the order in which they are ready. A request that fails gets
-    an error of its own and the others go on. Where the queue is full (QUEUE_FULL and TENANT_QUEUE_FULL of Generate),
-    the stream is read no further until there is room: its requests are held up and not refused.
+    """Generates many requests over one stream; responses come in the order in which they are ready. A request that fails
+    gets its own error, and the others continue. If the queue is full (QUEUE_FULL and TENANT_QUEUE_FULL of Generate),
+    the stream is not read further until there is room: its requests are delayed and not refused.
 
-    Of one stream, 32 requests by default (DETEX_MAX_REQUESTS_IN_FLIGHT_PER_STREAM) are worked on at a time; it is read
-    no further until one is done, nor faster than its caller reads the answers. It may carry 100,000 requests by
-    default (DETEX_MAX_REQUESTS_PER_STREAM): each further one fails with RESOURCE_EXHAUSTED, `STREAM_TOO_LONG`; begin
-    another stream. The deadline of the call is that of each of its requests. The stream itself fails only where a
-    message does not parse, or with UNAVAILABLE, `DRAINING`, when the generator ends: by then all that was begun is
-    answered, and what has no answer was not begun.
+    Of one stream, 32 requests by default (DETEX_MAX_REQUESTS_IN_FLIGHT_PER_STREAM) are processed at a time; it is not
+    read further until one is done, nor faster than the caller reads the responses. It may carry 100,000 requests by
+    default (DETEX_MAX_REQUESTS_PER_STREAM): each further one fails with RESOURCE_EXHAUSTED, `STREAM_TOO_LONG`; open
+    another stream. The deadline of the call applies to each of its requests. The stream itself fails only if a message
+    cannot be parsed, or with UNAVAILABLE, `DRAINING`, when the generator shuts down: by then all started requests are
+    answered, and requests without a response were not started.
     """
     ListBaseModels: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListBaseModelsRequest, _generator_pb2.ListBaseModelsResponse]  # type: ignore[assignment]
     """The base models that this generator serves."""
     ListResidentConcepts: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListResidentConceptsRequest, _generator_pb2.ListResidentConceptsResponse]  # type: ignore[assignment]
-    """The concepts of the tenant that lie in memory now, all in one answer."""
+    """The tenant's concepts that are in memory now, all in one response."""
     PrefetchConcept: _aio.UnaryUnaryMultiCallable[_generator_pb2.PrefetchConceptRequest, _generator_pb2.PrefetchConceptResponse]  # type: ignore[assignment]
     """Loads a concept ahead of its first request. RESOURCE_EXHAUSTED: `CONCEPT_CACHE_TOO_SMALL` (the concept is larger
-    than all of the memory for concepts, 1 GiB by default (DETEX_CONCEPT_CACHE_BYTES); it can be drawn nevertheless) or
+    than all of the memory for concepts, 1 GiB by default (DETEX_CONCEPT_CACHE_BYTES); it can still be used) or
     `TOO_MANY_PINS`. NOT_FOUND, FAILED_PRECONDITION and DATA_LOSS as for Generate.
     """
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Draws pictures of concepts.
+    """Generates pictures of concepts.
 
-    Words of a concept stand in prompts in square brackets: `[my-mug]` is the subject, `[my-mug:pose:2]` the pose word of
-    photo 2, `[my-mug:background:0]` the background word of photo 0. `\\[` is a plain bracket. Photo indices in prompts
-    are 0 to 9,999, without leading zeros, and must be of photos that the concept was learned from.
+    In prompts, words of a concept are in square brackets: `[my-mug]` is the subject, `[my-mug:pose:2]` the pose word of
+    photo 2, `[my-mug:background:0]` the background word of photo 0. `\\[` is a literal bracket. Photo indices in prompts
+    are 0 to 9,999, without leading zeros, and must be those of the concept's training photos.
     """
 
     @_abc_1.abstractmethod
@@ -158,28 +154,26 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateResponse], _abc.AsyncIterator[_generator_pb2.GenerateResponse]]:
-        """Draws the pictures of one request: place in the queue, steps, previews, then each picture.
+        """Generates the pictures of one request: place in the queue, steps, previews, then each picture.
 
-        All that is wrong with a request is told at once, as INVALID_ARGUMENT with a violation for each field. A request
-        that is taken never loses its place, and ends with its last picture or with a failure; pictures sent before a
-        failure are good.
+        An invalid request fails with INVALID_ARGUMENT and one violation per invalid field. An accepted request never loses
+        its place, and ends with its last picture or with an error; pictures sent before an error are valid.
 
-        - RESOURCE_EXHAUSTED, `QUEUE_FULL`: as many pictures wait as may, 256 by default (DETEX_MAX_WAITING_IMAGES), or the
-          places that are left are kept for others. RetryInfo tells when there will be room at the present speed, 0.1 to
-          600 seconds; 1 second where no speed is known.
-        - RESOURCE_EXHAUSTED, `TENANT_QUEUE_FULL`, with RetryInfo likewise: as many pictures of this tenant wait as may, no
-          limit by default (DETEX_MAX_WAITING_IMAGES_PER_TENANT), or the places that are left are kept for others than this
-          tenant, of which pictures wait. Of a queue of 32 places or more, 1/4 is kept for tenants that have less than that
-          waiting, 1/8 is closed to PRIORITY_LOW, and 1/16 to all but PRIORITY_HIGH; an empty queue takes anything that
+        - RESOURCE_EXHAUSTED, `QUEUE_FULL`: the maximum number of pictures is queued, 256 by default
+          (DETEX_MAX_WAITING_IMAGES), or the remaining places are reserved for others. RetryInfo estimates when there will
+          be room at the current speed, 0.1 to 600 seconds; 1 second where no speed is known.
+        - RESOURCE_EXHAUSTED, `TENANT_QUEUE_FULL`, with RetryInfo likewise: this tenant has its maximum number of pictures
+          queued, no limit by default (DETEX_MAX_WAITING_IMAGES_PER_TENANT), or the remaining places are kept for others
+          while pictures of this tenant wait. Of a queue of 32 places or more, 1/4 is kept for tenants with less than that
+          waiting, 1/8 is closed to PRIORITY_LOW, and 1/16 to all but PRIORITY_HIGH; an empty queue accepts anything that
           fits.
-        - RESOURCE_EXHAUSTED, `OUT_OF_MEMORY`, with RetryInfo of 1 second: there is no memory for a picture; take a later
-          try, or a smaller picture.
-        - DEADLINE_EXCEEDED, `DEADLINE_CANNOT_BE_MET`: the steps take longer than the caller waits, by the time of a step
-          as measured within the last 60 seconds; told at once, without work. `DEADLINE_EXCEEDED`: the deadline has passed.
+        - RESOURCE_EXHAUSTED, `OUT_OF_MEMORY`, with RetryInfo of 1 second: there is not enough memory for a picture; try
+          later, or a smaller picture.
+        - DEADLINE_EXCEEDED, `DEADLINE_CANNOT_BE_MET`: the steps would take longer than the deadline allows, by the time of
+          a step as measured within the last 60 seconds; no work was done. `DEADLINE_EXCEEDED`: the deadline has passed.
         - NOT_FOUND: `BASE_MODEL_NOT_FOUND`, `CONCEPT_NOT_FOUND` or `CONCEPT_VERSION_NOT_FOUND`, with the field.
-        - FAILED_PRECONDITION: `BASE_MODEL_MISMATCH` (a concept was learned on another base model), `SEVERAL_UNETS`
-          (several concepts have a UNet of their own, as METHOD_DREAMBOOTH makes them), or the solver does not fit the base
-          model.
+        - FAILED_PRECONDITION: `BASE_MODEL_MISMATCH` (a concept was trained on another base model), `SEVERAL_UNETS`
+          (several concepts train the UNet, as with METHOD_DREAMBOOTH), or the solver does not fit the base model.
         - DATA_LOSS: files of a concept are damaged. INTERNAL: `NON_FINITE_LATENTS` (extreme weights, or too high a
           guidance scale), `DRAWING_FAILED`.
         """
@@ -190,16 +184,16 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_generator_pb2.GenerateManyRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateManyResponse], _abc.AsyncIterator[_generator_pb2.GenerateManyResponse]]:
-        """Draws many requests over one stream; answers come in the order in which they are ready. A request that fails gets
-        an error of its own and the others go on. Where the queue is full (QUEUE_FULL and TENANT_QUEUE_FULL of Generate),
-        the stream is read no further until there is room: its requests are held up and not refused.
+        """Generates many requests over one stream; responses come in the order in which they are ready. A request that fails
+        gets its own error, and the others continue. If the queue is full (QUEUE_FULL and TENANT_QUEUE_FULL of Generate),
+        the stream is not read further until there is room: its requests are delayed and not refused.
 
-        Of one stream, 32 requests by default (DETEX_MAX_REQUESTS_IN_FLIGHT_PER_STREAM) are worked on at a time; it is read
-        no further until one is done, nor faster than its caller reads the answers. It may carry 100,000 requests by
-        default (DETEX_MAX_REQUESTS_PER_STREAM): each further one fails with RESOURCE_EXHAUSTED, `STREAM_TOO_LONG`; begin
-        another stream. The deadline of the call is that of each of its requests. The stream itself fails only where a
-        message does not parse, or with UNAVAILABLE, `DRAINING`, when the generator ends: by then all that was begun is
-        answered, and what has no answer was not begun.
+        Of one stream, 32 requests by default (DETEX_MAX_REQUESTS_IN_FLIGHT_PER_STREAM) are processed at a time; it is not
+        read further until one is done, nor faster than the caller reads the responses. It may carry 100,000 requests by
+        default (DETEX_MAX_REQUESTS_PER_STREAM): each further one fails with RESOURCE_EXHAUSTED, `STREAM_TOO_LONG`; open
+        another stream. The deadline of the call applies to each of its requests. The stream itself fails only if a message
+        cannot be parsed, or with UNAVAILABLE, `DRAINING`, when the generator shuts down: by then all started requests are
+        answered, and requests without a response were not started.
         """
 
     @_abc_1.abstractmethod
@@ -216,7 +210,7 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.ListResidentConceptsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.ListResidentConceptsResponse, _abc.Awaitable[_generator_pb2.ListResidentConceptsResponse]]:
-        """The concepts of the tenant that lie in memory now, all in one answer."""
+        """The tenant's concepts that are in memory now, all in one response."""
 
     @_abc_1.abstractmethod
     def PrefetchConcept(
@@ -225,7 +219,7 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.PrefetchConceptResponse, _abc.Awaitable[_generator_pb2.PrefetchConceptResponse]]:
         """Loads a concept ahead of its first request. RESOURCE_EXHAUSTED: `CONCEPT_CACHE_TOO_SMALL` (the concept is larger
-        than all of the memory for concepts, 1 GiB by default (DETEX_CONCEPT_CACHE_BYTES); it can be drawn nevertheless) or
+        than all of the memory for concepts, 1 GiB by default (DETEX_CONCEPT_CACHE_BYTES); it can still be used) or
         `TOO_MANY_PINS`. NOT_FOUND, FAILED_PRECONDITION and DATA_LOSS as for Generate.
         """
 

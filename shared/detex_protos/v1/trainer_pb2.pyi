@@ -29,7 +29,7 @@ class _FileKind:
 class _FileKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FILE_KIND_UNSPECIFIED: _FileKind.ValueType  # 0
-    """Not given; refused."""
+    """Not set; refused."""
     FILE_KIND_PHOTO: _FileKind.ValueType  # 1
     """PNG, JPEG or WebP of the sizes that pictures in requests may have, any depth and colour mode; an alpha channel
     serves as mask, and one that hides the whole photo is refused.
@@ -41,7 +41,7 @@ class FileKind(_FileKind, metaclass=_FileKindEnumTypeWrapper):
     """What an uploaded file is."""
 
 FILE_KIND_UNSPECIFIED: FileKind.ValueType  # 0
-"""Not given; refused."""
+"""Not set; refused."""
 FILE_KIND_PHOTO: FileKind.ValueType  # 1
 """PNG, JPEG or WebP of the sizes that pictures in requests may have, any depth and colour mode; an alpha channel
 serves as mask, and one that hides the whole photo is refused.
@@ -57,9 +57,9 @@ class _MaskSource:
 class _MaskSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MaskSource.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MASK_SOURCE_UNSPECIFIED: _MaskSource.ValueType  # 0
-    """Not decided."""
+    """Not known."""
     MASK_SOURCE_UPLOADED: _MaskSource.ValueType  # 1
-    """The caller sent it."""
+    """Uploaded by the caller."""
     MASK_SOURCE_ALPHA: _MaskSource.ValueType  # 2
     """The photo's own alpha channel."""
     MASK_SOURCE_SEGMENTER: _MaskSource.ValueType  # 3
@@ -69,9 +69,9 @@ class MaskSource(_MaskSource, metaclass=_MaskSourceEnumTypeWrapper):
     """Where the mask of a photo comes from."""
 
 MASK_SOURCE_UNSPECIFIED: MaskSource.ValueType  # 0
-"""Not decided."""
+"""Not known."""
 MASK_SOURCE_UPLOADED: MaskSource.ValueType  # 1
-"""The caller sent it."""
+"""Uploaded by the caller."""
 MASK_SOURCE_ALPHA: MaskSource.ValueType  # 2
 """The photo's own alpha channel."""
 MASK_SOURCE_SEGMENTER: MaskSource.ValueType  # 3
@@ -85,21 +85,21 @@ class _DeltaForm:
 class _DeltaFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeltaForm.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DELTA_FORM_UNSPECIFIED: _DeltaForm.ValueType  # 0
-    """Not given; the trainer takes DELTA_FORM_LOW_RANK."""
+    """Not set: DELTA_FORM_LOW_RANK."""
     DELTA_FORM_LOW_RANK: _DeltaForm.ValueType  # 1
-    """Two thin matrices per layer, cut where the asked share of the energy is kept."""
+    """Two thin matrices per layer, truncated at the requested share of the energy."""
     DELTA_FORM_FULL: _DeltaForm.ValueType  # 2
-    """The whole matrices."""
+    """Full matrices."""
 
 class DeltaForm(_DeltaForm, metaclass=_DeltaFormEnumTypeWrapper):
-    """How the key and value deltas are written into the artifact."""
+    """How the key and value deltas are stored in the artifact."""
 
 DELTA_FORM_UNSPECIFIED: DeltaForm.ValueType  # 0
-"""Not given; the trainer takes DELTA_FORM_LOW_RANK."""
+"""Not set: DELTA_FORM_LOW_RANK."""
 DELTA_FORM_LOW_RANK: DeltaForm.ValueType  # 1
-"""Two thin matrices per layer, cut where the asked share of the energy is kept."""
+"""Two thin matrices per layer, truncated at the requested share of the energy."""
 DELTA_FORM_FULL: DeltaForm.ValueType  # 2
-"""The whole matrices."""
+"""Full matrices."""
 Global___DeltaForm: _TypeAlias = DeltaForm  # noqa: Y015
 
 class _PriorPreservation:
@@ -109,11 +109,11 @@ class _PriorPreservation:
 class _PriorPreservationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PriorPreservation.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRIOR_PRESERVATION_UNSPECIFIED: _PriorPreservation.ValueType  # 0
-    """Not given; the trainer takes the default of the method."""
+    """Not set: the default of the method."""
     PRIOR_PRESERVATION_NONE: _PriorPreservation.ValueType  # 1
-    """Nothing does."""
+    """None."""
     PRIOR_PRESERVATION_IMAGES: _PriorPreservation.ValueType  # 2
-    """Pictures of the class, which the base model draws once and all jobs share, are learned beside the photos."""
+    """Trains on pictures of the class too, which the base model generates once for all jobs."""
     PRIOR_PRESERVATION_PROMPT: _PriorPreservation.ValueType  # 3
     """For the class word, on the noisy photos of the step, the prediction stays that of the base model. Takes no
     pictures.
@@ -122,14 +122,14 @@ class _PriorPreservationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pri
     """Keys and values of text that has nothing to do with the concept stay as they are. Takes no UNet pass."""
 
 class PriorPreservation(_PriorPreservation, metaclass=_PriorPreservationEnumTypeWrapper):
-    """How a job keeps what the base model knows of the subject's class."""
+    """How a job preserves the base model's prior for the subject's class."""
 
 PRIOR_PRESERVATION_UNSPECIFIED: PriorPreservation.ValueType  # 0
-"""Not given; the trainer takes the default of the method."""
+"""Not set: the default of the method."""
 PRIOR_PRESERVATION_NONE: PriorPreservation.ValueType  # 1
-"""Nothing does."""
+"""None."""
 PRIOR_PRESERVATION_IMAGES: PriorPreservation.ValueType  # 2
-"""Pictures of the class, which the base model draws once and all jobs share, are learned beside the photos."""
+"""Trains on pictures of the class too, which the base model generates once for all jobs."""
 PRIOR_PRESERVATION_PROMPT: PriorPreservation.ValueType  # 3
 """For the class word, on the noisy photos of the step, the prediction stays that of the base model. Takes no
 pictures.
@@ -145,21 +145,21 @@ class _AttributeStart:
 class _AttributeStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttributeStart.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ATTRIBUTE_START_UNSPECIFIED: _AttributeStart.ValueType  # 0
-    """Not given; the trainer takes the default of the method."""
+    """Not set: the default of the method."""
     ATTRIBUTE_START_NOUN: _AttributeStart.ValueType  # 1
-    """At the attribute's noun, such as "pose", for every photo alike."""
+    """From the attribute's noun, such as "pose", for all photos."""
     ATTRIBUTE_START_PLAIN_WORDS: _AttributeStart.ValueType  # 2
-    """At the plain word, such as "lying", by which the base model explains each photo best."""
+    """From the plain word, such as "lying", that describes each photo best to the base model."""
 
 class AttributeStart(_AttributeStart, metaclass=_AttributeStartEnumTypeWrapper):
-    """Where attribute words begin."""
+    """Initialization of attribute words."""
 
 ATTRIBUTE_START_UNSPECIFIED: AttributeStart.ValueType  # 0
-"""Not given; the trainer takes the default of the method."""
+"""Not set: the default of the method."""
 ATTRIBUTE_START_NOUN: AttributeStart.ValueType  # 1
-"""At the attribute's noun, such as "pose", for every photo alike."""
+"""From the attribute's noun, such as "pose", for all photos."""
 ATTRIBUTE_START_PLAIN_WORDS: AttributeStart.ValueType  # 2
-"""At the plain word, such as "lying", by which the base model explains each photo best."""
+"""From the plain word, such as "lying", that describes each photo best to the base model."""
 Global___AttributeStart: _TypeAlias = AttributeStart  # noqa: Y015
 
 class _SubjectStart:
@@ -169,28 +169,28 @@ class _SubjectStart:
 class _SubjectStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SubjectStart.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SUBJECT_START_UNSPECIFIED: _SubjectStart.ValueType  # 0
-    """Not given; the trainer takes the default of the method."""
+    """Not set: the default of the method."""
     SUBJECT_START_CLASS_WORD: _SubjectStart.ValueType  # 1
-    """At the class word."""
+    """From the class word."""
     SUBJECT_START_RARE_WORD: _SubjectStart.ValueType  # 2
-    """At a word that means nothing yet. What METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA take."""
+    """From a rare word without meaning. Used by METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA."""
     SUBJECT_START_PLAIN_WORDS: _SubjectStart.ValueType  # 3
-    """At the plain words, such as "green robot with purple details", by which the base model explains the subject best in
-    all photos.
+    """From the plain words, such as "green robot with purple details", that describe the subject of all photos best to
+    the base model.
     """
 
 class SubjectStart(_SubjectStart, metaclass=_SubjectStartEnumTypeWrapper):
-    """Where the subject word begins."""
+    """Initialization of the subject word."""
 
 SUBJECT_START_UNSPECIFIED: SubjectStart.ValueType  # 0
-"""Not given; the trainer takes the default of the method."""
+"""Not set: the default of the method."""
 SUBJECT_START_CLASS_WORD: SubjectStart.ValueType  # 1
-"""At the class word."""
+"""From the class word."""
 SUBJECT_START_RARE_WORD: SubjectStart.ValueType  # 2
-"""At a word that means nothing yet. What METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA take."""
+"""From a rare word without meaning. Used by METHOD_DREAMBOOTH and METHOD_DREAMBOOTH_LORA."""
 SUBJECT_START_PLAIN_WORDS: SubjectStart.ValueType  # 3
-"""At the plain words, such as "green robot with purple details", by which the base model explains the subject best in
-all photos.
+"""From the plain words, such as "green robot with purple details", that describe the subject of all photos best to
+the base model.
 """
 Global___SubjectStart: _TypeAlias = SubjectStart  # noqa: Y015
 
@@ -205,7 +205,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_QUEUED: _JobState.ValueType  # 1
     """Waits for a worker."""
     JOB_STATE_RUNNING: _JobState.ValueType  # 2
-    """A worker trains."""
+    """Being trained by a worker."""
     JOB_STATE_SUCCEEDED: _JobState.ValueType  # 3
     """The concept is published."""
     JOB_STATE_FAILED: _JobState.ValueType  # 4
@@ -214,14 +214,14 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     """Stopped by the caller."""
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
-    """Where a job stands."""
+    """State of a job."""
 
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 """Never sent."""
 JOB_STATE_QUEUED: JobState.ValueType  # 1
 """Waits for a worker."""
 JOB_STATE_RUNNING: JobState.ValueType  # 2
-"""A worker trains."""
+"""Being trained by a worker."""
 JOB_STATE_SUCCEEDED: JobState.ValueType  # 3
 """The concept is published."""
 JOB_STATE_FAILED: JobState.ValueType  # 4
@@ -237,23 +237,23 @@ class _JobPhase:
 class _JobPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobPhase.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     JOB_PHASE_UNSPECIFIED: _JobPhase.ValueType  # 0
-    """Not begun."""
+    """Not started."""
     JOB_PHASE_PREPARING: _JobPhase.ValueType  # 1
     """Loads the base model and the photos."""
     JOB_PHASE_TRAINING: _JobPhase.ValueType  # 2
-    """Optimises."""
+    """Trains."""
     JOB_PHASE_PUBLISHING: _JobPhase.ValueType  # 3
     """Writes the artifact."""
 
 class JobPhase(_JobPhase, metaclass=_JobPhaseEnumTypeWrapper):
-    """What a running job does."""
+    """Phase of a running job."""
 
 JOB_PHASE_UNSPECIFIED: JobPhase.ValueType  # 0
-"""Not begun."""
+"""Not started."""
 JOB_PHASE_PREPARING: JobPhase.ValueType  # 1
 """Loads the base model and the photos."""
 JOB_PHASE_TRAINING: JobPhase.ValueType  # 2
-"""Optimises."""
+"""Trains."""
 JOB_PHASE_PUBLISHING: JobPhase.ValueType  # 3
 """Writes the artifact."""
 Global___JobPhase: _TypeAlias = JobPhase  # noqa: Y015
@@ -265,11 +265,11 @@ class _Verdict:
 class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
-    """Not told."""
+    """Unknown."""
     VERDICT_FIT: _Verdict.ValueType  # 1
     """Fit for use."""
     VERDICT_DOUBTFUL: _Verdict.ValueType  # 2
-    """It can be used, but its pictures are to be looked at first."""
+    """Usable, but check its pictures first."""
     VERDICT_UNFIT: _Verdict.ValueType  # 3
     """Not fit for use."""
 
@@ -277,11 +277,11 @@ class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """Whether a concept is fit for use."""
 
 VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
-"""Not told."""
+"""Unknown."""
 VERDICT_FIT: Verdict.ValueType  # 1
 """Fit for use."""
 VERDICT_DOUBTFUL: Verdict.ValueType  # 2
-"""It can be used, but its pictures are to be looked at first."""
+"""Usable, but check its pictures first."""
 VERDICT_UNFIT: Verdict.ValueType  # 3
 """Not fit for use."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
@@ -296,14 +296,14 @@ class UploadTrainingSetRequest(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """Next bytes of the file begun last; 1 byte to 1 MiB."""
+    """Next bytes of the current file; 1 byte to 1 MiB."""
     @_builtins.property
     def header(self) -> Global___TrainingSetHeader:
         """First message of the stream, once."""
 
     @_builtins.property
     def file(self) -> Global___FileHeader:
-        """Begins a file; errors call the first one `files[0]`."""
+        """Starts a file; errors call the first one `files[0]`."""
 
     def __init__(
         self,
@@ -324,9 +324,9 @@ Global___UploadTrainingSetRequest: _TypeAlias = UploadTrainingSetRequest  # noqa
 
 @_typing.final
 class TrainingSetHeader(_message.Message):
-    """What holds for all photos of the set. A set has 1 to 64 photos by default (DETEX_MAX_PHOTOS, which cannot be more),
-    each with a mask or without; their files have at most 512 MiB together by default (DETEX_MAX_TRAINING_SET_BYTES).
-    METHOD_DETEX needs 2 photos or more; 3 to 5 in different places work best.
+    """Properties of the whole set. A set has 1 to 64 photos by default (DETEX_MAX_PHOTOS, which cannot be more), each with
+    a mask or without; their files have at most 512 MiB together by default (DETEX_MAX_TRAINING_SET_BYTES). METHOD_DETEX
+    needs 2 photos or more; 3 to 5 in different places work best.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -338,21 +338,21 @@ class TrainingSetHeader(_message.Message):
     class_word: _builtins.str
     """What the subject is in one or two plain words that the base model knows, for example `mug`: 1 to 64 letters and
     digits of any script, with single spaces or hyphens between them, and at least one letter. INVALID_ARGUMENT names
-    the character that is not accepted. It has to leave room for the rest of a prompt: see `caption` for the tokens.
+    the invalid character. It has to leave room for the rest of a prompt: see `caption` for the tokens.
     """
     keep_photos: _builtins.bool
-    """Whether photos and masks stay when the jobs of the set have ended, until DeleteTrainingSet. Otherwise they are
-    deleted when the last job that uses the set has ended, or when no job has come for 1 day by default
+    """Whether to keep photos and masks after the jobs of the set have ended, until DeleteTrainingSet. Otherwise they are
+    deleted when the last job that uses the set has ended, or when the set was not used for 1 day by default
     (DETEX_UNUSED_TRAINING_SET_SECONDS).
     """
     upload_id: _builtins.str
-    """Chosen by the caller, 16 to 64 of a-z, 0-9 and hyphens: an upload of the same id goes on where one broke off, and
-    never gives two training sets. Empty means that an upload that breaks off is begun anew. An id is used up for as
-    long as the training set that it gave is there.
+    """Chosen by the caller, 16 to 64 of a-z, 0-9 and hyphens: an upload with the same id resumes an interrupted one, and
+    never creates two training sets. If empty, an interrupted upload has to start over. An id is taken for as long as
+    its training set exists.
     """
     file_count: _builtins.int
     """Photos and masks in all, 1 to 128 by default, twice what DETEX_MAX_PHOTOS allows; needed with `upload_id`, so that
-    a stream that broke off is not taken for the whole.
+    an interrupted stream is not mistaken for a complete one.
     """
     def __init__(
         self,
@@ -398,14 +398,14 @@ class FileHeader(_message.Message):
     sha256: _builtins.str
     """SHA-256 of the file as 64 hexadecimal digits in lower case; empty where the caller does not check."""
     caption: _builtins.str
-    """What the photo shows, in words; optional, photos only. At most 1,000 characters, and no more tokens than the text
-    encoder of the base model reads beside the words of subject and attributes: 75 in all for Stable Diffusion, 46 for
-    the embedded `showroom`. Checked by the default base model at the upload, and by that of the job when one is
-    submitted; errors say how many tokens are left.
+    """Caption; optional, photos only. At most 1,000 characters, and no more tokens than the text encoder of the base
+    model reads beside the words of subject and attributes: 75 in all for Stable Diffusion, 46 for the embedded
+    `showroom`. Checked with the default base model at upload, and with that of the job at submission; errors say how
+    many tokens are left.
     """
     offset_bytes: _builtins.int
-    """Bytes of the file that the trainer has already, as GetUpload says; the chunks that follow go on from there. 0
-    without `upload_id` and `sha256`.
+    """Bytes of the file that the trainer already has, from GetUpload; the following chunks continue from there. 0 without
+    `upload_id` and `sha256`.
     """
     def __init__(
         self,
@@ -428,7 +428,7 @@ Global___FileHeader: _TypeAlias = FileHeader  # noqa: Y015
 
 @_typing.final
 class TrainingPhoto(_message.Message):
-    """A photo as the trainer has understood it."""
+    """A photo of a training set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -451,7 +451,7 @@ class TrainingPhoto(_message.Message):
     mask_source: Global___MaskSource.ValueType
     """Where its mask comes from."""
     mask_share: _builtins.float
-    """Share of the picture that the mask covers, 0 to 1."""
+    """Fraction of the picture that the mask covers, 0 to 1."""
     caption: _builtins.str
     """Caption as sent."""
     file_name: _builtins.str
@@ -478,7 +478,7 @@ Global___TrainingPhoto: _TypeAlias = TrainingPhoto  # noqa: Y015
 
 @_typing.final
 class TrainingSet(_message.Message):
-    """The photos of one subject, checked and kept."""
+    """The photos of one subject, checked and stored."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -495,16 +495,14 @@ class TrainingSet(_message.Message):
     class_word: _builtins.str
     """Class word as sent."""
     keep_photos: _builtins.bool
-    """Whether it stays when its jobs have ended."""
+    """Whether it is kept after its jobs have ended."""
     @_builtins.property
     def photos(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingPhoto]:
         """The photos in order."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Plain words on what may spoil the result, for example photos that are too small, which they name by index and file
-        name.
-        """
+        """Warnings about what may impair the result, for example photos that are too small, with index and file name."""
 
     def __init__(
         self,
@@ -526,14 +524,14 @@ Global___TrainingSet: _TypeAlias = TrainingSet  # noqa: Y015
 
 @_typing.final
 class UploadTrainingSetResponse(_message.Message):
-    """Answer to an upload."""
+    """Response to an upload."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRAINING_SET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def training_set(self) -> Global___TrainingSet:
-        """What was kept."""
+        """The stored training set."""
 
     def __init__(
         self,
@@ -550,7 +548,7 @@ Global___UploadTrainingSetResponse: _TypeAlias = UploadTrainingSetResponse  # no
 
 @_typing.final
 class GetUploadRequest(_message.Message):
-    """Asks how far an upload has come."""
+    """Asks for the state of an upload."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -572,7 +570,7 @@ Global___GetUploadRequest: _TypeAlias = GetUploadRequest  # noqa: Y015
 
 @_typing.final
 class ReceivedFile(_message.Message):
-    """A file of an upload that has not ended, as far as it came."""
+    """A file of an unfinished upload."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -606,8 +604,8 @@ Global___ReceivedFile: _TypeAlias = ReceivedFile  # noqa: Y015
 
 @_typing.final
 class GetUploadResponse(_message.Message):
-    """How far an upload has come. Uploads that broke off lie with the trainer that took them; another knows nothing of
-    them, and the upload begins anew there.
+    """State of an upload. Interrupted uploads are stored by the trainer that received them; on another trainer, the upload
+    starts over.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -616,11 +614,11 @@ class GetUploadResponse(_message.Message):
     TRAINING_SET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceivedFile]:
-        """What was received; empty for an upload that is not known."""
+        """What was received; empty for an unknown upload."""
 
     @_builtins.property
     def training_set(self) -> Global___TrainingSet:
-        """What the upload has become; absent where it has not ended."""
+        """The resulting training set; absent if the upload has not finished."""
 
     def __init__(
         self,
@@ -693,7 +691,7 @@ class GetMaskRequest(_message.Message):
     training_set_id: _builtins.str
     """Id of the training set."""
     photo_index: _builtins.int
-    """Position of the photo; INVALID_ARGUMENT where the set has none there."""
+    """Position of the photo; INVALID_ARGUMENT if the set has none there."""
     def __init__(
         self,
         *,
@@ -710,7 +708,7 @@ Global___GetMaskRequest: _TypeAlias = GetMaskRequest  # noqa: Y015
 
 @_typing.final
 class GetMaskResponse(_message.Message):
-    """A mask as training will use it."""
+    """A mask as used for training."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -723,7 +721,7 @@ class GetMaskResponse(_message.Message):
     """PNG of at most 512 pixels a side: the photo, darkened around the subject."""
     @_builtins.property
     def photo(self) -> Global___TrainingPhoto:
-        """The photo, with where the mask comes from and how much it covers."""
+        """The photo, with the source and coverage of its mask."""
 
     def __init__(
         self,
@@ -742,7 +740,7 @@ Global___GetMaskResponse: _TypeAlias = GetMaskResponse  # noqa: Y015
 
 @_typing.final
 class ReplaceMaskRequest(_message.Message):
-    """Asks to use another mask."""
+    """Asks to replace a mask."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -774,7 +772,7 @@ Global___ReplaceMaskRequest: _TypeAlias = ReplaceMaskRequest  # noqa: Y015
 
 @_typing.final
 class ReplaceMaskResponse(_message.Message):
-    """Answer to a replaced mask."""
+    """Response to a replaced mask."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -844,9 +842,8 @@ Global___DeleteTrainingSetResponse: _TypeAlias = DeleteTrainingSetResponse  # no
 
 @_typing.final
 class Hyperparameters(_message.Message):
-    """Knobs of a training job. What is not given takes the default of the method on its base model, which ListMethods
-    tells; a job reports all of them as used. All numbers are finite. INVALID_ARGUMENT names each that is out of its
-    range.
+    """Hyperparameters of a training job. Those not set have the default of the method on its base model, see ListMethods; a
+    job reports all values used. All numbers are finite. INVALID_ARGUMENT names each that is out of range.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -877,7 +874,7 @@ class Hyperparameters(_message.Message):
     SUBJECT_START_FIELD_NUMBER: _builtins.int
     SUBJECT_KEY_VALUE_LEARNING_RATE_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
-    """Optimisation steps, 1 to 20,000."""
+    """Training steps, 1 to 20,000."""
     batch_size: _builtins.int
     """Photos per step, 1 to 64."""
     subject_learning_rate: _builtins.float
@@ -889,7 +886,7 @@ class Hyperparameters(_message.Message):
     attention_loss_weight: _builtins.float
     """Weight of the cross-attention loss, 0 to 10."""
     mask_floor: _builtins.float
-    """Weight of what lies outside the mask in the masked denoising loss, 0 to 1."""
+    """Weight of the area outside the mask in the masked denoising loss, 0 to 1."""
     attribute_keep_probability: _builtins.float
     """Probability that an attribute word stays in the prompt of a step, 0 to 1."""
     subject_tokens: _builtins.int
@@ -897,21 +894,21 @@ class Hyperparameters(_message.Message):
     have, if those are more.
     """
     seed: _builtins.int
-    """Seed of everything random in the job, 0 to 2^32 - 1."""
+    """Random seed, 0 to 2^32 - 1."""
     resolution: _builtins.int
     """Side in pixels of the square that photos are brought to; 32 to 2,048, a multiple of 8, or of what the base model
     needs where that is more; 0 takes the base model's.
     """
     preview_interval_steps: _builtins.int
-    """A preview picture every so many steps, 1 to 20,000; 0 means none."""
+    """Interval of preview pictures in steps, 1 to 20,000; 0 means none."""
     delta_form: Global___DeltaForm.ValueType
     """Form of the key and value deltas in the artifact."""
     low_rank_energy: _builtins.float
-    """Share of the delta's energy that the low-rank form keeps, above 0 and at most 1."""
+    """Share of the deltas' energy kept by the low-rank form, above 0 and at most 1."""
     prior_loss_weight: _builtins.float
-    """Weight of the prior-preservation loss, 0 to 10; 0 switches it off."""
+    """Weight of the prior-preservation loss, 0 to 10; 0 disables it."""
     prior_preservation: Global___PriorPreservation.ValueType
-    """What the prior-preservation loss looks at."""
+    """Target of the prior-preservation loss."""
     prior_images: _builtins.int
     """Pictures of the class for PRIOR_PRESERVATION_IMAGES, 1 to 1,000."""
     unet_learning_rate: _builtins.float
@@ -919,20 +916,20 @@ class Hyperparameters(_message.Message):
     lora_rank: _builtins.int
     """Rank of the low-rank adaptation, METHOD_DREAMBOOTH_LORA only, 1 to 256."""
     attribute_start: Global___AttributeStart.ValueType
-    """Where attribute words begin."""
+    """Initialization of attribute words."""
     mapper_layers: _builtins.int
     """Linear layers of each attribute mapper, 1 to 8."""
     mapper_fixed_norm: _builtins.bool
-    """Whether attribute words keep the norm that they begin with."""
+    """Whether attribute words keep their initial norm."""
     attention_map_side: _builtins.int
-    """Side of the attention maps that the cross-attention loss looks at, 0 to 256: the layers whose maps come nearest to
-    it are taken; 0 takes a quarter of the latents' side, at least 8.
+    """Side of the attention maps for the cross-attention loss, 0 to 256: the layers whose maps are nearest to it are
+    used; 0 means a quarter of the latents' side, at least 8.
     """
     subject_start: Global___SubjectStart.ValueType
-    """Where the subject word begins."""
+    """Initialization of the subject word."""
     subject_key_value_learning_rate: _builtins.float
     """Learning rate of the vectors that are added to keys and values of the subject's tokens in every cross-attention
-    layer, in units of what the layer's projections make of a token, 0 to 1; 0 for none. Not for METHOD_DREAMBOOTH and
+    layer, in units of the projections' output for a token, 0 to 1; 0 for none. Not for METHOD_DREAMBOOTH and
     METHOD_DREAMBOOTH_LORA.
     """
     def __init__(
@@ -1087,37 +1084,35 @@ class SubmitJobRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     training_set_id: _builtins.str
-    """Photos to learn from, as UploadTrainingSet has named them."""
+    """Training set id, from UploadTrainingSet."""
     concept_name: _builtins.str
     """Name of the concept to publish: 1 to 63 of a-z, 0-9 and hyphens, beginning with a letter. INVALID_ARGUMENT names
-    the character that is not accepted, the underscore of `my_mug` for example.
+    the invalid character, for example the underscore of `my_mug`.
     """
     method: _common_pb2.Method.ValueType
-    """How to learn it."""
+    """Training method."""
     base_model: _builtins.str
-    """Base model by name; empty means the trainer's default. INVALID_ARGUMENT names those that there are."""
+    """Base model by name; empty means the trainer's default. INVALID_ARGUMENT names the available ones."""
     idempotency_key: _builtins.str
-    """Chosen by the caller, 1 to 128 characters, any but U+0000; the same key never gives two jobs. Empty means no such
-    guard.
+    """Chosen by the caller, 1 to 128 characters, any but U+0000; the same key never creates two jobs. Empty means no
+    protection against duplicates.
     """
     priority: _builtins.int
-    """Of the jobs of a tenant that wait, those of higher priority are taken first, -100 to 100; tenants share the workers
-    whatever their priorities.
-    """
+    """Order among the tenant's own queued jobs, higher first, -100 to 100; it does not affect the shares of tenants."""
     @_builtins.property
     def hyperparameters(self) -> Global___Hyperparameters:
-        """Knobs."""
+        """Hyperparameters."""
 
     @_builtins.property
     def attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What has a word of its own per photo, METHOD_DETEX only, 0 to 8 words, each once; none given means `pose` and
-        `background`. A word is 1 to 32 of a-z, 0-9, underscores and hyphens, beginning with a letter.
+        """Attributes with a word per photo, METHOD_DETEX only, 0 to 8 words, each once; none means `pose` and `background`. A
+        word is 1 to 32 of a-z, 0-9, underscores and hyphens, beginning with a letter.
         """
 
     @_builtins.property
     def deadline_time(self) -> _timestamp_pb2.Timestamp:
-        """When the job is given up if it has not ended, a time to come, of the years 1 to 9999; absent means never. Whatever
-        it says, workers train a job for 2 days by default (DETEX_MAX_JOB_SECONDS).
+        """When the job fails if it has not ended, in the future, in the years 1 to 9999; absent means never. In any case, a
+        job is trained for at most 2 days by default (DETEX_MAX_JOB_SECONDS).
         """
 
     def __init__(
@@ -1143,14 +1138,14 @@ Global___SubmitJobRequest: _TypeAlias = SubmitJobRequest  # noqa: Y015
 
 @_typing.final
 class SubmitJobResponse(_message.Message):
-    """Answer to a submission."""
+    """Response to a submission."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> Global___Job:
-        """The job, queued or, for a known idempotency key, as it stands."""
+        """The job: queued, or the existing one for a known idempotency key."""
 
     def __init__(
         self,
@@ -1167,7 +1162,7 @@ Global___SubmitJobResponse: _TypeAlias = SubmitJobResponse  # noqa: Y015
 
 @_typing.final
 class JobProgress(_message.Message):
-    """How far a job has come."""
+    """Progress of a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1199,16 +1194,16 @@ class JobProgress(_message.Message):
     TIME_LEFT_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
     phase: Global___JobPhase.ValueType
-    """What it does now."""
+    """Current phase."""
     step: _builtins.int
     """Steps done."""
     total_steps: _builtins.int
-    """Steps in all."""
+    """Steps in total."""
     steps_per_second: _builtins.float
     """Speed over the last steps."""
     waiting_for: _builtins.str
-    """Why the job does not go on for now, in a sentence for people, for example because the object store is full: what it
-    has trained is kept, and published when there is room. Empty where it goes on.
+    """Why the job is waiting, human-readable, for example because the object store is full: the trained state is kept,
+    and published when there is room. Empty if it is not waiting.
     """
     @_builtins.property
     def losses(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
@@ -1246,14 +1241,14 @@ class JobFailure(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Stable reason in capitals: `DIVERGED`, `OUT_OF_MEMORY` (its worker took more than it may), `TIME_LIMIT` (its
-    workers had it for as long as a job may take), `WORKER_SILENT`, `WORKER_DIED`, `TRAINER_DIED`, `DEADLINE_PASSED`,
-    `SUBJECT_NOT_FOUND` (in a photo without a mask), `CLUSTER_QUOTA` and `WORKER_REFUSED` (the cluster lets no worker
-    begin), `PUBLICATION_CLOSED` (the attempt had been given up), or the reason of the error that ended it, for example
-    `DATA_LOSS`.
+    """Stable reason in capitals: `DIVERGED`, `OUT_OF_MEMORY` (its worker exceeded its memory limit), `TIME_LIMIT` (it
+    reached the maximum training time), `WORKER_SILENT`, `WORKER_DIED`, `TRAINER_DIED`, `DEADLINE_PASSED`,
+    `SUBJECT_NOT_FOUND` (in a photo without a mask), `CLUSTER_QUOTA` and `WORKER_REFUSED` (the cluster admits no
+    worker), `PUBLICATION_CLOSED` (the attempt had been abandoned), or the reason of the error that ended it, for
+    example `DATA_LOSS`.
     """
     message: _builtins.str
-    """A sentence for people: what happened and what to do."""
+    """Human-readable: what happened and what to do."""
     def __init__(
         self,
         *,
@@ -1295,13 +1290,13 @@ class Job(_message.Message):
     job_id: _builtins.str
     """Id given by the trainer."""
     state: Global___JobState.ValueType
-    """Where it stands."""
+    """State."""
     concept_name: _builtins.str
     """Name of the concept it publishes."""
     training_set_id: _builtins.str
-    """Photos it learns from."""
+    """Training set."""
     method: _common_pb2.Method.ValueType
-    """How it learns."""
+    """Method."""
     base_model: _builtins.str
     """Base model by name."""
     attempts: _builtins.int
@@ -1310,7 +1305,7 @@ class Job(_message.Message):
     """As submitted."""
     @_builtins.property
     def hyperparameters(self) -> Global___Hyperparameters:
-        """All knobs as used."""
+        """All hyperparameters as used."""
 
     @_builtins.property
     def attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1342,11 +1337,11 @@ class Job(_message.Message):
 
     @_builtins.property
     def interruption(self) -> Global___JobFailure:
-        """Why the last attempt that was or will be repeated has failed; absent where there was none."""
+        """Why the last retried attempt failed; absent if there was none."""
 
     @_builtins.property
     def deadline_time(self) -> _timestamp_pb2.Timestamp:
-        """As submitted; absent where the job may take any time."""
+        """As submitted; absent if there is no deadline."""
 
     def __init__(
         self,
@@ -1514,7 +1509,7 @@ Global___WatchJobRequest: _TypeAlias = WatchJobRequest  # noqa: Y015
 
 @_typing.final
 class JobPreview(_message.Message):
-    """A picture drawn while a job trains."""
+    """A preview picture of a running job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1522,9 +1517,9 @@ class JobPreview(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     PNG_FIELD_NUMBER: _builtins.int
     step: _builtins.int
-    """Step at which it was drawn."""
+    """Step at which it was generated."""
     prompt: _builtins.str
-    """Prompt it was drawn for."""
+    """Its prompt."""
     png: _builtins.bytes
     """The picture."""
     def __init__(
@@ -1544,7 +1539,7 @@ Global___JobPreview: _TypeAlias = JobPreview  # noqa: Y015
 
 @_typing.final
 class WatchJobResponse(_message.Message):
-    """News of a job."""
+    """An event of a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1553,7 +1548,7 @@ class WatchJobResponse(_message.Message):
     PREVIEW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> Global___Job:
-        """The job: at once, on each change of state, and last when it has ended."""
+        """The job: first, on each change of state, and last when it has ended."""
 
     @_builtins.property
     def progress(self) -> Global___JobProgress:
@@ -1604,14 +1599,14 @@ Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
 
 @_typing.final
 class CancelJobResponse(_message.Message):
-    """Answer to a cancellation."""
+    """Response to a cancellation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> Global___Job:
-        """The job as it stands; a running job turns cancelled when its worker has stopped."""
+        """The current job; a running job becomes cancelled when its worker has stopped."""
 
     def __init__(
         self,
@@ -1642,7 +1637,7 @@ class Concept(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
     method: _common_pb2.Method.ValueType
-    """How it was learned."""
+    """Training method."""
     class_word: _builtins.str
     """Class word."""
     base_model: _builtins.str
@@ -1659,7 +1654,7 @@ class Concept(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptAttribute]:
-        """Attribute words: name and how many photos have one."""
+        """Attribute words: name and number of photos with one."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -1800,22 +1795,22 @@ class GetConceptReportResponse(_message.Message):
     verdict: Global___Verdict.ValueType
     """Whether the concept is fit for use."""
     summary: _builtins.str
-    """The verdict in a sentence for people."""
+    """The verdict, human-readable."""
     choice: _builtins.str
-    """The step whose state was published, and why that one, in a sentence for people."""
+    """The step whose state was published, and why, human-readable."""
     report_json: _builtins.bytes
-    """The whole of it as JSON, in the file's own words."""
+    """The whole report as JSON, as in its file."""
     report_png: _builtins.bytes
-    """A PNG to look at: photos with their masks, where the word looks, sample pictures, losses. Empty where none was
+    """A PNG with photos and masks, attention of the subject word, sample pictures and losses. Empty if none was
     published.
     """
     @_builtins.property
     def reference(self) -> _common_pb2.ConceptReference:
-        """Whose it is, with its version."""
+        """Concept and version."""
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What may be wrong and what to do about it, a sentence each; none where nothing is."""
+        """What may be wrong and what to do about it, one sentence each; empty if nothing is."""
 
     def __init__(
         self,
@@ -1901,7 +1896,7 @@ class DeleteConceptRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reference(self) -> _common_pb2.ConceptReference:
-        """Name and version; without a version all versions go."""
+        """Name and version; without a version, all versions are deleted."""
 
     def __init__(
         self,
@@ -1926,7 +1921,7 @@ class DeleteConceptResponse(_message.Message):
     DELETED_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def deleted(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ConceptReference]:
-        """The versions that are gone."""
+        """The deleted versions."""
 
     @_builtins.property
     def deleted_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -2023,7 +2018,7 @@ class ListMethodsResponse(_message.Message):
 
     @_builtins.property
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodDescription]:
-        """The method that a job has which names none comes first."""
+        """The default method comes first."""
 
     def __init__(
         self,
@@ -2051,7 +2046,7 @@ class MethodDescription(_message.Message):
     """The method."""
     @_builtins.property
     def defaults(self) -> Global___Hyperparameters:
-        """All knobs of a job that sets none."""
+        """Default hyperparameters."""
 
     def __init__(
         self,

@@ -27,217 +27,211 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrainerServiceStub:
-    """Learns concepts from photos, and keeps them."""
+    """Trains concepts from photos, and stores them."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainerServiceAsyncStub: ...
     UploadTrainingSet: _grpc.StreamUnaryMultiCallable[_trainer_pb2.UploadTrainingSetRequest, _trainer_pb2.UploadTrainingSetResponse]
-    """Takes the photos of one subject: first the header, then for each file its header and its bytes in chunks.
+    """Uploads the photos of one subject: first the header, then for each file its header and its bytes in chunks.
     INVALID_ARGUMENT names the file, by its position in the stream and by its file name (`photo 2 (back.jpg):
-    files[2].sha256`), and what is wrong with it; nothing is kept then. Photos without masks have their subjects found,
-    which takes up to 20 seconds a photo: let the deadline of an upload be minutes.
+    files[2].sha256`), and what is wrong with it; nothing is stored then. The subjects of photos without masks are
+    segmented, which takes up to 20 seconds a photo: allow minutes for the deadline of an upload.
 
-    Of the uploads that run at a time there are 8 by default (DETEX_MAX_UPLOADS), and of one tenant half of them by
-    default (DETEX_MAX_UPLOADS_PER_TENANT).
+    Concurrent uploads are 8 by default (DETEX_MAX_UPLOADS), and of one tenant half of them by default
+    (DETEX_MAX_UPLOADS_PER_TENANT).
 
     - RESOURCE_EXHAUSTED, with RetryInfo of 5 seconds: `TOO_MANY_UPLOADS_OF_TENANT`, or `TOO_MANY_UPLOADS`.
-    - ABORTED, `UPLOAD_SLOW`, with RetryInfo of 5 seconds: the upload has lost its place, for all are taken, another
-      tenant has none, and after its first 5 seconds it came at less than 16,384 bytes a second by default
-      (DETEX_UPLOAD_SLOW_BYTES_PER_SECOND). One whose files have all come keeps its place.
-    - ABORTED, `UPLOAD_IDLE`, with RetryInfo of 1 second: nothing came for 60 seconds by default
+    - ABORTED, `UPLOAD_SLOW`, with RetryInfo of 5 seconds: the upload has lost its place, because all are taken,
+      another tenant has none, and after its first 5 seconds it was slower than 16,384 bytes a second by default
+      (DETEX_UPLOAD_SLOW_BYTES_PER_SECOND). An upload whose files have all arrived keeps its place.
+    - ABORTED, `UPLOAD_IDLE`, with RetryInfo of 1 second: nothing was received for 60 seconds by default
       (DETEX_UPLOAD_IDLE_SECONDS).
     - ABORTED, `UPLOAD_INCOMPLETE`, with RetryInfo of 0.5 seconds: the stream of an upload with an `upload_id` ended
-      before all files had come.
+      before all files had arrived.
     - ABORTED, `UPLOAD_RUNNING`, with RetryInfo of 1 second: another stream of the same `upload_id` is being received.
-    - RESOURCE_EXHAUSTED, `STORAGE_QUOTA`: the tenant keeps as many bytes of photos and masks as it may, no limit by
+    - RESOURCE_EXHAUSTED, `STORAGE_QUOTA`: the tenant has reached its quota of stored photos and masks, no limit by
       default (DETEX_MAX_TRAINING_SET_BYTES_PER_TENANT); delete training sets. `SEGMENTER_BUSY`, with RetryInfo of 1
-      second: the subjects of photos were not looked for within 600 seconds.
+      second: the photos could not be segmented within 600 seconds.
 
-    After ABORTED or a broken connection, an upload with an `upload_id` goes on where it stopped: GetUpload says what
-    is there, and the next stream sends the header, and each file with its `offset_bytes`. What broke off is kept for 1
-    hour, of the 8 latest uploads of a tenant, by the trainer that took it. An upload without an id is begun anew.
+    After ABORTED or a broken connection, an upload with an `upload_id` can be resumed: GetUpload says what has
+    arrived, and the next stream sends the header, and each file with its `offset_bytes`. Interrupted uploads are kept
+    for 1 hour, the 8 latest uploads of a tenant, by the trainer that received them. Uploads without an id start over.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetUploadRequest, _trainer_pb2.GetUploadResponse]
-    """How far an upload has come, to send the rest of one that broke off. An upload that is not known is no error:
-    nothing of it is there.
-    """
+    """State of an upload, to resume an interrupted one. An unknown upload is not an error: nothing of it has arrived."""
     GetTrainingSet: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingSetRequest, _trainer_pb2.GetTrainingSetResponse]
-    """One training set. NOT_FOUND, `TRAINING_SET_NOT_FOUND`, where there is none of that id, or where its photos were
-    deleted after their jobs; so for all calls that name one.
+    """One training set. NOT_FOUND, `TRAINING_SET_NOT_FOUND`, if there is none with that id, or its photos were deleted
+    after their jobs; likewise for all calls with a training set id.
     """
     GetMask: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetMaskRequest, _trainer_pb2.GetMaskResponse]
-    """The mask of a photo as training will use it, whoever made it, to look at. Of the calls of a tenant to this and to
-    ReplaceMask, 2 run at a time, and 32 run or wait: RESOURCE_EXHAUSTED, `TOO_MANY_CALLS`, with RetryInfo of 1 second.
+    """The mask of a photo as used for training, whatever its source. Of a tenant's calls to this and to ReplaceMask, 2
+    run at a time, and 32 run or wait: RESOURCE_EXHAUSTED, `TOO_MANY_CALLS`, with RetryInfo of 1 second.
     """
     ReplaceMask: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ReplaceMaskRequest, _trainer_pb2.ReplaceMaskResponse]
-    """Puts another mask in the place of one. FAILED_PRECONDITION, `TRAINING_SET_IN_USE`, while jobs use the training set.
-    Calls for one training set at the same time, of masks, jobs and deletions, are done one after another; one that
-    waits for more than 20 seconds is ABORTED, `TRAINING_SET_CHANGING`, with RetryInfo of 0.5 seconds. `TOO_MANY_CALLS`
-    as for GetMask.
+    """Replaces a mask. FAILED_PRECONDITION, `TRAINING_SET_IN_USE`, while jobs use the training set. Concurrent calls that
+    change a training set, its jobs or deletion are serialized; one that waits for more than 20 seconds is ABORTED,
+    `TRAINING_SET_CHANGING`, with RetryInfo of 0.5 seconds. `TOO_MANY_CALLS` as for GetMask.
     """
     DeleteTrainingSet: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteTrainingSetRequest, _trainer_pb2.DeleteTrainingSetResponse]
     """Deletes a training set. FAILED_PRECONDITION, `TRAINING_SET_IN_USE`, while jobs use it."""
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.SubmitJobRequest, _trainer_pb2.SubmitJobResponse]
-    """Queues a training job. The same idempotency key and content give the same job again; the same key with other
+    """Queues a training job. The same idempotency key and content return the same job; the same key with different
     content is ALREADY_EXISTS, `IDEMPOTENCY_KEY_REUSED`. A key is known as long as its job is, see GetJob.
 
-    What cannot be trained is refused at once where the base model is known, with the fields. Captions, class word and
-    attribute words have to fit into the tokens that the base model reads. Steps, times the pictures of a step with
-    those of prior preservation, times their pixels, are at most 500,000 megapixels by default
-    (DETEX_MAX_JOB_MEGAPIXELS); and a step has to fit into memory, by an estimate, where the machine of the trainer
-    itself trains (DETEX_MAX_JOB_MEMORY_BYTES).
+    Jobs that cannot be trained are refused at submission if the base model is known, with the fields. Captions, class
+    word and attribute words have to fit into the tokens that the base model reads. Steps, times the pictures of a step
+    with those of prior preservation, times their pixels, are at most 500,000 megapixels by default
+    (DETEX_MAX_JOB_MEGAPIXELS); and a step has to fit into memory, by an estimate, if the trainer's machine itself
+    trains (DETEX_MAX_JOB_MEMORY_BYTES).
 
-    - RESOURCE_EXHAUSTED, `QUEUE_FULL`, with RetryInfo of 30 seconds: of the tenant's jobs as many wait as may, 100 by
-      default (DETEX_MAX_QUEUED_JOBS_PER_TENANT). Jobs that run do not count; of those of a tenant there is no limit by
-      default (DETEX_MAX_RUNNING_JOBS_PER_TENANT), and further ones wait.
-    - NOT_FOUND, `TRAINING_SET_NOT_FOUND`. FAILED_PRECONDITION where the base model cannot learn attributes.
+    - RESOURCE_EXHAUSTED, `QUEUE_FULL`, with RetryInfo of 30 seconds: the tenant has its maximum of queued jobs, 100 by
+      default (DETEX_MAX_QUEUED_JOBS_PER_TENANT). Running jobs do not count; they have no limit by default
+      (DETEX_MAX_RUNNING_JOBS_PER_TENANT), and further ones wait.
+    - NOT_FOUND, `TRAINING_SET_NOT_FOUND`. FAILED_PRECONDITION if the base model cannot learn attributes.
     - ABORTED, `TRAINING_SET_CHANGING`, as for ReplaceMask.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetJobRequest, _trainer_pb2.GetJobResponse]
-    """One job as it stands. NOT_FOUND, `JOB_NOT_FOUND`, where there is none of that id; so for all calls that name one.
-    Jobs that have ended are kept for 90 days by default (DETEX_ENDED_JOB_SECONDS), and of one tenant the newest 10,000
-    by default (DETEX_MAX_ENDED_JOBS_PER_TENANT); others go, not before 1 hour after their end. Their concepts stay.
+    """One job. NOT_FOUND, `JOB_NOT_FOUND`, if there is none with that id; likewise for all calls with a job id. Ended
+    jobs are kept for 90 days by default (DETEX_ENDED_JOB_SECONDS), and of one tenant the newest 10,000 by default
+    (DETEX_MAX_ENDED_JOBS_PER_TENANT); others are deleted, not before 1 hour after their end. Concepts stay.
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListJobsRequest, _trainer_pb2.ListJobsResponse]
-    """Jobs, the newest first, in pages of at most 1,000."""
+    """Jobs, newest first, in pages of at most 1,000."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchJobRequest, _trainer_pb2.WatchJobResponse]
-    """Follows a job until it ends: its present state at once, then each change, that of another trainer after 1 second by
-    default (DETEX_WATCH_INTERVAL_SECONDS). The last message carries the final state. A stream that breaks may be begun
-    anew at any time, and misses no state.
+    """Follows a job until it ends: its current state immediately, then each change, that of another trainer after 1
+    second by default (DETEX_WATCH_INTERVAL_SECONDS). The last message has the final state. A broken stream can be
+    reopened at any time, and misses no state.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelJobRequest, _trainer_pb2.CancelJobResponse]
-    """Asks a job to stop. A job that has ended already stays as it is."""
+    """Cancels a job. A job that has ended stays as it is."""
     GetConcept: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetConceptRequest, _trainer_pb2.GetConceptResponse]
     """One concept. NOT_FOUND, `CONCEPT_NOT_FOUND` or `CONCEPT_VERSION_NOT_FOUND`, where there is none of that name and
     version.
     """
     GetConceptReport: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetConceptReportRequest, _trainer_pb2.GetConceptReportResponse]
-    """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
-    `REPORT_NOT_FOUND` where it was published without a report.
+    """The report of a concept: metrics of its training, and whether it is fit for use. NOT_FOUND as for GetConcept, or
+    with `REPORT_NOT_FOUND` if it was published without a report.
     """
     ListConcepts: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListConceptsRequest, _trainer_pb2.ListConceptsResponse]
     """Concepts by name, each with its newest version first, in pages of at most 1,000."""
     DeleteConcept: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteConceptRequest, _trainer_pb2.DeleteConceptResponse]
-    """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
-    jobs that made them. A deletion that breaks off (UNAVAILABLE) goes on by itself when the store answers, and may be
-    asked for again. NOT_FOUND as for GetConcept.
+    """Deletes one version of a concept, or all versions if none is given, with the previews and working files of the jobs
+    that made them. An interrupted deletion (UNAVAILABLE) continues by itself when the store answers, and the call may
+    be repeated. NOT_FOUND as for GetConcept.
     """
     ListTrainableBaseModels: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListTrainableBaseModelsRequest, _trainer_pb2.ListTrainableBaseModelsResponse]
-    """The base models that this trainer trains on. FAILED_PRECONDITION, `NO_BASE_MODEL`, where none of them can be had."""
+    """The base models available for training. FAILED_PRECONDITION, `NO_BASE_MODEL`, if none of them is available."""
     ListMethods: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListMethodsRequest, _trainer_pb2.ListMethodsResponse]
-    """The methods that this trainer trains, with the defaults that they have on a base model. INVALID_ARGUMENT where
-    there is none of that name, FAILED_PRECONDITION where it cannot be had (`BASE_MODEL_DAMAGED`,
-    `BASE_MODEL_UNSUPPORTED`, or the reason of the store).
+    """The training methods, with their defaults on a base model. INVALID_ARGUMENT if there is no base model with that
+    name, FAILED_PRECONDITION if it is not available (`BASE_MODEL_DAMAGED`, `BASE_MODEL_UNSUPPORTED`, or the reason of
+    the store).
     """
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
-    """Learns concepts from photos, and keeps them."""
+    """Trains concepts from photos, and stores them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadTrainingSet: _aio.StreamUnaryMultiCallable[_trainer_pb2.UploadTrainingSetRequest, _trainer_pb2.UploadTrainingSetResponse]  # type: ignore[assignment]
-    """Takes the photos of one subject: first the header, then for each file its header and its bytes in chunks.
+    """Uploads the photos of one subject: first the header, then for each file its header and its bytes in chunks.
     INVALID_ARGUMENT names the file, by its position in the stream and by its file name (`photo 2 (back.jpg):
-    files[2].sha256`), and what is wrong with it; nothing is kept then. Photos without masks have their subjects found,
-    which takes up to 20 seconds a photo: let the deadline of an upload be minutes.
+    files[2].sha256`), and what is wrong with it; nothing is stored then. The subjects of photos without masks are
+    segmented, which takes up to 20 seconds a photo: allow minutes for the deadline of an upload.
 
-    Of the uploads that run at a time there are 8 by default (DETEX_MAX_UPLOADS), and of one tenant half of them by
-    default (DETEX_MAX_UPLOADS_PER_TENANT).
+    Concurrent uploads are 8 by default (DETEX_MAX_UPLOADS), and of one tenant half of them by default
+    (DETEX_MAX_UPLOADS_PER_TENANT).
 
     - RESOURCE_EXHAUSTED, with RetryInfo of 5 seconds: `TOO_MANY_UPLOADS_OF_TENANT`, or `TOO_MANY_UPLOADS`.
-    - ABORTED, `UPLOAD_SLOW`, with RetryInfo of 5 seconds: the upload has lost its place, for all are taken, another
-      tenant has none, and after its first 5 seconds it came at less than 16,384 bytes a second by default
-      (DETEX_UPLOAD_SLOW_BYTES_PER_SECOND). One whose files have all come keeps its place.
-    - ABORTED, `UPLOAD_IDLE`, with RetryInfo of 1 second: nothing came for 60 seconds by default
+    - ABORTED, `UPLOAD_SLOW`, with RetryInfo of 5 seconds: the upload has lost its place, because all are taken,
+      another tenant has none, and after its first 5 seconds it was slower than 16,384 bytes a second by default
+      (DETEX_UPLOAD_SLOW_BYTES_PER_SECOND). An upload whose files have all arrived keeps its place.
+    - ABORTED, `UPLOAD_IDLE`, with RetryInfo of 1 second: nothing was received for 60 seconds by default
       (DETEX_UPLOAD_IDLE_SECONDS).
     - ABORTED, `UPLOAD_INCOMPLETE`, with RetryInfo of 0.5 seconds: the stream of an upload with an `upload_id` ended
-      before all files had come.
+      before all files had arrived.
     - ABORTED, `UPLOAD_RUNNING`, with RetryInfo of 1 second: another stream of the same `upload_id` is being received.
-    - RESOURCE_EXHAUSTED, `STORAGE_QUOTA`: the tenant keeps as many bytes of photos and masks as it may, no limit by
+    - RESOURCE_EXHAUSTED, `STORAGE_QUOTA`: the tenant has reached its quota of stored photos and masks, no limit by
       default (DETEX_MAX_TRAINING_SET_BYTES_PER_TENANT); delete training sets. `SEGMENTER_BUSY`, with RetryInfo of 1
-      second: the subjects of photos were not looked for within 600 seconds.
+      second: the photos could not be segmented within 600 seconds.
 
-    After ABORTED or a broken connection, an upload with an `upload_id` goes on where it stopped: GetUpload says what
-    is there, and the next stream sends the header, and each file with its `offset_bytes`. What broke off is kept for 1
-    hour, of the 8 latest uploads of a tenant, by the trainer that took it. An upload without an id is begun anew.
+    After ABORTED or a broken connection, an upload with an `upload_id` can be resumed: GetUpload says what has
+    arrived, and the next stream sends the header, and each file with its `offset_bytes`. Interrupted uploads are kept
+    for 1 hour, the 8 latest uploads of a tenant, by the trainer that received them. Uploads without an id start over.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetUploadRequest, _trainer_pb2.GetUploadResponse]  # type: ignore[assignment]
-    """How far an upload has come, to send the rest of one that broke off. An upload that is not known is no error:
-    nothing of it is there.
-    """
+    """State of an upload, to resume an interrupted one. An unknown upload is not an error: nothing of it has arrived."""
     GetTrainingSet: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingSetRequest, _trainer_pb2.GetTrainingSetResponse]  # type: ignore[assignment]
-    """One training set. NOT_FOUND, `TRAINING_SET_NOT_FOUND`, where there is none of that id, or where its photos were
-    deleted after their jobs; so for all calls that name one.
+    """One training set. NOT_FOUND, `TRAINING_SET_NOT_FOUND`, if there is none with that id, or its photos were deleted
+    after their jobs; likewise for all calls with a training set id.
     """
     GetMask: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetMaskRequest, _trainer_pb2.GetMaskResponse]  # type: ignore[assignment]
-    """The mask of a photo as training will use it, whoever made it, to look at. Of the calls of a tenant to this and to
-    ReplaceMask, 2 run at a time, and 32 run or wait: RESOURCE_EXHAUSTED, `TOO_MANY_CALLS`, with RetryInfo of 1 second.
+    """The mask of a photo as used for training, whatever its source. Of a tenant's calls to this and to ReplaceMask, 2
+    run at a time, and 32 run or wait: RESOURCE_EXHAUSTED, `TOO_MANY_CALLS`, with RetryInfo of 1 second.
     """
     ReplaceMask: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ReplaceMaskRequest, _trainer_pb2.ReplaceMaskResponse]  # type: ignore[assignment]
-    """Puts another mask in the place of one. FAILED_PRECONDITION, `TRAINING_SET_IN_USE`, while jobs use the training set.
-    Calls for one training set at the same time, of masks, jobs and deletions, are done one after another; one that
-    waits for more than 20 seconds is ABORTED, `TRAINING_SET_CHANGING`, with RetryInfo of 0.5 seconds. `TOO_MANY_CALLS`
-    as for GetMask.
+    """Replaces a mask. FAILED_PRECONDITION, `TRAINING_SET_IN_USE`, while jobs use the training set. Concurrent calls that
+    change a training set, its jobs or deletion are serialized; one that waits for more than 20 seconds is ABORTED,
+    `TRAINING_SET_CHANGING`, with RetryInfo of 0.5 seconds. `TOO_MANY_CALLS` as for GetMask.
     """
     DeleteTrainingSet: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteTrainingSetRequest, _trainer_pb2.DeleteTrainingSetResponse]  # type: ignore[assignment]
     """Deletes a training set. FAILED_PRECONDITION, `TRAINING_SET_IN_USE`, while jobs use it."""
     SubmitJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.SubmitJobRequest, _trainer_pb2.SubmitJobResponse]  # type: ignore[assignment]
-    """Queues a training job. The same idempotency key and content give the same job again; the same key with other
+    """Queues a training job. The same idempotency key and content return the same job; the same key with different
     content is ALREADY_EXISTS, `IDEMPOTENCY_KEY_REUSED`. A key is known as long as its job is, see GetJob.
 
-    What cannot be trained is refused at once where the base model is known, with the fields. Captions, class word and
-    attribute words have to fit into the tokens that the base model reads. Steps, times the pictures of a step with
-    those of prior preservation, times their pixels, are at most 500,000 megapixels by default
-    (DETEX_MAX_JOB_MEGAPIXELS); and a step has to fit into memory, by an estimate, where the machine of the trainer
-    itself trains (DETEX_MAX_JOB_MEMORY_BYTES).
+    Jobs that cannot be trained are refused at submission if the base model is known, with the fields. Captions, class
+    word and attribute words have to fit into the tokens that the base model reads. Steps, times the pictures of a step
+    with those of prior preservation, times their pixels, are at most 500,000 megapixels by default
+    (DETEX_MAX_JOB_MEGAPIXELS); and a step has to fit into memory, by an estimate, if the trainer's machine itself
+    trains (DETEX_MAX_JOB_MEMORY_BYTES).
 
-    - RESOURCE_EXHAUSTED, `QUEUE_FULL`, with RetryInfo of 30 seconds: of the tenant's jobs as many wait as may, 100 by
-      default (DETEX_MAX_QUEUED_JOBS_PER_TENANT). Jobs that run do not count; of those of a tenant there is no limit by
-      default (DETEX_MAX_RUNNING_JOBS_PER_TENANT), and further ones wait.
-    - NOT_FOUND, `TRAINING_SET_NOT_FOUND`. FAILED_PRECONDITION where the base model cannot learn attributes.
+    - RESOURCE_EXHAUSTED, `QUEUE_FULL`, with RetryInfo of 30 seconds: the tenant has its maximum of queued jobs, 100 by
+      default (DETEX_MAX_QUEUED_JOBS_PER_TENANT). Running jobs do not count; they have no limit by default
+      (DETEX_MAX_RUNNING_JOBS_PER_TENANT), and further ones wait.
+    - NOT_FOUND, `TRAINING_SET_NOT_FOUND`. FAILED_PRECONDITION if the base model cannot learn attributes.
     - ABORTED, `TRAINING_SET_CHANGING`, as for ReplaceMask.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetJobRequest, _trainer_pb2.GetJobResponse]  # type: ignore[assignment]
-    """One job as it stands. NOT_FOUND, `JOB_NOT_FOUND`, where there is none of that id; so for all calls that name one.
-    Jobs that have ended are kept for 90 days by default (DETEX_ENDED_JOB_SECONDS), and of one tenant the newest 10,000
-    by default (DETEX_MAX_ENDED_JOBS_PER_TENANT); others go, not before 1 hour after their end. Their concepts stay.
+    """One job. NOT_FOUND, `JOB_NOT_FOUND`, if there is none with that id; likewise for all calls with a job id. Ended
+    jobs are kept for 90 days by default (DETEX_ENDED_JOB_SECONDS), and of one tenant the newest 10,000 by default
+    (DETEX_MAX_ENDED_JOBS_PER_TENANT); others are deleted, not before 1 hour after their end. Concepts stay.
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListJobsRequest, _trainer_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """Jobs, the newest first, in pages of at most 1,000."""
+    """Jobs, newest first, in pages of at most 1,000."""
     WatchJob: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchJobRequest, _trainer_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """Follows a job until it ends: its present state at once, then each change, that of another trainer after 1 second by
-    default (DETEX_WATCH_INTERVAL_SECONDS). The last message carries the final state. A stream that breaks may be begun
-    anew at any time, and misses no state.
+    """Follows a job until it ends: its current state immediately, then each change, that of another trainer after 1
+    second by default (DETEX_WATCH_INTERVAL_SECONDS). The last message has the final state. A broken stream can be
+    reopened at any time, and misses no state.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelJobRequest, _trainer_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Asks a job to stop. A job that has ended already stays as it is."""
+    """Cancels a job. A job that has ended stays as it is."""
     GetConcept: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetConceptRequest, _trainer_pb2.GetConceptResponse]  # type: ignore[assignment]
     """One concept. NOT_FOUND, `CONCEPT_NOT_FOUND` or `CONCEPT_VERSION_NOT_FOUND`, where there is none of that name and
     version.
     """
     GetConceptReport: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetConceptReportRequest, _trainer_pb2.GetConceptReportResponse]  # type: ignore[assignment]
-    """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
-    `REPORT_NOT_FOUND` where it was published without a report.
+    """The report of a concept: metrics of its training, and whether it is fit for use. NOT_FOUND as for GetConcept, or
+    with `REPORT_NOT_FOUND` if it was published without a report.
     """
     ListConcepts: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListConceptsRequest, _trainer_pb2.ListConceptsResponse]  # type: ignore[assignment]
     """Concepts by name, each with its newest version first, in pages of at most 1,000."""
     DeleteConcept: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteConceptRequest, _trainer_pb2.DeleteConceptResponse]  # type: ignore[assignment]
-    """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
-    jobs that made them. A deletion that breaks off (UNAVAILABLE) goes on by itself when the store answers, and may be
-    asked for again. NOT_FOUND as for GetConcept.
+    """Deletes one version of a concept, or all versions if none is given, with the previews and working files of the jobs
+    that made them. An interrupted deletion (UNAVAILABLE) continues by itself when the store answers, and the call may
+    be repeated. NOT_FOUND as for GetConcept.
     """
     ListTrainableBaseModels: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListTrainableBaseModelsRequest, _trainer_pb2.ListTrainableBaseModelsResponse]  # type: ignore[assignment]
-    """The base models that this trainer trains on. FAILED_PRECONDITION, `NO_BASE_MODEL`, where none of them can be had."""
+    """The base models available for training. FAILED_PRECONDITION, `NO_BASE_MODEL`, if none of them is available."""
     ListMethods: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListMethodsRequest, _trainer_pb2.ListMethodsResponse]  # type: ignore[assignment]
-    """The methods that this trainer trains, with the defaults that they have on a base model. INVALID_ARGUMENT where
-    there is none of that name, FAILED_PRECONDITION where it cannot be had (`BASE_MODEL_DAMAGED`,
-    `BASE_MODEL_UNSUPPORTED`, or the reason of the store).
+    """The training methods, with their defaults on a base model. INVALID_ARGUMENT if there is no base model with that
+    name, FAILED_PRECONDITION if it is not available (`BASE_MODEL_DAMAGED`, `BASE_MODEL_UNSUPPORTED`, or the reason of
+    the store).
     """
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Learns concepts from photos, and keeps them."""
+    """Trains concepts from photos, and stores them."""
 
     @_abc_1.abstractmethod
     def UploadTrainingSet(
@@ -245,30 +239,30 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_trainer_pb2.UploadTrainingSetRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.UploadTrainingSetResponse, _abc.Awaitable[_trainer_pb2.UploadTrainingSetResponse]]:
-        """Takes the photos of one subject: first the header, then for each file its header and its bytes in chunks.
+        """Uploads the photos of one subject: first the header, then for each file its header and its bytes in chunks.
         INVALID_ARGUMENT names the file, by its position in the stream and by its file name (`photo 2 (back.jpg):
-        files[2].sha256`), and what is wrong with it; nothing is kept then. Photos without masks have their subjects found,
-        which takes up to 20 seconds a photo: let the deadline of an upload be minutes.
+        files[2].sha256`), and what is wrong with it; nothing is stored then. The subjects of photos without masks are
+        segmented, which takes up to 20 seconds a photo: allow minutes for the deadline of an upload.
 
-        Of the uploads that run at a time there are 8 by default (DETEX_MAX_UPLOADS), and of one tenant half of them by
-        default (DETEX_MAX_UPLOADS_PER_TENANT).
+        Concurrent uploads are 8 by default (DETEX_MAX_UPLOADS), and of one tenant half of them by default
+        (DETEX_MAX_UPLOADS_PER_TENANT).
 
         - RESOURCE_EXHAUSTED, with RetryInfo of 5 seconds: `TOO_MANY_UPLOADS_OF_TENANT`, or `TOO_MANY_UPLOADS`.
-        - ABORTED, `UPLOAD_SLOW`, with RetryInfo of 5 seconds: the upload has lost its place, for all are taken, another
-          tenant has none, and after its first 5 seconds it came at less than 16,384 bytes a second by default
-          (DETEX_UPLOAD_SLOW_BYTES_PER_SECOND). One whose files have all come keeps its place.
-        - ABORTED, `UPLOAD_IDLE`, with RetryInfo of 1 second: nothing came for 60 seconds by default
+        - ABORTED, `UPLOAD_SLOW`, with RetryInfo of 5 seconds: the upload has lost its place, because all are taken,
+          another tenant has none, and after its first 5 seconds it was slower than 16,384 bytes a second by default
+          (DETEX_UPLOAD_SLOW_BYTES_PER_SECOND). An upload whose files have all arrived keeps its place.
+        - ABORTED, `UPLOAD_IDLE`, with RetryInfo of 1 second: nothing was received for 60 seconds by default
           (DETEX_UPLOAD_IDLE_SECONDS).
         - ABORTED, `UPLOAD_INCOMPLETE`, with RetryInfo of 0.5 seconds: the stream of an upload with an `upload_id` ended
-          before all files had come.
+          before all files had arrived.
         - ABORTED, `UPLOAD_RUNNING`, with RetryInfo of 1 second: another stream of the same `upload_id` is being received.
-        - RESOURCE_EXHAUSTED, `STORAGE_QUOTA`: the tenant keeps as many bytes of photos and masks as it may, no limit by
+        - RESOURCE_EXHAUSTED, `STORAGE_QUOTA`: the tenant has reached its quota of stored photos and masks, no limit by
           default (DETEX_MAX_TRAINING_SET_BYTES_PER_TENANT); delete training sets. `SEGMENTER_BUSY`, with RetryInfo of 1
-          second: the subjects of photos were not looked for within 600 seconds.
+          second: the photos could not be segmented within 600 seconds.
 
-        After ABORTED or a broken connection, an upload with an `upload_id` goes on where it stopped: GetUpload says what
-        is there, and the next stream sends the header, and each file with its `offset_bytes`. What broke off is kept for 1
-        hour, of the 8 latest uploads of a tenant, by the trainer that took it. An upload without an id is begun anew.
+        After ABORTED or a broken connection, an upload with an `upload_id` can be resumed: GetUpload says what has
+        arrived, and the next stream sends the header, and each file with its `offset_bytes`. Interrupted uploads are kept
+        for 1 hour, the 8 latest uploads of a tenant, by the trainer that received them. Uploads without an id start over.
         """
 
     @_abc_1.abstractmethod
@@ -277,9 +271,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.GetUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.GetUploadResponse, _abc.Awaitable[_trainer_pb2.GetUploadResponse]]:
-        """How far an upload has come, to send the rest of one that broke off. An upload that is not known is no error:
-        nothing of it is there.
-        """
+        """State of an upload, to resume an interrupted one. An unknown upload is not an error: nothing of it has arrived."""
 
     @_abc_1.abstractmethod
     def GetTrainingSet(
@@ -287,8 +279,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.GetTrainingSetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.GetTrainingSetResponse, _abc.Awaitable[_trainer_pb2.GetTrainingSetResponse]]:
-        """One training set. NOT_FOUND, `TRAINING_SET_NOT_FOUND`, where there is none of that id, or where its photos were
-        deleted after their jobs; so for all calls that name one.
+        """One training set. NOT_FOUND, `TRAINING_SET_NOT_FOUND`, if there is none with that id, or its photos were deleted
+        after their jobs; likewise for all calls with a training set id.
         """
 
     @_abc_1.abstractmethod
@@ -297,8 +289,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.GetMaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.GetMaskResponse, _abc.Awaitable[_trainer_pb2.GetMaskResponse]]:
-        """The mask of a photo as training will use it, whoever made it, to look at. Of the calls of a tenant to this and to
-        ReplaceMask, 2 run at a time, and 32 run or wait: RESOURCE_EXHAUSTED, `TOO_MANY_CALLS`, with RetryInfo of 1 second.
+        """The mask of a photo as used for training, whatever its source. Of a tenant's calls to this and to ReplaceMask, 2
+        run at a time, and 32 run or wait: RESOURCE_EXHAUSTED, `TOO_MANY_CALLS`, with RetryInfo of 1 second.
         """
 
     @_abc_1.abstractmethod
@@ -307,10 +299,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ReplaceMaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ReplaceMaskResponse, _abc.Awaitable[_trainer_pb2.ReplaceMaskResponse]]:
-        """Puts another mask in the place of one. FAILED_PRECONDITION, `TRAINING_SET_IN_USE`, while jobs use the training set.
-        Calls for one training set at the same time, of masks, jobs and deletions, are done one after another; one that
-        waits for more than 20 seconds is ABORTED, `TRAINING_SET_CHANGING`, with RetryInfo of 0.5 seconds. `TOO_MANY_CALLS`
-        as for GetMask.
+        """Replaces a mask. FAILED_PRECONDITION, `TRAINING_SET_IN_USE`, while jobs use the training set. Concurrent calls that
+        change a training set, its jobs or deletion are serialized; one that waits for more than 20 seconds is ABORTED,
+        `TRAINING_SET_CHANGING`, with RetryInfo of 0.5 seconds. `TOO_MANY_CALLS` as for GetMask.
         """
 
     @_abc_1.abstractmethod
@@ -327,19 +318,19 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.SubmitJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.SubmitJobResponse, _abc.Awaitable[_trainer_pb2.SubmitJobResponse]]:
-        """Queues a training job. The same idempotency key and content give the same job again; the same key with other
+        """Queues a training job. The same idempotency key and content return the same job; the same key with different
         content is ALREADY_EXISTS, `IDEMPOTENCY_KEY_REUSED`. A key is known as long as its job is, see GetJob.
 
-        What cannot be trained is refused at once where the base model is known, with the fields. Captions, class word and
-        attribute words have to fit into the tokens that the base model reads. Steps, times the pictures of a step with
-        those of prior preservation, times their pixels, are at most 500,000 megapixels by default
-        (DETEX_MAX_JOB_MEGAPIXELS); and a step has to fit into memory, by an estimate, where the machine of the trainer
-        itself trains (DETEX_MAX_JOB_MEMORY_BYTES).
+        Jobs that cannot be trained are refused at submission if the base model is known, with the fields. Captions, class
+        word and attribute words have to fit into the tokens that the base model reads. Steps, times the pictures of a step
+        with those of prior preservation, times their pixels, are at most 500,000 megapixels by default
+        (DETEX_MAX_JOB_MEGAPIXELS); and a step has to fit into memory, by an estimate, if the trainer's machine itself
+        trains (DETEX_MAX_JOB_MEMORY_BYTES).
 
-        - RESOURCE_EXHAUSTED, `QUEUE_FULL`, with RetryInfo of 30 seconds: of the tenant's jobs as many wait as may, 100 by
-          default (DETEX_MAX_QUEUED_JOBS_PER_TENANT). Jobs that run do not count; of those of a tenant there is no limit by
-          default (DETEX_MAX_RUNNING_JOBS_PER_TENANT), and further ones wait.
-        - NOT_FOUND, `TRAINING_SET_NOT_FOUND`. FAILED_PRECONDITION where the base model cannot learn attributes.
+        - RESOURCE_EXHAUSTED, `QUEUE_FULL`, with RetryInfo of 30 seconds: the tenant has its maximum of queued jobs, 100 by
+          default (DETEX_MAX_QUEUED_JOBS_PER_TENANT). Running jobs do not count; they have no limit by default
+          (DETEX_MAX_RUNNING_JOBS_PER_TENANT), and further ones wait.
+        - NOT_FOUND, `TRAINING_SET_NOT_FOUND`. FAILED_PRECONDITION if the base model cannot learn attributes.
         - ABORTED, `TRAINING_SET_CHANGING`, as for ReplaceMask.
         """
 
@@ -349,9 +340,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.GetJobResponse, _abc.Awaitable[_trainer_pb2.GetJobResponse]]:
-        """One job as it stands. NOT_FOUND, `JOB_NOT_FOUND`, where there is none of that id; so for all calls that name one.
-        Jobs that have ended are kept for 90 days by default (DETEX_ENDED_JOB_SECONDS), and of one tenant the newest 10,000
-        by default (DETEX_MAX_ENDED_JOBS_PER_TENANT); others go, not before 1 hour after their end. Their concepts stay.
+        """One job. NOT_FOUND, `JOB_NOT_FOUND`, if there is none with that id; likewise for all calls with a job id. Ended
+        jobs are kept for 90 days by default (DETEX_ENDED_JOB_SECONDS), and of one tenant the newest 10,000 by default
+        (DETEX_MAX_ENDED_JOBS_PER_TENANT); others are deleted, not before 1 hour after their end. Concepts stay.
         """
 
     @_abc_1.abstractmethod
@@ -360,7 +351,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListJobsResponse, _abc.Awaitable[_trainer_pb2.ListJobsResponse]]:
-        """Jobs, the newest first, in pages of at most 1,000."""
+        """Jobs, newest first, in pages of at most 1,000."""
 
     @_abc_1.abstractmethod
     def WatchJob(
@@ -368,9 +359,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trainer_pb2.WatchJobResponse], _abc.AsyncIterator[_trainer_pb2.WatchJobResponse]]:
-        """Follows a job until it ends: its present state at once, then each change, that of another trainer after 1 second by
-        default (DETEX_WATCH_INTERVAL_SECONDS). The last message carries the final state. A stream that breaks may be begun
-        anew at any time, and misses no state.
+        """Follows a job until it ends: its current state immediately, then each change, that of another trainer after 1
+        second by default (DETEX_WATCH_INTERVAL_SECONDS). The last message has the final state. A broken stream can be
+        reopened at any time, and misses no state.
         """
 
     @_abc_1.abstractmethod
@@ -379,7 +370,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.CancelJobResponse, _abc.Awaitable[_trainer_pb2.CancelJobResponse]]:
-        """Asks a job to stop. A job that has ended already stays as it is."""
+        """Cancels a job. A job that has ended stays as it is."""
 
     @_abc_1.abstractmethod
     def GetConcept(
@@ -397,8 +388,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.GetConceptReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.GetConceptReportResponse, _abc.Awaitable[_trainer_pb2.GetConceptReportResponse]]:
-        """What was measured when a concept was trained, and whether it is fit for use. NOT_FOUND as for GetConcept, or with
-        `REPORT_NOT_FOUND` where it was published without a report.
+        """The report of a concept: metrics of its training, and whether it is fit for use. NOT_FOUND as for GetConcept, or
+        with `REPORT_NOT_FOUND` if it was published without a report.
         """
 
     @_abc_1.abstractmethod
@@ -415,9 +406,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.DeleteConceptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.DeleteConceptResponse, _abc.Awaitable[_trainer_pb2.DeleteConceptResponse]]:
-        """Deletes one version of a concept, or all of them where none is named, with the previews and working files of the
-        jobs that made them. A deletion that breaks off (UNAVAILABLE) goes on by itself when the store answers, and may be
-        asked for again. NOT_FOUND as for GetConcept.
+        """Deletes one version of a concept, or all versions if none is given, with the previews and working files of the jobs
+        that made them. An interrupted deletion (UNAVAILABLE) continues by itself when the store answers, and the call may
+        be repeated. NOT_FOUND as for GetConcept.
         """
 
     @_abc_1.abstractmethod
@@ -426,7 +417,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ListTrainableBaseModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListTrainableBaseModelsResponse, _abc.Awaitable[_trainer_pb2.ListTrainableBaseModelsResponse]]:
-        """The base models that this trainer trains on. FAILED_PRECONDITION, `NO_BASE_MODEL`, where none of them can be had."""
+        """The base models available for training. FAILED_PRECONDITION, `NO_BASE_MODEL`, if none of them is available."""
 
     @_abc_1.abstractmethod
     def ListMethods(
@@ -434,9 +425,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ListMethodsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListMethodsResponse, _abc.Awaitable[_trainer_pb2.ListMethodsResponse]]:
-        """The methods that this trainer trains, with the defaults that they have on a base model. INVALID_ARGUMENT where
-        there is none of that name, FAILED_PRECONDITION where it cannot be had (`BASE_MODEL_DAMAGED`,
-        `BASE_MODEL_UNSUPPORTED`, or the reason of the store).
+        """The training methods, with their defaults on a base model. INVALID_ARGUMENT if there is no base model with that
+        name, FAILED_PRECONDITION if it is not available (`BASE_MODEL_DAMAGED`, `BASE_MODEL_UNSUPPORTED`, or the reason of
+        the store).
         """
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
