@@ -1,0 +1,1 @@
+"""Studio over HTTP: pages, files and a JSON interface for the page alone."""
