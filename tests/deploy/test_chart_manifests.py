@@ -55,7 +55,14 @@ def test_names_are_unique_and_labelled(render, example: str) -> None:
     for manifest in manifests:
         labels = manifest["metadata"]["labels"]
         assert labels["app.kubernetes.io/instance"] == "shop"
-        assert labels["app.kubernetes.io/component"] in {"trainer", "generator", "catalog", "minio", "postgresql"}
+        assert labels["app.kubernetes.io/component"] in {
+            "trainer",
+            "generator",
+            "catalog",
+            "studio",
+            "minio",
+            "postgresql",
+        }
         assert len(manifest["metadata"]["name"]) <= 63
 
 

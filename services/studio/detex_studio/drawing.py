@@ -172,4 +172,3 @@ def drawing_request(
         preview_interval_steps=PREVIEW_INTERVAL_STEPS,
         priority=Priority.HIGH,
     )
-

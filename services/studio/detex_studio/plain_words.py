@@ -7,7 +7,8 @@ say it in its reader's language and without the trade's words. What is not recog
 import re
 from dataclasses import dataclass
 
-_PHOTOS = r"(?P<photos>\d+(?: \([^)]*\))?(?:(?:, | and )\d+(?: \([^)]*\))?)*)"
+_PHOTOS = r"(?P<photos>\d.*?)"
+_INDICES = re.compile(r"(?:^|, | and )(\d+)(?= \(|, | and |$)")
 
 _WARNINGS = {
     "one_photo": r"There is one photo: ",
@@ -65,6 +66,5 @@ def _recognised(text: str, patterns: dict[str, str]) -> Said:
         match = re.match(pattern, text)
         if match:
             named = match.groupdict().get("photos") or ""
-            without_names = re.sub(r"\([^)]*\)", "", named)
-            return Said(key, tuple(int(number) for number in re.findall(r"\d+", without_names)), text)
+            return Said(key, tuple(int(number) for number in _INDICES.findall(named)), text)
     return Said("", (), text)

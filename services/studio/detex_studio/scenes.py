@@ -55,4 +55,4 @@ def prompt_of(concept: ConceptReference, choice: Choice) -> str:
 
 def escaped(words: str) -> str:
     """Free words in which square brackets are plain ones, for words of concepts are the page's to write."""
-    return words.replace("[", "\\[")
+    return words.replace("[", "\\[").replace("]", "\\]")

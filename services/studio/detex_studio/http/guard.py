@@ -40,9 +40,7 @@ class Guard:
         max_upload_bytes: Largest body there; elsewhere it is 8 MiB.
     """
 
-    def __init__(
-        self, application: ASGIApp, *, hosts: Iterable[str], upload_path: str, max_upload_bytes: int
-    ) -> None:
+    def __init__(self, application: ASGIApp, *, hosts: Iterable[str], upload_path: str, max_upload_bytes: int) -> None:
         self._application = application
         self._hosts = frozenset((*_LOCAL_HOSTS, *hosts))
         self._upload_path = upload_path

@@ -108,4 +108,3 @@ def training_set_document(training_set: TrainingSet) -> dict[str, Any]:
         ],
         "warnings": [asdict(warning(text)) for text in training_set.warnings],
     }
-

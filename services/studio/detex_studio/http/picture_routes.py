@@ -135,4 +135,3 @@ def picture_routes(workshop: Workshop) -> list[Route]:
 
 def _order(drawing: Drawing) -> dict[str, Any]:
     return {"drawing_id": drawing.drawing_id, "concept": drawing.concept, "count": drawing.count}
-

@@ -183,6 +183,7 @@ class Messages(TypedDict):
     previous: str
     next: str
     picture_prompt: str
+    nothing_asked: str
     picture_time: str
     picture_size: str
     picture_seed: str

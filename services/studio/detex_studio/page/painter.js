@@ -5,23 +5,26 @@ import { call } from "./server.js";
 import { sayError } from "./words.js";
 
 const MOST_UNDO = 30;
+const SMALLEST_SIDE = 720;
 
 /** Opens a photo's mask to paint on; resolves to the new training set, or to null where nothing was saved. */
 export function openPainter(setId, index, photo, mask) {
   const box = dialog("painter");
   const canvas = box.querySelector("canvas");
   const size = box.querySelector("input[type=range]");
-  const working = new OffscreenCanvas(mask.width, mask.height);
+  // Small photos are painted on enlarged, so that the brush is fine enough.
+  const scale = Math.max(1, SMALLEST_SIDE / Math.max(mask.width, mask.height));
+  const working = new OffscreenCanvas(Math.round(mask.width * scale), Math.round(mask.height * scale));
   const layer = working.getContext("2d", { willReadFrequently: true });
-  layer.drawImage(mask, 0, 0);
+  layer.drawImage(mask, 0, 0, working.width, working.height);
   const past = [];
   let tool = "brush";
   let last = null;
-  const cursor = { x: mask.width / 2, y: mask.height / 2, isShown: false };
+  const cursor = { x: working.width / 2, y: working.height / 2, isShown: false };
 
   box.querySelector("h2").textContent = photoName(index);
-  canvas.width = mask.width;
-  canvas.height = mask.height;
+  canvas.width = working.width;
+  canvas.height = working.height;
 
   function redraw() {
     paint(canvas, photo, working);

@@ -113,6 +113,7 @@ export async function showProduct(concept, state) {
     const text = make("p", { role: "status" }, say("drawing"));
     const box = make("section", { class: "drawing" }, make("div", {}, text, stopButton), make("ul", {}, ...cells));
     orders.prepend(box);
+    box.scrollIntoView({ block: "nearest" });
     stopButton.addEventListener("click", () => call("POST", `/api/drawings/${drawing.drawing_id}/stop`).catch(() => {}));
     let problem = "";
     let steps = new Map();
@@ -220,7 +221,7 @@ export async function showProduct(concept, state) {
     place_.append(make("h3"), make("p", { class: "lead" }), make("ul", { class: "findings" }));
     fillVerdict(place_, told);
   });
-  view.querySelector(".delete").addEventListener("click", async () => {
+  about.querySelector(".delete").addEventListener("click", async () => {
     const text = say("delete_product_text", { name: product.label, count: pictures.length });
     if (!(await ask(say("delete_product_title"), text, say("delete")))) return;
     try {

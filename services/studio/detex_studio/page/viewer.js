@@ -1,6 +1,13 @@
 // One picture, large, with where it comes from.
-import { dialog } from "./elements.js";
-import { sayTime } from "./words.js";
+import { dialog, photoName } from "./elements.js";
+import { say, sayTime } from "./words.js";
+
+function asked({ choice }) {
+  const borrowed = (name) => (choice[name] === null ? "" : `${say(`borrow_${name}`)}: ${photoName(choice[name])}`);
+  const scene = choice.preset ? say(`scene_${choice.preset}`) : "";
+  const parts = [scene, choice.scene, borrowed("pose"), borrowed("background")].filter(Boolean);
+  return parts.join(" · ") || say("nothing_asked");
+}
 
 export function openViewer(pictures, pictureId, actions) {
   const box = dialog("viewer");
@@ -11,7 +18,7 @@ export function openViewer(pictures, pictureId, actions) {
     const image = box.querySelector("img");
     image.src = `/api/pictures/${picture.picture_id}.png`;
     image.alt = picture.prompt;
-    box.querySelector(".prompt").textContent = picture.prompt;
+    box.querySelector(".prompt").textContent = asked(picture);
     box.querySelector(".time").textContent = sayTime(picture.created);
     box.querySelector(".pixels").textContent = `${picture.width} × ${picture.height}`;
     box.querySelector(".seed").textContent = picture.seed;
