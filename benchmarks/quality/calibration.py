@@ -18,7 +18,7 @@ from benchmarks.quality.observation import Comparison, Observed, observe
 from benchmarks.quality.variants import BASE
 from benchmarks.results_file import ResultRow, table, write_results
 from detex_diffusion.base_model import BaseModel
-from detex_trainer.report.training_report import findings as report_findings
+from detex_trainer.report import findings as report_findings
 from detex_trainer.report.findings import attention_gain
 from detex_trainer.report.training_report import Report, Verdict
 

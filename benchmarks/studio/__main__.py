@@ -145,7 +145,7 @@ def others(chromium: "object", address: str, out: Path) -> None:
 def shoot(page: Page, path: Path) -> None:
     """Write what the window shows as WebP, when all pictures in it are there."""
     page.wait_for_load_state("networkidle") if not page.locator(".drawing, .learning").count() else None
-    page.evaluate("Promise.all([...document.images].filter((i) => i.complete && i.src).map((i) => i.decode().catch(() => {})))")
+    page.evaluate("Promise.all([...document.images].filter((i) => i.complete && i.src).map((i) => i.decode()))")
     with Image.open(io.BytesIO(page.screenshot())) as image:
         image.convert("RGB").save(path, "WEBP", quality=80, method=6)
     print(path.name, path.stat().st_size // 1024, "kB", flush=True)
