@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from detex_client import GeneratorClient, TrainerClient
 from detex_showroom import sample_subjects
@@ -51,8 +52,12 @@ def main() -> int:
         address = stack.enter_context(served(data))
         playwright = stack.enter_context(sync_playwright())
         chromium = playwright.chromium.launch(executable_path=browser, args=FLAGS)
-        view = {"locale": "en-GB", "viewport": {"width": 1280, "height": 860}, "device_scale_factor": 1.5}
-        page = chromium.new_context(**view).new_page()  # type: ignore[arg-type]
+        view: dict[str, Any] = {
+            "locale": "en-GB",
+            "viewport": {"width": 1280, "height": 860},
+            "device_scale_factor": 1.5,
+        }
+        page = chromium.new_context(**view).new_page()
         page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
         page.goto(address)
@@ -125,14 +130,15 @@ def show(page: Page, address: str, out: Path) -> None:
     shoot(page, out / "viewer.webp")
 
 
-def others(chromium: "object", address: str, out: Path) -> None:
+def others(chromium: Browser, address: str, out: Path) -> None:
     """The same in Japanese, in the dark, and on a phone."""
-    for name, view in {
+    views: dict[str, dict[str, Any]] = {
         "japanese": {"locale": "ja-JP", "viewport": {"width": 1280, "height": 860}},
         "dark": {"locale": "en-GB", "viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"},
         "phone": {"locale": "ja-JP", "viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
-    }.items():
-        page = chromium.new_context(**view).new_page()  # type: ignore[attr-defined]
+    }
+    for name, view in views.items():
+        page = chromium.new_context(**view).new_page()
         page.goto(address)
         page.locator(".products a").first.click()
         page.locator(".pictures img").first.wait_for()

@@ -1,6 +1,7 @@
 """The deployment of Studio and its image: off by default, its settings accepted by Studio itself."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -38,8 +39,11 @@ def test_studio_takes_the_settings_of_the_chart(pod: dict[str, Any], monkeypatch
     assert settings.listen_address == "0.0.0.0:8080"
     (port,) = container["ports"]
     assert port["containerPort"] == settings.port
-    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
     assert str(settings.data_folder) in mounts
+    assert settings.root_certificates is not None
+    assert str(settings.root_certificates.parent) in mounts
+    assert str(Path(os.environ["DETEX_TOKEN_FILE"]).parent) in mounts
 
 
 def test_addresses_are_those_of_the_services(manifests: list[dict[str, Any]], pod: dict[str, Any], find) -> None:

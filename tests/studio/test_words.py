@@ -5,6 +5,7 @@ import string
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,20 +104,51 @@ def test_all_findings_of_the_trainer_have_words() -> None:
 
 
 def test_all_warnings_of_the_trainer_have_words() -> None:
-    said = {
-        "There is one photo: what belongs to the subject and what to its pose": ("one_photo", ()),
-        "Photos 0 (a, b.jpg) and 2 are the same file; a different photo teaches more.": ("same_file", (0, 2)),
-        "Photo 1 (cup (2).jpg) is blurred; the subject will look blurred": ("blurred", (1,)),
-        "Photos 0, 1 (x 7.png), 2 had no mask: the segmenter has found a subject": ("masks_found", (0, 1, 2)),
-        "Photo 3 has no mask, and the segmenter has found no subject; methods": ("nothing_found", (3,)),
-        "Photo 0 has 20 x 20 pixels, fewer than the 512 that": ("small", (0,)),
-        "The mask of photo 4 (m.png) covers 1.0% of it; crop the photo closer": ("mask_small", (4,)),
-        "Something new.": ("", ()),
-    }
-    for text, (key, photos) in said.items():
-        found = warning(text)
-        assert (found.key, found.photos) == (key, photos), text
-        assert found.text == text
+    from detex_trainer.domain.training_set_record import MaskSource, PhotoRecord
+    from detex_trainer.intake.look import PhotoLook
+    from detex_trainer.intake.warnings import training_set_warnings
+
+    def photo(index: int, **values: object) -> PhotoRecord:
+        sha256 = f"{index:064x}"
+        usual = {"width": 600, "height": 600, "sha256": sha256, "picture_sha256": sha256, "mask_sha256": sha256}
+        usual |= {
+            "mask_source": MaskSource.UPLOADED,
+            "mask_share": 0.3,
+            "caption": "",
+            "file_name": f"a, {index} (b).jpg",
+        }
+        return PhotoRecord.model_validate({"photo_index": index, **usual, **values})
+
+    def said(photos: list[PhotoRecord], looks: tuple[PhotoLook, ...] = ()) -> dict[str, tuple[int, ...]]:
+        found = [warning(text) for text in training_set_warnings(photos, 512, looks)]
+        return {each.key: each.photos for each in found}
+
+    one, two = photo(0), photo(1)
+    surroundings = np.full(216, 1 / 216, np.float32)
+    look = PhotoLook(0.1, 0, surroundings)
+    found_itself = {"mask_source": MaskSource.SEGMENTER}
+    seen = [
+        (said([one]), {"one_photo": ()}),
+        (said([one, two]), {}),
+        (said([one, photo(1, sha256=one.sha256)]), {"same_file": (0, 1)}),
+        (said([photo(0, **found_itself), two, photo(2, file_name="", **found_itself)]), {"masks_found": (0, 2)}),
+        (said([one, photo(1, mask_sha256=None, mask_share=0, **found_itself)]), {"nothing_found": (1,)}),
+        (said([one, photo(1, width=300, height=400)]), {"small": (1,)}),
+        (said([one, photo(1, width=2000)]), {"narrow": (1,)}),
+        (said([one, photo(1, mask_share=0.01)]), {"mask_small": (1,)}),
+        (said([one, photo(1, mask_share=0.99)]), {"mask_large": (1,)}),
+        (
+            said([one, two], (replace(look, surroundings=None), replace(look, blur=0.9, fingerprint=2**64 - 1))),
+            {"blurred": (1,)},
+        ),
+        (said([one, two], (replace(look, surroundings=None), look)), {"nearly_same": (0, 1)}),
+        (said([one, two], (look, replace(look, fingerprint=2**64 - 1))), {"one_background": ()}),
+    ]
+    for found, expected in seen:
+        assert found == expected
+    keys = {f"warning_{key}" for found, _ in seen for key in found if key != "masks_found"}
+    assert keys == {key for key in KEYS if key.startswith("warning_")}
+    assert warning("Something new.").key == ""
 
 
 @given(st.text(min_size=1, max_size=60), st.text(min_size=8, max_size=64))

@@ -11,7 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from detex_client import DetexClientError, GeneratorClient, Tls, TrainerClient
+from detex_client import DetexClientError, GeneratorClient, TrainerClient
+from detex_client.cli.credentials import Credentials
 from detex_studio.drawing import DrawingDesk
 from detex_studio.errors import StudioError, as_document, as_status
 from detex_studio.http.guard import Guard
@@ -40,16 +41,20 @@ class Application:
     ending: asyncio.Event
 
 
-def application(settings: StudioSettings) -> Application:
+def application(settings: StudioSettings, credentials: Credentials) -> Application:
     """Studio with clients of its own.
 
+    Args:
+        settings: As told.
+        credentials: What tells the services who calls.
+
     Raises:
-        DetexClientError: An address, the tenant or a certificate cannot be used.
+        DetexClientError: An address, the tenant, a certificate or a token cannot be used.
         OSError: The data folder cannot be written to.
     """
-    tls = Tls(settings.root_certificates) if settings.tls or settings.root_certificates is not None else None
-    trainer = TrainerClient(settings.trainer_address, settings.tenant, tls=tls)
-    generator = GeneratorClient(settings.generator_address, settings.tenant, tls=tls)
+    tls, token = credentials.tls(settings.tls, settings.root_certificates), credentials.bearer()
+    trainer = TrainerClient(settings.trainer_address, settings.tenant, tls=tls, token=token)
+    generator = GeneratorClient(settings.generator_address, settings.tenant, tls=tls, token=token)
     shelf = Shelf(settings.data_folder / settings.tenant)
     desk = DrawingDesk(generator, shelf, settings.max_running_drawings)
     workshop = Workshop(settings, trainer, generator, shelf, JobNews(trainer), desk)

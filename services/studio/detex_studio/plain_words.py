@@ -8,31 +8,30 @@ import re
 from dataclasses import dataclass
 
 _PHOTOS = r"(?P<photos>\d.*?)"
-_INDICES = re.compile(r"(?:^|, | and )(\d+)(?= \(|, | and |$)")
 
 _WARNINGS = {
-    "one_photo": r"There is one photo: ",
+    "one_photo": r"There is only one photo",
     "same_file": rf"Photos {_PHOTOS} are the same file",
     "masks_found": rf"Photos? {_PHOTOS} had no mask: the segmenter has found",
     "nothing_found": rf"Photos? {_PHOTOS} ha(?:s|ve) no mask, and the segmenter has found no subject",
     "blurred": rf"Photo {_PHOTOS} is blurred",
-    "nearly_same": rf"Photos {_PHOTOS} are nearly the same picture",
+    "nearly_same": rf"Photos {_PHOTOS} are nearly identical",
     "one_background": r"These \w+ photos share one background",
     "small": rf"Photo {_PHOTOS} has \d+ x \d+ pixels, fewer than",
     "narrow": rf"Photo {_PHOTOS} is long and narrow",
-    "mask_small": rf"The mask of photo {_PHOTOS} covers .*; crop the photo closer",
-    "mask_large": rf"The mask of photo {_PHOTOS} covers .*; with so little background",
+    "mask_small": rf"The mask of photo {_PHOTOS} covers [\d.]+% of it; crop the photo",
+    "mask_large": rf"The mask of photo {_PHOTOS} covers [\d.]+% of it; with so little background",
 }
 
 _FINDINGS = {
     "few_photos": r"There (?:is only one photo|are only \d+ photos)",
     "one_background": r"All photos show the subject in the same surroundings",
-    "far_away": r"The subject covers .* of the photos on average",
-    "wrong_kind": r"The base model does not see a ",
-    "learned_little": r"The subject word says hardly more of the subject",
-    "looks_around": r"The subject word looks at the subject hardly more",
+    "far_away": r"The subject covers [\d.]+% of the photos",
+    "wrong_kind": r"The base model does not recognize a ",
+    "learned_little": r"The subject word describes the subject hardly better",
+    "looks_around": r"The subject word attends to the subject hardly more",
     "brings_background": r"Pictures of the concept show the surroundings of its photos",
-    "disobedient": r"The weights that were trained moved by",
+    "disobedient": r"The trained weights moved by",
 }
 
 
@@ -66,5 +65,15 @@ def _recognised(text: str, patterns: dict[str, str]) -> Said:
         match = re.match(pattern, text)
         if match:
             named = match.groupdict().get("photos") or ""
-            return Said(key, tuple(int(number) for number in _INDICES.findall(named)), text)
+            return Said(key, tuple(int(number) for number in re.findall(r"\d+", _without_names(named))), text)
     return Said("", (), text)
+
+
+def _without_names(photos: str) -> str:
+    """`0 (cup.jpg) and 1 (cup (2).jpg)` without the file names, which stand in parentheses and may have some."""
+    kept, depth = "", 0
+    for letter in photos:
+        depth += (letter == "(") - (letter == ")" and depth > 0)
+        if depth == 0:
+            kept += letter
+    return kept

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from uvicorn.config import LOGGING_CONFIG
 
 from detex_client import DetexClientError
+from detex_client.cli.credentials import current_credentials
 from detex_studio.application import application
 from detex_studio.settings import StudioSettings
 
@@ -26,7 +27,7 @@ class StudioServer(uvicorn.Server):
 
     def __init__(self, settings: StudioSettings) -> None:
         self._settings = settings
-        self._application = application(settings)
+        self._application = application(settings, current_credentials())
         level = settings.log_level.lower()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         config = uvicorn.Config(

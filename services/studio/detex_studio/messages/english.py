@@ -205,6 +205,8 @@ ENGLISH: Messages = {
     "error_title": "This is not there",
     "error_unreachable": "Studio does not answer. Check the connection, then try again.",
     "error_unavailable": "A service does not answer. Try again in a moment.",
+    "error_unauthenticated": "The services do not know this Studio. Please tell who looks after it.",
+    "error_permission_denied": "This Studio may not do that. Please tell who looks after it.",
     "error_not_found": "It is not there any more.",
     "error_training_set_not_found": "These photos are not there any more. Photos are deleted after learning, or after a day.",
     "error_training_set_in_use": "These photos are being learned from right now.",

@@ -205,6 +205,8 @@ JAPANESE: Messages = {
     "error_title": "見つかりません",
     "error_unreachable": "Studio が応答しません。接続を確かめて、もう一度お試しください。",
     "error_unavailable": "サービスが応答しません。少し待ってからもう一度お試しください。",
+    "error_unauthenticated": "サービスがこの Studio を認証できません。管理者にお知らせください。",
+    "error_permission_denied": "この Studio には許可されていない操作です。管理者にお知らせください。",
     "error_not_found": "もう存在しません。",
     "error_training_set_not_found": "写真はすでに削除されています。写真は学習のあと、または 1 日後に削除されます。",
     "error_training_set_in_use": "この写真はいま学習に使われています。",

@@ -208,6 +208,8 @@ class Messages(TypedDict):
     error_title: str
     error_unreachable: str
     error_unavailable: str
+    error_unauthenticated: str
+    error_permission_denied: str
     error_not_found: str
     error_training_set_not_found: str
     error_training_set_in_use: str
