@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
-from detex_core.object_store import FolderStore, MinioStore, ObjectStore
+from detex_core.object_store import FolderStore, ObjectStore
 from detex_core.object_store.location import S3Location
+from detex_core.object_store.minio_store import MinioStore
 from tests.servers.seaweedfs import SeaweedServer
 
 BUCKET = "detex-tests"

@@ -3,7 +3,6 @@
 from detex_core.object_store.factory import open_object_store
 from detex_core.object_store.folder import FolderStore
 from detex_core.object_store.identity import OTHER_STORE, STORE_ABSENT, IdentifiedStore
-from detex_core.object_store.minio_store import MinioStore
 from detex_core.object_store.protocol import ListedObject, ObjectInfo, ObjectStore
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "FolderStore",
     "IdentifiedStore",
     "ListedObject",
-    "MinioStore",
     "ObjectInfo",
     "ObjectStore",
     "open_object_store",

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from detex_core.object_store.folder import FolderStore
 from detex_core.object_store.identity import IdentifiableStore, IdentifiedStore
 from detex_core.object_store.location import FolderLocation, S3Location, parse_location
-from detex_core.object_store.minio_store import MinioStore
 
 if TYPE_CHECKING:
     from detex_core.settings import ObjectStoreSettings
@@ -47,6 +46,9 @@ def open_object_store(
 def _s3_store(location: S3Location, settings: "ObjectStoreSettings") -> IdentifiableStore:
     if settings.access_key is None or settings.secret_key is None:
         raise ValueError("an s3:// object store needs an access key and a secret key")
+    # Imported where one is opened: the S3 client takes as long to load as all else of a process with a folder.
+    from detex_core.object_store.minio_store import MinioStore
+
     return MinioStore(
         location,
         access_key=settings.access_key.get_secret_value(),

@@ -124,7 +124,7 @@ def draw_report(
             top = _row(canvas, pen, top + _GAP, heading, pictures, captions)
     _curves(pen, top + _GAP, report)
     buffer = io.BytesIO()
-    canvas.quantize(_COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+    canvas.quantize(_COLORS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
         buffer, format="PNG", optimize=True
     )
     return buffer.getvalue()
