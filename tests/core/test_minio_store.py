@@ -15,9 +15,10 @@ import pytest
 from minio.error import S3Error
 
 from detex_core.errors import AlreadyExistsError, NotFoundError, PermissionDeniedError, UnavailableError
-from detex_core.object_store import MinioStore, ObjectStore, open_object_store
+from detex_core.object_store import ObjectStore, open_object_store
 from detex_core.object_store.location import S3Location
 from detex_core.object_store.minio_client import ConditionalMinio
+from detex_core.object_store.minio_store import MinioStore
 from detex_core.settings import ObjectStoreSettings
 from tests.core.conftest import BUCKET, PART_SIZE_BYTES, minio_store, plain_client
 from tests.servers.seaweedfs import SeaweedServer, start_seaweedfs
