@@ -1,7 +1,7 @@
 """Calls that survive a Ctrl-C: gRPC's code runs in a thread of its own, and the caller waits beside it.
 
 KeyboardInterrupt strikes the main thread wherever it is. Inside of gRPC that can be while a lock of the channel is
-being taken, which then is never given back, and the next call on the channel waits for ever. The caller therefore waits
+being taken, which then is never given back, and the next call on the channel waits forever. The caller therefore waits
 on queues that are implemented in C, which a signal cannot leave half-way.
 """
 

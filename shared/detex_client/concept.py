@@ -100,7 +100,7 @@ class DeletedConcepts:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A Stable Diffusion that a service has at hand; fields as `detex.v1.BaseModel` documents them."""
+    """A Stable Diffusion that a service has available; fields as `detex.v1.BaseModel` documents them."""
 
     name: str
     fingerprint: str

@@ -86,7 +86,7 @@ class Connection:
     Args:
         service: What it is in messages, `trainer` or `generator`.
         contract: Full name of the gRPC service, for example `detex.v1.TrainerService`.
-        safe_to_repeat: Methods that are tried again when the service does not answer, with growing pauses.
+        safe_to_repeat: Methods that are retried when the service does not answer, with growing pauses.
         address: `host:port`. As the tenant, it may come from a file: line ends and blanks around it do not count.
         tenant: Sent along with every call.
         tls: None speaks plain text, which is meant for loopback and for inside a cluster.

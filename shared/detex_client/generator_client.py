@@ -30,7 +30,7 @@ STREAM_TIMEOUT_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class RequestFailed:
-    """One request of many failed; the others go on.
+    """One request of many failed; the others continue.
 
     Attributes:
         error: As a single call would have raised it.
@@ -85,7 +85,7 @@ class ResidentConcept:
 class GeneratorClient(Connection):
     """Draws pictures. Safe to use from several threads.
 
-    All methods raise DetexClientError with the generator's own words: INVALID_ARGUMENT with the fields to mend,
+    All methods raise DetexClientError with the generator's own words: INVALID_ARGUMENT with the fields to correct,
     NOT_FOUND for an unknown concept, FAILED_PRECONDITION for a concept of another base model, RESOURCE_EXHAUSTED with a
     delay when it is overloaded, UNAVAILABLE when none answers.
 
@@ -162,7 +162,7 @@ class GeneratorClient(Connection):
     ) -> Iterator[RequestEvent]:
         """Draw many requests over one stream; news come in the order in which they are ready.
 
-        A request that the generator refuses gives RequestFailed and the others go on. An exception of `requests`
+        A request that the generator refuses gives RequestFailed and the others continue. An exception of `requests`
         itself ends the stream and is raised here.
 
         Args:

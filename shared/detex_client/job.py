@@ -27,7 +27,7 @@ class JobProgress:
         losses: Smoothed losses by name.
         steps_per_second: Speed over the last steps.
         time_left_seconds: The trainer's estimate of the time to the end of the job; None where it has none yet.
-        waiting_for: Why the job does not go on for now, for example because the object store is full; empty where it
+        waiting_for: Why the job does not continue for now, for example because the object store is full; empty where it
             does.
     """
 
@@ -81,7 +81,7 @@ class JobFailure:
 
     Attributes:
         reason: Stable reason in capitals.
-        message: What happened and what to do, for people.
+        message: What happened and what to do, human-readable.
     """
 
     reason: str

@@ -15,7 +15,7 @@ class MethodDescription:
 
     Attributes:
         method: Which.
-        defaults: All knobs of a job that sets none.
+        defaults: All hyperparameters of a job that sets none.
     """
 
     method: Method

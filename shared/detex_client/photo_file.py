@@ -3,7 +3,7 @@
 What the trainer takes is sent as it is, a JPEG without what cameras note beside the picture, such as the place. HEIC,
 AVIF, TIFF and BMP files, and pictures of more pixels or bytes than the trainer takes, are converted on this machine:
 upright by their EXIF orientation, in sRGB, without metadata, and reduced where they are too large. The conversion of a
-file always gives the same bytes, so that an upload that broke off goes on.
+file always gives the same bytes, so that an upload that broke off continues.
 """
 
 import io
@@ -103,7 +103,7 @@ def sent_photo(path: Path, field: str) -> SentFile:
         picture.save(buffer, "PNG", compress_level=6)
     else:
         picture.save(buffer, "JPEG", quality=95, subsampling=0)
-    words = [f"converted from {form}"] if form not in _TAKEN else ["written anew, for it was too large"]
+    words = [f"converted from {form}"] if form not in _TAKEN else ["re-encoded, as it was too large"]
     if reduced_from is not None:
         words.append(f"reduced from {reduced_from[0]} x {reduced_from[1]} to {picture.width} x {picture.height}")
     return SentFile(buffer.getvalue(), len(data), reduced_from, picture.size, ", ".join(words))

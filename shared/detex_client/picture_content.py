@@ -83,9 +83,9 @@ class Edit:
     Attributes:
         kind: What becomes of it.
         image: The photo: a file, or the bytes of one.
-        mask: Of the photo's size: white is drawn anew with INPAINT, and stays with KEEP_PRODUCT. None leaves
+        mask: Of the photo's size: white is redrawn with INPAINT, and stays with KEEP_PRODUCT. None leaves
             KEEP_PRODUCT to the photo's transparent pixels.
-        strength: How far the picture may leave the photo where it is drawn anew, above 0 and at most 1; None takes 0.8
+        strength: How far the picture may leave the photo where it is redrawn, above 0 and at most 1; None takes 0.8
             with IMAGE_TO_IMAGE and 1 otherwise.
         shadow: Opacity of a contact shadow below the product, 0 to 1, with KEEP_PRODUCT.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Unpack
 from uuid import uuid4
 
-from detex_client import hyperparameters as knobs
+from detex_client import hyperparameters as hyperparameter_values
 from detex_client.background_call import BackgroundStream
 from detex_client.concept import BaseModel, Concept, ConceptReference, DeletedConcepts, check_concept_name
 from detex_client.concept_report import ConceptReport
@@ -32,7 +32,7 @@ TrainingEvent = UploadProgress | TrainingSet | JobEvent
 class TrainerClient(TrainingSetCalls):
     """Trains concepts and looks after them. Safe to use from several threads.
 
-    All methods raise DetexClientError with the trainer's own words: INVALID_ARGUMENT with the fields to mend,
+    All methods raise DetexClientError with the trainer's own words: INVALID_ARGUMENT with the fields to correct,
     NOT_FOUND, UNAVAILABLE when no trainer answers, DEADLINE_EXCEEDED when it answers too slowly.
 
     Args:
@@ -91,7 +91,7 @@ class TrainerClient(TrainingSetCalls):
         base_model: str = "",
         keep_photos: bool = False,
         on_progress: Callable[[TrainingEvent], None] = lambda _: None,
-        **hyperparameters: Unpack[knobs.Hyperparameters],
+        **hyperparameters: Unpack[hyperparameter_values.Hyperparameters],
     ) -> ConceptReference:
         """Learn a concept from photos and wait for it. A KeyboardInterrupt cancels the job and is raised again.
 
@@ -150,7 +150,7 @@ class TrainerClient(TrainingSetCalls):
         idempotency_key: str | None = None,
         priority: int = 0,
         deadline_time: datetime | None = None,
-        **hyperparameters: Unpack[knobs.Hyperparameters],
+        **hyperparameters: Unpack[hyperparameter_values.Hyperparameters],
     ) -> Job:
         """Queue a training job on what `upload` returned; arguments as of `train`.
 
@@ -163,7 +163,7 @@ class TrainerClient(TrainingSetCalls):
             training_set_id=training_set_id,
             concept_name=name,
             method=method.number(),
-            hyperparameters=knobs.to_wire(hyperparameters),
+            hyperparameters=hyperparameter_values.to_wire(hyperparameters),
             attributes=attributes,
             base_model=base_model,
             idempotency_key=idempotency_key or uuid4().hex,
@@ -206,7 +206,8 @@ class TrainerClient(TrainingSetCalls):
     def watch(self, job_id: str) -> Iterator[JobEvent]:
         """Follow a job until it ends; the last event is the job in its final state, whatever that is.
 
-        Goes on after the trainer was away for a while, restarted for example; gives up after several tries in a row.
+        Goes on after the trainer was unavailable for a while, restarted for example; gives up after several tries in a
+        row.
         """
         return JobWatch(lambda: self._watch_once(job_id)).events()
 

@@ -22,7 +22,7 @@ class StoredPhoto:
 
     @property
     def name(self) -> str:
-        """Its index and, where it is known, its file name, for people: `2 (cup.jpg)`."""
+        """Its index and, where it is known, its file name, human-readable: `2 (cup.jpg)`."""
         if not self.file_name:
             return str(self.photo_index)
         shown = self.file_name if self.file_name.isprintable() else ascii(self.file_name)[1:-1]

@@ -12,10 +12,10 @@ _log = logging.getLogger(__name__)
 
 
 async def end_within(draining: asyncio.Event, seconds: float) -> None:
-    """Wait until the process is told to end, and see to it that it does.
+    """Wait until the process is asked to stop, and see to it that it does.
 
     Args:
-        draining: Set when the process is told to end.
+        draining: Set when the process is asked to stop.
         seconds: How long it may take from then on; after that it ends at once, with status 1.
     """
     await draining.wait()

@@ -1,4 +1,4 @@
-"""Which words of a prompt speak of which subject, so that subjects can be told apart by place.
+"""Which words of a prompt speak of which subject, so that subjects can be distinguished by place.
 
 A prompt is cut into clauses at punctuation and at English prepositions and conjunctions. A clause speaks of the subject
 whose word stands in it; one that describes (`with red dots`, `[my-mug:pose:2]`) speaks of the subject before it; all

@@ -90,7 +90,7 @@ class FairQueue(Generic[Item]):
     def _leave(self, tenant: str) -> None:
         del self._queues[tenant], self._turns[tenant]
         if not self._queues:
-            # Nobody is behind anybody: begin anew, so that numbers do not grow and no tenant is remembered.
+            # Nobody is behind anybody: start over, so that numbers do not grow and no tenant is remembered.
             self._times.clear()
             self._now = 0.0
             return

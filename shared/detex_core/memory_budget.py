@@ -117,7 +117,7 @@ class MemoryBudget:
     def hold_what_is_taken(self, size_bytes: int, tenant: str) -> Iterator[None]:
         """Hold bytes for the time of a block that are in memory already, also where that is more than there is.
 
-        For who goes on holding a part of what it has held: if it waited for that, all could wait for each other.
+        For who continues holding a part of what it has held: if it waited for that, all could wait for each other.
         """
         size = min(max(0, size_bytes), self._capacity)
         with self._changed:
@@ -129,7 +129,7 @@ class MemoryBudget:
 
     @asynccontextmanager
     async def hold_when_free(self, size_bytes: int, tenant: str, *, share: float = 1.0) -> AsyncIterator[None]:
-        """Hold bytes for the time of a block, as `hold_at_once` but for that it waits, for ever, without a thread."""
+        """Hold bytes for the time of a block, as `hold_at_once` but for that it waits, forever, without a thread."""
         while True:
             with ExitStack() as held:
                 try:

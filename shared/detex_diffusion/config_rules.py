@@ -20,7 +20,7 @@ class Rule:
 
     Attributes:
         accepts: Whether a value is accepted.
-        accepted: What is accepted, for people.
+        accepted: What is accepted, human-readable.
         reason: Why nothing else is, or why the key changes nothing here; empty where the value is simply honoured.
     """
 
@@ -40,7 +40,7 @@ def unsupported(place: str, sentence: str) -> FailedPreconditionError:
 def check_config(place: str, config: Mapping[str, Any], rules: Rules) -> None:
     """Hold every key of a configuration against its rule.
 
-    A key without a rule is told to the log where it is switched off (null, false or empty), and refused otherwise, for
+    A key without a rule is logged where it is switched off (null, false or empty), and refused otherwise, for
     nobody knows what it changes. Keys that begin with an underscore are the libraries' notes on themselves.
 
     Args:
@@ -70,13 +70,13 @@ def check_config(place: str, config: Mapping[str, Any], rules: Rules) -> None:
 
 
 def shown(value: object) -> str:
-    """A value for people: short, on one line."""
+    """A readable value: short, on one line."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def one_of(*values: Any, reason: str = "") -> Rule:
-    """Rule of a key that may have these values; null is told apart from false, and false from 0."""
+    """Rule of a key that may have these values; null is distinguished from false, and false from 0."""
     names = dict.fromkeys("null" if each is None else json.dumps(each).strip('"') for each in values)
     return Rule(
         lambda value: any(type(value) is type(each) and value == each for each in values), " or ".join(names), reason

@@ -1,7 +1,7 @@
 """Photos as the start or as part of new pictures: sizes, masks, latents to hold on to, and putting both together.
 
 Keeping is told by an array (H, W) float32: 1 where a pixel of the photo stays exactly as it is, 0 where the picture is
-drawn anew, in between at soft edges. A product to keep and an area to repaint are the same thing seen from two sides.
+redrawn, in between at soft edges. A product to keep and an area to repaint are the same thing seen from two sides.
 
 Legend: H and W height and width in pixels, C latent channels, h and w latent height and width.
 """
@@ -76,7 +76,7 @@ def keeping(photo: Image.Image, mask: Image.Image | None, *, repaint: bool) -> K
     Args:
         photo: RGB, or RGBA whose transparent pixels are never kept.
         mask: Grey, of the photo's size; None takes the photo's transparency alone.
-        repaint: White of the mask is to be drawn anew, rather than kept.
+        repaint: White of the mask is to be redrawn, rather than kept.
     """
     kept = np.ones((photo.height, photo.width), dtype=np.float32)
     if mask is not None:

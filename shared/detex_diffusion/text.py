@@ -99,8 +99,8 @@ def tokenize(
 
     `[name]` becomes the subject's S embeddings and the tokens of the class word, `[name:attribute:i]` the attribute's
     embedding of photo i and the tokens of the attribute word (underscores and hyphens read as spaces); neither noun is
-    said twice where the text goes on with it. Embeddings and nouns belong to the concept. Without words of concepts the
-    ids are those of the tokenizer for the whole text.
+    said twice where the text continues with it. Embeddings and nouns belong to the concept. Without words of concepts
+    the ids are those of the tokenizer for the whole text.
 
     Args:
         prompt: From `detex_core.prompt.parse_prompt`.

@@ -29,7 +29,7 @@ class InstalledModel(BaseModel):
     Attributes:
         path: The model's file.
         sha256: Of the file, in hexadecimal digits.
-        source: Where it came from, for people.
+        source: Where it came from, human-readable.
         normalization: How it wants colours.
     """
 
@@ -65,13 +65,13 @@ class ModelStore:
                 f"No segmenter is installed in {self.folder}: install one with  detex segmenter install"
             ) from None
         except ValidationError:
-            raise DataLossError(f"{self.folder / _RECORD} is damaged: install the segmenter anew.") from None
+            raise DataLossError(f"{self.folder / _RECORD} is damaged: reinstall the segmenter.") from None
         try:
             sha256 = hashlib.sha256(model.path.read_bytes()).hexdigest()
         except FileNotFoundError:
             sha256 = ""
         if sha256 != model.sha256:
-            raise DataLossError(f"{model.path} is damaged or gone: install the segmenter anew.")
+            raise DataLossError(f"{model.path} is damaged or missing: reinstall the segmenter.")
         return model
 
     def keep(
@@ -81,7 +81,7 @@ class ModelStore:
 
         Args:
             data: The model's file.
-            source: Where it came from, for people.
+            source: Where it came from, human-readable.
             normalization: How it wants colours.
             check: Tries the model once it is a file; where it raises, what was installed before stays in use.
         """

@@ -342,7 +342,7 @@ def test_methods_show_their_defaults_on_a_base_model(detex: Detex, scripted: Scr
     assert outcome.exit_code == 0
     assert "Defaults on sd15 (family stable_diffusion)" in outcome.stderr
     rows = [line.split() for line in outcome.stdout.splitlines()]
-    assert ["knob", "detex"] in rows
+    assert ["hyperparameter", "detex"] in rows
     assert ["steps", "500"] in rows
     assert ["subject_learning_rate", "0.002"] in rows
     assert ["mapper_fixed_norm", "false"] in rows

@@ -164,7 +164,7 @@ def test_a_file_of_too_many_bytes_is_written_anew(tmp_path: Path, monkeypatch: p
     assert MAX_SENT_BYTES == 32 * 1024**2
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     sent = sent_photo(saved(tmp_path, noise, "noise.png"), "photos[0]")
-    assert sent.note == "written anew, for it was too large"
+    assert sent.note == "re-encoded, as it was too large"
     assert len(sent.data) < 12_288
 
 

@@ -109,7 +109,7 @@ def run(request: Request, trainer: TrainerClient, generator: GeneratorClient, pr
         DetectorMissingError: The detector that was asked for is not installed.
         FolderUnusableError: The output folder is in use or cannot be written.
         DetexClientError: A service refuses this caller, or was not there at the start.
-        ServicesAwayError: A service was away for too long.
+        ServicesAwayError: A service was unavailable for too long.
     """
     with ExitStack() as stack:
         stop = stack.enter_context(_stopped_by_signals())

@@ -41,14 +41,14 @@ class Generator:
     """The generator within a running event loop, from its settings to a listening server.
 
     It listens at once and reports NOT_SERVING until its base models are loaded. When the engine comes to an unplanned
-    end, it reports NOT_SERVING and ends, so that whoever supervises the process starts it anew.
+    end, it reports NOT_SERVING and ends, so that whoever supervises the process restarts it.
 
     Attributes:
         server: The gRPC server; its `address` is known once `start` has returned.
         engine: The engine.
         base_models: The base models.
         concepts: The concepts in memory.
-        failure: What ended the generator before it was told to end, or None.
+        failure: What ended the generator before it was asked to stop, or None.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Generator:
         """Put the parts together; nothing runs yet.
 
         Args:
-            settings: All that it is told.
+            settings: Its settings.
             registry: Where metrics go; a new one where absent.
             tracing: Where traces go; what the environment says where absent. Closed with the generator.
 

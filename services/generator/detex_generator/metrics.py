@@ -1,4 +1,4 @@
-"""What Prometheus hears of the generator."""
+"""Prometheus metrics of the generator."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -44,8 +44,8 @@ class GeneratorMetrics:
         def seconds(name: str, text: str, *labels: str) -> Histogram:
             return Histogram(_PREFIX + name, text, labels, buckets=_SECONDS, registry=registry)
 
-        self.requests = counter("requests", "Requests by outcome; each of a stream of many counts.", "outcome")
-        self.refusals = counter("refused_requests", "Requests that were refused when they came, by reason.", "reason")
+        self.requests = counter("requests", "Requests by outcome; each request of a stream counts.", "outcome")
+        self.refusals = counter("refused_requests", "Requests refused on arrival, by reason.", "reason")
         self.request_seconds = seconds("request_seconds", "Time from acceptance to the last image of a request.")
         self.stage_seconds = seconds(
             "stage_seconds",
@@ -53,12 +53,12 @@ class GeneratorMetrics:
             "it, decoding it.",
             "stage",
         )
-        self.waiting_images = gauge("waiting_images", "Images accepted that have no slot yet.")
+        self.waiting_images = gauge("waiting_images", "Accepted images without a slot.")
         self.queue_wait_seconds = seconds(
             "queue_wait_seconds", "Time from acceptance of a request to a slot, per image, by priority.", "priority"
         )
-        self.slots = gauge("slots", "Images that can be denoised at the same time.")
-        self.slots_in_use = gauge("slots_in_use", "Images that are being denoised.")
+        self.slots = gauge("slots", "Images that can be denoised concurrently.")
+        self.slots_in_use = gauge("slots_in_use", "Images being denoised.")
         self.batch_rows = Histogram(_PREFIX + "batch_rows", "Rows of one UNet pass.", buckets=_ROWS, registry=registry)
         self.passes = counter("unet_passes", "UNet passes, each over all live rows of one resolution.")
         self.pass_seconds = seconds("unet_pass_seconds", "Time of one UNet pass with guidance and solver.")
@@ -66,48 +66,48 @@ class GeneratorMetrics:
         self.kernel_choice = gauge(
             "kernel_choice", "1 for what computes an operation of the denoising step.", "operation", "implementation"
         )
-        self.compilations = counter("compilations", "Sizes of steps that were compiled, by outcome.", "outcome")
+        self.compilations = counter("compilations", "Compilations of steps, one per size, by outcome.", "outcome")
         self.compilation_seconds = seconds("compilation_seconds", "Time to compile the step of one size.")
         self.images = counter("images", "Images delivered.", "base_model")
         self.previews = counter("previews", "Previews delivered.")
         self.device_memory = gauge(
             "device_memory_bytes",
-            "Memory of the GPU: what tensors take, what torch keeps for them, and all that there is.",
+            "GPU memory: used by tensors, reserved by torch, and in total.",
             "use",
         )
-        self.out_of_memory = counter("out_of_memory", "Times that memory ran out, by stage.", "stage")
+        self.out_of_memory = counter("out_of_memory", "Out-of-memory errors, by stage.", "stage")
         self.failed_images = counter("failed_images", "Images that failed in a slot or in decoding.", "reason")
 
         self.concept_hits = counter("concept_cache_hits", "Concepts found in memory, by level.", "level")
         self.concept_misses = counter("concept_cache_misses", "Concepts not found in memory, by level.", "level")
         self.concept_loads = counter(
-            "concept_cache_loads", "Concepts brought into a level: from the object store, or to the device.", *_LOADS
+            "concept_cache_loads", "Concepts loaded into a level: from the object store, or to the device.", *_LOADS
         )
         self.concept_load_seconds = seconds(
-            "concept_cache_load_seconds", "Time to bring one concept into a level.", "level"
+            "concept_cache_load_seconds", "Time to load one concept into a level.", "level"
         )
-        self.concept_evictions = counter("concept_cache_evictions", "Concepts that made room for others.", "level")
-        self.concept_bytes = gauge("concept_cache_bytes", "Memory that kept concepts take, by level.", "level")
-        self.concepts_resident = gauge("concept_cache_concepts", "Concepts that are kept, by level.", "level")
-        self.concepts_pinned = gauge("concept_cache_pinned_bytes", "Memory of concepts that are pinned.", "level")
+        self.concept_evictions = counter("concept_cache_evictions", "Evicted concepts, by level.", "level")
+        self.concept_bytes = gauge("concept_cache_bytes", "Memory of cached concepts, by level.", "level")
+        self.concepts_resident = gauge("concept_cache_concepts", "Cached concepts, by level.", "level")
+        self.concepts_pinned = gauge("concept_cache_pinned_bytes", "Memory of pinned concepts.", "level")
         self.store_up = gauge("object_store_up", "1 while the object store answers, 0 after it has not.")
         self.store_up.set(1)
-        self.store_failures = counter("object_store_failures", "Questions that the object store did not answer.")
+        self.store_failures = counter("object_store_failures", "Calls that the object store did not answer.")
         self.store_refusals = counter(
-            "object_store_refusals", "Questions not asked because the object store had not answered just before."
+            "object_store_refusals", "Calls not made because the object store had not answered shortly before."
         )
         self.concept_stale = counter(
             "concept_cache_stale_resolutions",
-            "Requests served with the version last known because the object store did not answer.",
+            "Requests served with the last known version because the object store did not answer.",
         )
         self.unet_hits = counter("unet_cache_hits", "UNets of concepts that train the UNet found in memory.")
-        self.unet_misses = counter("unet_cache_misses", "UNets of concepts that had to be made.")
-        self.unet_evictions = counter("unet_cache_evictions", "UNets of concepts that made room for others.")
-        self.unet_bytes = gauge("unet_cache_bytes", "Memory that kept UNets of concepts take beyond the base model's.")
-        self.prompt_hits = counter("prompt_cache_hits", "Prompts whose keys and values were at hand.")
+        self.unet_misses = counter("unet_cache_misses", "UNets of concepts that had to be built.")
+        self.unet_evictions = counter("unet_cache_evictions", "Evicted UNets of concepts.")
+        self.unet_bytes = gauge("unet_cache_bytes", "Memory of cached UNets of concepts beyond the base model's.")
+        self.prompt_hits = counter("prompt_cache_hits", "Prompts whose keys and values were cached.")
         self.prompt_misses = counter("prompt_cache_misses", "Prompts that had to be encoded.")
-        self.prompt_evictions = counter("prompt_cache_evictions", "Prompts that made room for others.")
-        self.prompt_bytes = gauge("prompt_cache_bytes", "Memory that kept keys and values take.")
+        self.prompt_evictions = counter("prompt_cache_evictions", "Evicted prompts.")
+        self.prompt_bytes = gauge("prompt_cache_bytes", "Memory of cached keys and values.")
         self._begin_at_zero()
 
     def serves(self, base_models: Iterable[str]) -> None:

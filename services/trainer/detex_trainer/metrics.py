@@ -77,7 +77,7 @@ class TrainerMetrics:
         )
         self.steps = Counter(
             "detex_trainer_steps_total",
-            "Optimisation steps done; its rate is the speed.",
+            "Training steps done; the rate is the speed.",
             ["method"],
             registry=registry,
         )
@@ -88,9 +88,9 @@ class TrainerMetrics:
             "detex_trainer_job_failures_total", "Jobs that failed, by reason.", ["reason"], registry=registry
         )
         self.requeued = Counter(
-            "detex_trainer_jobs_requeued_total", "Running jobs put back into the queue.", ["cause"], registry=registry
+            "detex_trainer_jobs_requeued_total", "Running jobs returned to the queue.", ["cause"], registry=registry
         )
-        self.workers = Gauge("detex_trainer_workers", "Workers that run on this trainer.", registry=registry)
+        self.workers = Gauge("detex_trainer_workers", "Workers running on this trainer.", registry=registry)
         self.uploads = Counter(
             "detex_trainer_training_sets_total", "Uploads of training sets, by outcome.", ["outcome"], registry=registry
         )
@@ -110,21 +110,21 @@ class TrainerMetrics:
         )
         self.memory = Histogram(
             "detex_trainer_worker_memory_bytes",
-            "Most memory that each worker used: of the machine, and of its GPU where it has one.",
+            "Peak memory of each worker: of the machine, and of its GPU if any.",
             ["device"],
             buckets=_MEMORY_BUCKETS,
             registry=registry,
         )
         self.attempts = Histogram(
             "detex_trainer_job_attempts",
-            "Attempts of each job that has ended.",
+            "Attempts of each ended job.",
             ["state"],
             buckets=(0, 1, 2, 3, 5, 10),
             registry=registry,
         )
         self.removed_jobs = Counter(
             "detex_trainer_jobs_removed_total",
-            "Ended jobs that were removed with their files because they are not kept any longer.",
+            "Ended jobs deleted with their files after their retention.",
             ["state"],
             registry=registry,
         )
@@ -135,26 +135,26 @@ class TrainerMetrics:
         )
         self.pack_size = Histogram(
             "detex_trainer_pack_size",
-            "Jobs that each worker was started for, to be trained together.",
+            "Jobs per worker, trained together.",
             buckets=_PACK_BUCKETS,
             registry=registry,
         )
         self.gradient_norm = Histogram(
             "detex_trainer_gradient_norm",
-            "Norm of the gradients of each job at its last report, before they were clipped.",
+            "Gradient norm of each job at its last report, before clipping.",
             ["method"],
             buckets=_NORM_BUCKETS,
             registry=registry,
         )
         self.divergences = Counter(
             "detex_trainer_divergences_total",
-            "Times that training went back to an earlier state because its loss had diverged or was no number.",
+            "Returns of training to an earlier state because the loss diverged or was not finite.",
             ["method"],
             registry=registry,
         )
         self.checkpoint = Histogram(
             "detex_trainer_checkpoint_seconds",
-            "Time that writing a checkpoint took, while training went on.",
+            "Time to write a checkpoint, concurrently with training.",
             buckets=_CHECKPOINT_BUCKETS,
             registry=registry,
         )
@@ -245,7 +245,7 @@ class JobsCollector(Collector):
         return (
             GaugeMetricFamily(
                 "detex_trainer_jobs",
-                "Jobs by state and method; each replica tells of all, so take max by (state, method), never sum.",
+                "Jobs by state and method; each replica reports all of them, so use max by (state, method), never sum.",
                 labels=["state", "method"],
             ),
             GaugeMetricFamily(

@@ -67,7 +67,7 @@ class Trainer:
     """The trainer's parts, wired; must be constructed and used within one event loop.
 
     Args:
-        settings: What it is told.
+        settings: Its settings.
         worker_command: Program and arguments of a worker.
 
     Attributes:
@@ -165,7 +165,7 @@ class Trainer:
         self._supervision: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve until told to end; then running jobs end or go back to the queue while calls are drained."""
+        """Serve until asked to stop; then running jobs end or go back to the queue while calls are drained."""
         self._supervision = asyncio.create_task(self._supervisor.run(), name="supervisor")
         self._supervision.add_done_callback(lambda _: self.server.request_drain())
         drain = asyncio.create_task(self._drain(), name="drain")
@@ -195,7 +195,7 @@ class Trainer:
             await self._supervisor.drain(self._settings.drain_grace_seconds)
 
     async def _look_at_base_models(self) -> None:
-        """So that the first caller does not wait for it; what is amiss is told to the log."""
+        """So that the first caller does not wait for it; what is amiss is logged."""
         try:
             await self._base_models.list()
         except DetexError as error:
@@ -210,7 +210,7 @@ class Trainer:
 def _open_store(settings: TrainerSettings, note: StoreNote) -> IdentifiedStore:
     """The object store that the jobs of this database belong to: the one of the settings, once and for all.
 
-    It is made where nothing is noted yet; later, a place without a store is one whose store is away.
+    It is made where nothing is noted yet; later, a place without a store is one whose store is unavailable.
     """
     store = settings.object_store
     if not store.identity:
@@ -276,7 +276,7 @@ def adopt_store(settings: TrainerSettings) -> str:
 
 
 async def serve(settings: TrainerSettings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
-    """Run a trainer until it is told to end, and no longer than its grace times say."""
+    """Run a trainer until it is asked to stop, and no longer than its grace times say."""
     trainer = Trainer(settings, worker_command)
     longest = settings.drain_delay_seconds + settings.drain_grace_seconds + LAST_WORDS_SECONDS
     bound = asyncio.create_task(end_within(trainer.server.draining, longest), name="end")

@@ -28,9 +28,9 @@ def methods(
         found = client.methods(base_model)
     terminal.document(found)
     terminal.say(f"Defaults on {found.base_model.name} (family {found.base_model.family or 'unknown'}):")
-    table = Table("knob", *(each.method for each in found.methods), box=None, pad_edge=False)
-    for knob in dict.fromkeys(name for each in found.methods for name in each.defaults):
-        table.add_row(knob, *(_shown(dict(each.defaults).get(knob)) for each in found.methods))
+    table = Table("hyperparameter", *(each.method for each in found.methods), box=None, pad_edge=False)
+    for name in dict.fromkeys(key for each in found.methods for key in each.defaults):
+        table.add_row(name, *(_shown(dict(each.defaults).get(name)) for each in found.methods))
     terminal.result(table)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from detex_client import hyperparameters as knobs
+from detex_client import hyperparameters as hyperparameter_values
 from detex_client.cli import options
 from detex_client.cli.failure import reported
 from detex_client.cli.interruption import cancel_and_leave, held_back
@@ -84,7 +84,7 @@ def train(
     terminal = Terminal(json_output=json_output)
     check_concept_name(name)
     hyperparameters = _hyperparameters(steps, seed, setting or [])
-    knobs.to_wire(hyperparameters)
+    hyperparameter_values.to_wire(hyperparameters)
     masks = mask or None
     found = find_training_photos(photos, masks=masks, captions=caption or None)
     if masks is None and not find_masks:
@@ -155,13 +155,13 @@ def _conclude(terminal: Terminal, client: TrainerClient, job: Job) -> None:
     terminal.result(concept.name)
 
 
-def _hyperparameters(steps: int | None, seed: int | None, settings: list[str]) -> knobs.Hyperparameters:
-    found: knobs.Hyperparameters = {}
+def _hyperparameters(steps: int | None, seed: int | None, settings: list[str]) -> hyperparameter_values.Hyperparameters:
+    found: hyperparameter_values.Hyperparameters = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise refused("--set", setting, "NAME=VALUE")
-        found.update(knobs.parse(name, value))
+        found.update(hyperparameter_values.parse(name, value))
     if steps is not None:
         found["steps"] = steps
     if seed is not None:

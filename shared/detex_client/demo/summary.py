@@ -61,7 +61,7 @@ class SubjectSummary:
         photos: Poses and scenes of its photos, as labelled.
         concept: What was published.
         method: How it was learned.
-        hyperparameters: All knobs as used.
+        hyperparameters: All hyperparameters as used.
         losses: Smoothed losses at the end of training.
         seconds: Time of upload, training (with waiting and publishing) and generation.
         pictures: What was drawn.

@@ -84,7 +84,7 @@ class AuditLog:
         try:
             return str(json.loads(lines[-1])["hash"])
         except (ValueError, KeyError, TypeError):
-            # A line that a crash cut off: the chain goes on from it, and `verify` says where.
+            # A line that a crash cut off: the chain continues from it, and `verify` says where.
             return hashlib.sha256(lines[-1]).hexdigest()
 
 

@@ -15,8 +15,8 @@ class Caller:
     """Who makes a call.
 
     Attributes:
-        name: For logs: of the policy's rule, or empty where callers are not told apart.
-        subject: Of the token, or the name in the certificate; empty where callers are not told apart.
+        name: For logs: of the policy's rule, or empty where callers are not distinguished.
+        subject: Of the token, or the name in the certificate; empty where callers are not distinguished.
         tenant: Whose concepts and jobs the call is about.
     """
 

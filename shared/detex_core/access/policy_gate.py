@@ -67,7 +67,7 @@ class PolicyGate:
             for rule in policy.callers:
                 if rule.is_of_token(claims):
                     return rule, subject
-            raise PermissionDeniedError(f"The policy knows no caller {subject[:80]!r}.", reason="CALLER_UNKNOWN")
+            raise PermissionDeniedError(f"The policy has no caller {subject[:80]!r}.", reason="CALLER_UNKNOWN")
         names = [name.decode(errors="replace") for kind in _CERTIFICATE_NAMES for name in certificate.get(kind, ())]
         if not names:
             raise UnauthenticatedError(
@@ -78,7 +78,7 @@ class PolicyGate:
         for rule in policy.callers:
             if rule.is_of_certificate(names):
                 return rule, str(rule.certificate)
-        raise PermissionDeniedError(f"The policy knows no caller {names[0][:80]!r}.", reason="CALLER_UNKNOWN")
+        raise PermissionDeniedError(f"The policy has no caller {names[0][:80]!r}.", reason="CALLER_UNKNOWN")
 
     def _current(self) -> tuple[AccessPolicy, TokenVerifier]:
         """The policy as it stands; the last one that could be used where the file has become unusable."""
@@ -104,7 +104,7 @@ def _token(metadata: Metadata) -> str | None:
     value = values[0]
     if len(values) > 1 or not isinstance(value, str) or not value.lower().startswith(_SCHEME):
         raise UnauthenticatedError(
-            "The header `authorization` must be there once, as `Bearer <token>`.", reason="TOKEN_INVALID"
+            "The header `authorization` must be present once, as `Bearer <token>`.", reason="TOKEN_INVALID"
         )
     return value[len(_SCHEME) :].strip()
 
@@ -116,7 +116,7 @@ def _tenant(rule: CallerRule, metadata: Metadata) -> str:
     if Role.ADMIN in rule.roles:
         return named
     raise PermissionDeniedError(
-        f"The caller {rule.name!r} belongs to another tenant than {named!r}; leave the header out, or name its own.",
+        f"The caller {rule.name!r} does not belong to tenant {named!r}; omit the header, or use its own tenant.",
         reason="OTHER_TENANT",
     )
 

@@ -96,7 +96,7 @@ class TokenVerifier:
             )
         except jwt.ExpiredSignatureError:
             raise UnauthenticatedError(
-                "The token has expired; ask its issuer for a new one.", reason="TOKEN_EXPIRED"
+                "The token has expired; get a new one from its issuer.", reason="TOKEN_EXPIRED"
             ) from None
         except jwt.InvalidAudienceError:
             raise _refused("the token is for another audience") from None
@@ -231,4 +231,4 @@ def _keys_of(issuer: Issuer) -> _Keys:
 
 
 def _refused(why: str) -> UnauthenticatedError:
-    return UnauthenticatedError(f"The caller is not known: {why}.", reason="TOKEN_INVALID")
+    return UnauthenticatedError(f"The token is invalid: {why}.", reason="TOKEN_INVALID")

@@ -94,7 +94,7 @@ class ConceptDraft(_Record):
         unet: Form of the deltas of the UNet's own parameters; a concept that has them is drawn with a UNet of its own.
         dtype: Type of the tensors as written.
         training_set_digest: SHA-256 over class word, photos, masks and captions.
-        hyperparameters: All knobs as used.
+        hyperparameters: All hyperparameters as used.
         metrics: Numbers of the training, for example `loss_final`.
         trainer_version: Version of detex that wrote it.
     """

@@ -21,7 +21,7 @@ class Closing(BaseModel):
 
     Attributes:
         reason: Stable reason in capitals.
-        message: A sentence for people.
+        message: Human-readable message.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

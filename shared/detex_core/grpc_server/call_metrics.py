@@ -22,23 +22,21 @@ class CallMetrics:
     """Counts and times calls by kind (`UNARY`, `CLIENT_STREAM`, `SERVER_STREAM`, `BIDI_STREAM`), service and method."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._started = Counter(
-            "grpc_server_started_total", "Calls that have begun on the server.", _METHOD, registry=registry
-        )
+        self._started = Counter("grpc_server_started_total", "Calls started on the server.", _METHOD, registry=registry)
         self._handled = Counter(
             "grpc_server_handled_total",
-            "Calls that have ended on the server, by status code.",
+            "Calls completed on the server, by status code.",
             (*_METHOD, "grpc_code"),
             registry=registry,
         )
         self._seconds = Histogram(
             "grpc_server_handling_seconds",
-            "Time from the begin of a call to its end on the server.",
+            "Duration of a call on the server.",
             _METHOD,
             buckets=CALL_SECONDS_BUCKETS,
             registry=registry,
         )
-        self._running = Gauge("grpc_server_running_calls", "Calls that run now.", _METHOD, registry=registry)
+        self._running = Gauge("grpc_server_running_calls", "Calls currently running.", _METHOD, registry=registry)
 
     def serves(self, services: Iterable[str]) -> None:
         """Begin the counts of all methods of these services at 0, so that `increase()` sees the first call.

@@ -25,7 +25,7 @@ class Heartbeat:
         return time.monotonic() - self._last < self._longest_pause_seconds
 
     async def run(self) -> None:
-        """Beat, for ever."""
+        """Beat, forever."""
         while True:
             self._last = time.monotonic()
             await asyncio.sleep(_BEAT_SECONDS)

@@ -161,7 +161,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         await self._idle.wait()
 
     def end_other_calls(self) -> None:
-        """End running calls of health and reflection, which may last for ever."""
+        """End running calls of health and reflection, which may last forever."""
         self._ending = True
         for task in self._others:
             task.cancel()

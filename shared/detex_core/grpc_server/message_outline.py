@@ -82,7 +82,7 @@ class _Walk:
             if byte < 0x80:
                 return value, position
             shift += 7
-        return 7, end  # no key and no size that goes on
+        return 7, end  # no key and no size that continues
 
 
 def _too_many(what: str) -> ResourceExhaustedError:

@@ -45,7 +45,7 @@ class Readiness:
             await self.servicer.set(name, _NOT_SERVING)
 
     async def watch(self) -> None:
-        """Look at all services, for ever."""
+        """Look at all services, forever."""
         while True:
             await self.look()
             await asyncio.sleep(self._interval_seconds)

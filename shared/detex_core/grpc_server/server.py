@@ -42,7 +42,7 @@ class Server:
     Attributes:
         address: Host and port that the server listens on, once started.
         metrics_address: The same of the HTTP port; empty where it is switched off.
-        draining: Set when the server has been told to end. Streams that would last longer than the grace may watch it
+        draining: Set when the server has been asked to stop. Streams that would last longer than the grace may watch it
             and end themselves.
 
     Raises:
@@ -202,5 +202,5 @@ async def run_server(
     *,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> None:
-    """Serve until told to end; see Server. The caller opens what the services hold before, and closes it after."""
+    """Serve until asked to stop; see Server. The caller opens what the services hold before, and closes it after."""
     await Server(settings, services, registry, interceptors=interceptors).run()

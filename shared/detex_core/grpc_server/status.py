@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class InternalError(DetexError):
-    """A defect of ours. Its text is in the log under the incident id that the caller is told.
+    """A bug. Its text is in the log under the incident id that the caller is told.
 
     Attributes:
         incident: The id.
@@ -62,7 +62,7 @@ def rich_status(error: DetexError) -> grpc.Status:
 
 
 def request_error(error: BaseException) -> generator_pb2.RequestError:
-    """The same content as an element of a stream; of a defect of ours the caller learns the incident id only."""
+    """The same content as an element of a stream; of a bug the caller learns the incident id only."""
     known = as_domain_error(error)
     return generator_pb2.RequestError(
         code=known.code.value[0],

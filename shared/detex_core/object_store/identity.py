@@ -1,6 +1,6 @@
 """Which store a process works with, so that a place where no store is now is never taken for an empty one.
 
-A folder that is not mounted, or a bucket that somebody has made anew, holds no objects: whoever believed that would
+A folder that is not mounted, or a bucket that somebody has recreated, holds no objects: whoever believed that would
 report photos as deleted that are still there, give up jobs whose photos will be back, and write into the wrong place.
 So a store carries a random identity from its beginning, and no answer that says "there is none" counts before the
 identity was found beside it.

@@ -1,4 +1,4 @@
-"""What Prometheus hears of a run: a text file for the node exporter, and a listener where one is asked for."""
+"""Prometheus metrics of a run: a text file for the node exporter, and a listener where one is asked for."""
 
 from pathlib import Path
 
@@ -31,12 +31,12 @@ class RunMetrics:
             return Gauge(_PREFIX + name, text, [*self._labels, *labels], registry=self.registry)
 
         self._pictures = gauge("pictures", "Pictures of the catalog's part, by status.", "status")
-        self._untrained = gauge("untrained_concepts", "Concepts that are still to be trained.")
-        self._drawn = gauge("drawn_pictures", "Pictures drawn in this run, redrawn ones too.")
-        self._drawing = gauge("drawing_seconds", "Time of this run in which pictures were drawn.")
-        self._exit_code = gauge("exit_code", "Exit code of the run that ended last; -1 while it goes on.")
-        self._start_time = gauge("start_time_seconds", "When the run began, since the epoch.")
-        self._end_time = gauge("end_time_seconds", "When the run ended, since the epoch; 0 while it goes on.")
+        self._untrained = gauge("untrained_concepts", "Concepts not yet trained.")
+        self._drawn = gauge("drawn_pictures", "Pictures generated in this run, including retries.")
+        self._drawing = gauge("drawing_seconds", "Time spent generating pictures in this run.")
+        self._exit_code = gauge("exit_code", "Exit code of the last run; -1 during a run.")
+        self._start_time = gauge("start_time_seconds", "Start of the run, since the epoch.")
+        self._end_time = gauge("end_time_seconds", "End of the run, since the epoch; 0 during a run.")
 
     def begin(self, time_seconds: float) -> None:
         """The run begins."""

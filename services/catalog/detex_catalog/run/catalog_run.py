@@ -36,7 +36,7 @@ _NOTED_SECONDS = 30.0
 
 
 class ServicesAwayError(Exception):
-    """A service was away for longer than the patience."""
+    """A service was unavailable for longer than the patience."""
 
 
 class CatalogRun:
@@ -112,7 +112,7 @@ class CatalogRun:
         """Do it; whether nothing is left open.
 
         Raises:
-            ServicesAwayError: A service was away for too long.
+            ServicesAwayError: A service was unavailable for too long.
             FolderUnusableError: The output folder cannot be written.
             DetexClientError: A service refuses this caller altogether.
         """

@@ -69,7 +69,7 @@ class Journal:
                 written += os.write(self._file, line[written:])
             os.fsync(self._file)
         except OSError as error:
-            with contextlib.suppress(OSError):  # the next line must not go on from half of one
+            with contextlib.suppress(OSError):  # the next line must not continue from half of one
                 os.ftruncate(self._file, end)
                 os.lseek(self._file, end, os.SEEK_SET)
             raise FolderUnusableError(f"{self.path} cannot be written ({error.strerror})") from None

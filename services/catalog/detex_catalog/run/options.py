@@ -14,7 +14,7 @@ class RunOptions(BaseModel):
         training_jobs: Jobs that are submitted and have not ended, at most.
         streams: Streams of pictures at a time.
         patience_seconds: How long a service may be away before the run ends.
-        drain_seconds: How long pictures on their way are waited for when the run is told to end.
+        drain_seconds: How long pictures on their way are waited for when the run is asked to stop.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -135,7 +135,7 @@ class RunState:
             handler(event)
 
     def picture(self, order: PictureOrder) -> PictureState:
-        """The state of a picture as it is ordered now; a changed order begins anew."""
+        """The state of a picture as it is ordered now; a changed order starts over."""
         state = self.pictures.get(order.output)
         if state is None or state.fingerprint != order.fingerprint:
             state = PictureState(order.fingerprint)

@@ -34,6 +34,6 @@ class CatalogFaultsError(Exception):
 
 
 def shown(value: object) -> str:
-    """A given value for people, shortened."""
+    """A readable value, shortened."""
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."

@@ -19,7 +19,7 @@ class CacheObserver(Protocol):
     """Hears what a cache does; called with the cache's lock held, so it must be quick and must not call back."""
 
     def hit(self) -> None:
-        """A value was at hand, or another caller was loading it already."""
+        """A value was available, or another caller was loading it already."""
 
     def miss(self) -> None:
         """A value has to be loaded."""
@@ -78,7 +78,7 @@ class BoundedCache(Generic[Key, Value]):
         Args:
             capacity_bytes: Most bytes to keep; 0 keeps nothing.
             size_of: Bytes of a value.
-            observer: Hears of hits, misses and evictions.
+            observer: Receives hits, misses and evictions.
         """
         self._capacity_bytes = capacity_bytes
         self._size_of = size_of
@@ -95,7 +95,7 @@ class BoundedCache(Generic[Key, Value]):
         self._loading: dict[Key, Future[Value]] = {}
 
     def get(self, key: Key, load: Callable[[], Value]) -> Value:
-        """The value of a key; loaded where it is not at hand.
+        """The value of a key; loaded where it is not available.
 
         Of several callers that miss at the same time one loads and all get what it loaded, or its exception. A failed
         load leaves nothing behind: the next caller tries afresh.
@@ -129,7 +129,7 @@ class BoundedCache(Generic[Key, Value]):
         return value
 
     def __contains__(self, key: Key) -> bool:
-        """Whether the value is at hand now; counts as no use."""
+        """Whether the value is available now; counts as no use."""
         with self._lock:
             return key in self._kept or key in self._elsewhere
 

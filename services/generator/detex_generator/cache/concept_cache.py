@@ -94,7 +94,7 @@ class ConceptCache:
             capacity_bytes: Most memory of the host to keep concepts in.
             newest_version_seconds: How long an answer of the archive holds; a version published later than that before
                 a request is seen by it.
-            metrics: Hears of hits, misses, loads and evictions.
+            metrics: Receives hits, misses, loads and evictions.
             device_capacity_bytes: Most memory of a GPU to keep concepts in.
             retry_seconds: After the archive has not answered, it is left alone for so long.
             retry_longest_seconds: Bound of that time, which doubles at each further failure.

@@ -85,7 +85,7 @@ class PromptCache:
         return self._cache.get(key, load)
 
     def __contains__(self, key: PromptKey) -> bool:
-        """Whether the keys and values of a prompt are at hand now."""
+        """Whether the keys and values of a prompt are available now."""
         return key in self._cache
 
     def clear(self) -> None:

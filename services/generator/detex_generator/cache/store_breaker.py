@@ -1,4 +1,4 @@
-"""A circuit breaker before the object store: while it is away, nobody waits for it."""
+"""A circuit breaker before the object store: while it is unavailable, nobody waits for it."""
 
 import logging
 import threading
@@ -17,11 +17,11 @@ _logger = logging.getLogger(__name__)
 class StoreBreaker:
     """Passes questions on while the object store answers, and refuses them at once for a while after it has not.
 
-    A store that is away costs whoever asks it seconds of waiting for a connection. After a question without an answer
-    the next is passed on only when a delay has passed, then one at a time, and each further failure doubles the delay
-    (Nygard, "Release It!", the pattern Circuit Breaker). Only UnavailableError counts: all else is an answer. And only
-    where the store as a whole does not answer, which is asked after: an object that cannot be read is the affair of
-    those who want it. Safe to use from several threads.
+    A store that is unavailable costs whoever asks it seconds of waiting for a connection. After a question without an
+    answer the next is passed on only when a delay has passed, then one at a time, and each further failure doubles the
+    delay (Nygard, "Release It!", the pattern Circuit Breaker). Only UnavailableError counts: all else is an answer.
+    And only where the store as a whole does not answer, which is asked after: an object that cannot be read is the
+    affair of those who want it. Safe to use from several threads.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class StoreBreaker:
         Args:
             shortest_seconds: Delay after the first failure.
             longest_seconds: Bound of the delay.
-            metrics: Hears of failures and refusals, and whether the store answers.
+            metrics: Receives failures and refusals, and whether the store answers.
             clock: Seconds that never go back.
             probe: Raises UnavailableError where the store as a whole does not answer; None takes every question for
                 such a probe.
@@ -102,7 +102,7 @@ class StoreBreaker:
         return False
 
     def _enter(self) -> bool:
-        """Whether this question is the one that tries a store that was away."""
+        """Whether this question is the one that tries a store that was unavailable."""
         with self._lock:
             if not self._delay_seconds:
                 return False

@@ -71,7 +71,7 @@ class UNetCache:
         Args:
             stored: The concept.
             base_model: Whose UNet it changes.
-            load: Gives the concept; asked only where its UNet is not at hand. What it raises is raised.
+            load: Gives the concept; asked only where its UNet is not available. What it raises is raised.
         """
 
         def make() -> ConceptUNet:

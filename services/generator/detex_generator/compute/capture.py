@@ -58,5 +58,5 @@ class CudaCapture:
 
 
 def eager(step: Step) -> Step:
-    """No capture: every replay runs the step anew."""
+    """No capture: every replay runs the step again."""
     return step

@@ -47,7 +47,7 @@ class _Graph:
         text: Read by the graph.
         replay: Runs it.
         holds: The prompts whose text was copied in last; kept alive by others. None where the text is nobody's.
-        captured: Whether it is replayed; otherwise it is launched anew each time.
+        captured: Whether it is replayed; otherwise it is launched again each time.
         compiled: Whether the step is a compiled one.
     """
 

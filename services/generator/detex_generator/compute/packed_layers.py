@@ -6,7 +6,7 @@ channels-last layout, which attention and its projections read without a copy. S
 results agree to rounding.
 
 oneDNN keeps the code of a linear layer for every number of rows that it ever had, whatever the capacity of its cache of
-primitives: a quarter of a MiB each, for ever. Rows follow from the size of a picture, so linear layers have few numbers
+primitives: a quarter of a MiB each, forever. Rows follow from the size of a picture, so linear layers have few numbers
 of rows: the first that come, and then multiples of one block, in pieces of eight blocks at most.
 """
 
@@ -151,7 +151,7 @@ def pack(module: nn.Module) -> int:
 
     GroupNorms of bfloat16 compute in float32.
 
-    The layers stay what they are, with the same parameters: whoever reads or changes a weight goes on doing so.
+    The layers stay what they are, with the same parameters: whoever reads or changes a weight continues to do so.
     """
     packed = 0
     for layer in module.modules():

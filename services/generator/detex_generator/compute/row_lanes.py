@@ -75,7 +75,7 @@ class RowLanes:
         try:
             first = _predict(unet, cores, *parts[0])
         finally:
-            wait(others)  # also where this lane fails: nobody may go on with weights that are still being read
+            wait(others)  # also where this lane fails: nobody may continue with weights that are still being read
         return torch.cat([first, *(other.result() for other in others)])
 
     def close(self) -> None:

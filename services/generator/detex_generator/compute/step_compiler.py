@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 
 class CompilationMetrics(Protocol):
-    """Hears of compilations."""
+    """Receives compilations."""
 
     def compiled(self, seconds: float, error: str | None) -> None:
         """One has ended, with an error or well."""
@@ -67,7 +67,7 @@ class StepCompiler:
 
     Attributes:
         device: Where UNets are.
-        metrics: Hears of compilations.
+        metrics: Receives compilations.
         least_uses: Steps of a size before it is compiled.
         device_lock: Held while something is compiled. A CUDA graph must not be captured meanwhile, for the compiler
             times kernels and waits for the device.

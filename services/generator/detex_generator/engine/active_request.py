@@ -99,7 +99,7 @@ class ActiveRequest:
         self._end(error.code.name, error)
 
     def cancel(self) -> None:
-        """End the request because its caller no longer waits, which is told apart from a deadline that has passed."""
+        """End the request because its caller has cancelled; unlike a deadline that has passed."""
         if self.deadline is not None and is_over(self.deadline - time.monotonic()):
             self.expire()
         else:

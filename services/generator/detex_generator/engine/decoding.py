@@ -43,7 +43,7 @@ class Decoding:
         Args:
             threads: How many.
             cores: Cores of a CPU that each uses.
-            metrics: Hears of images, previews and seconds.
+            metrics: Receives images, previews and seconds.
             on_done: Called after each finished image, successful or not.
         """
         self._threads = SmallFirst(threads, "decoding", use_cores, (cores,))

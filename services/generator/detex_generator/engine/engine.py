@@ -57,7 +57,7 @@ class Engine:
         Args:
             settings: Slots, limits and threads.
             admission: Checks and encodes requests.
-            metrics: Hears of everything.
+            metrics: Receives everything.
             acceleration: Kernels and graphs of a GPU; None on a CPU.
             on_failure: Called, from the engine's thread, when the step loop has come to an unplanned end.
         """

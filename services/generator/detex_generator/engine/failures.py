@@ -7,7 +7,7 @@ from detex_generator.compute.device_errors import is_out_of_memory
 
 
 class EngineStoppedError(UnavailableError):
-    """The engine has come to an unplanned end; the service reports that it does not serve and is to be started anew."""
+    """The engine has come to an unplanned end; the service reports that it does not serve and is to be restarted."""
 
     reason = "ENGINE_STOPPED"
 

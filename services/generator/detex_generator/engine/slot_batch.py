@@ -165,10 +165,10 @@ class SlotBatch:
     def advance(self) -> list[StepOutcome]:
         """One denoising step of every image; those that are done or have failed leave their slots.
 
-        Where the pass over all fails, each image is tried by itself: a failure costs only the image that has it.
+        Where the pass over all fails, each image is tried alone: a failure costs only the image that has it.
 
         Raises:
-            torch.AcceleratorError: The GPU answers this process no more, which is to be started anew.
+            torch.AcceleratorError: The GPU answers this process no more, which is to be restarted.
         """
         slots = self._slots
         try:

@@ -47,11 +47,11 @@ class StepLoop:
         Args:
             scheduler: Who is next.
             decoding: Where finished latents go.
-            metrics: Hears of passes.
+            metrics: Receives passes.
             cores: Cores of a pass on a CPU.
             acceleration: Kernels and graphs of a GPU; None on a CPU.
             on_room: Called when images have left the ready queue for slots.
-            on_failure: Called with what ended the loop before it was told to end.
+            on_failure: Called with what ended the loop before it was asked to stop.
         """
         self._scheduler = scheduler
         self._decoding = decoding

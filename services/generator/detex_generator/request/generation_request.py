@@ -29,7 +29,7 @@ class GenerationRequest:
         negative_prompt: What to keep away from, as sent; may be empty.
         parsed_prompt: The prompt taken apart.
         parsed_negative_prompt: The negative prompt taken apart; it may hold words of concepts too.
-        base_model: Name of a base model at hand.
+        base_model: Name of an available base model.
         count: Images, 1 to 64; image i takes seed + i.
         seed: Seed of the first image; that of the last is below 2^32.
         steps: Denoising steps.

@@ -111,10 +111,10 @@ def read_hyperparameters(message: trainer_pb2.Hyperparameters) -> dict[str, int 
 
 
 def hyperparameters_message(hyperparameters: Hyperparameters) -> trainer_pb2.Hyperparameters:
-    """All knobs as callers see them."""
-    knobs = hyperparameters.model_dump(exclude={"delta_form", *_CHOICES})
+    """All hyperparameters as callers see them."""
+    values = hyperparameters.model_dump(exclude={"delta_form", *_CHOICES})
     chosen: dict[str, Any] = {
         name: next(number for number, member in members.items() if member is getattr(hyperparameters, name))
         for name, (_, members) in _CHOICES.items()
     }
-    return trainer_pb2.Hyperparameters(**knobs, **chosen, delta_form=_DELTA_FORM_MESSAGES[hyperparameters.delta_form])
+    return trainer_pb2.Hyperparameters(**values, **chosen, delta_form=_DELTA_FORM_MESSAGES[hyperparameters.delta_form])

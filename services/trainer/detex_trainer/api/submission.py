@@ -33,7 +33,7 @@ class JobRequest:
         training_set_id: Photos to learn from.
         concept_name: Name of the concept to publish.
         method: How to learn, by name.
-        hyperparameters: The knobs that were set, by name.
+        hyperparameters: The hyperparameters that were set, by name.
         attributes: What has a word of its own per photo.
         base_model: Base model by name.
         priority: Higher ones come first among the jobs of a tenant.

@@ -77,7 +77,7 @@ class DescriptionAnswer(BaseModel):
 
     Attributes:
         description: None where there is none.
-        refusal: Why, for people.
+        refusal: Why, human-readable.
         reason: The same for machines, as of errors of the domain.
     """
 

@@ -1,4 +1,4 @@
-"""The knobs of a training job: checked, frozen, with the defaults of each method."""
+"""The hyperparameters of a training job: checked, frozen, with the defaults of each method."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -55,7 +55,7 @@ _LEARNING_RATE = "a number above 0 and at most 1"
 
 
 class Hyperparameters(BaseModel):
-    """All knobs of a job, as in detex.v1.Hyperparameters; the description of a field says what is accepted.
+    """All hyperparameters of a job, as in detex.v1.Hyperparameters; the description of a field says what is accepted.
 
     Attributes:
         steps: Optimisation steps.
@@ -110,7 +110,7 @@ class Hyperparameters(BaseModel):
     delta_form: DeltaForm = Field(strict=False, description="low_rank or full")
     low_rank_energy: float = Field(gt=0, le=1, description="a number above 0 and at most 1")
     prior_loss_weight: float = Field(ge=0, le=10, description="a number from 0 to 10")
-    # Jobs that were queued before these knobs were there know nothing of them.
+    # Jobs that were queued before these hyperparameters existed do not have them.
     prior_preservation: PriorPreservation = Field(
         default=PriorPreservation.KEY_VALUES, strict=False, description="none, images, prompt or key_values"
     )
@@ -259,7 +259,7 @@ _ACCEPTED: dict[Method, dict[str, tuple[StrEnum, ...]]] = {
     Method.DREAMBOOTH: {"prior_preservation": _PRIORS_OF_THE_UNET, "subject_start": (SubjectStart.RARE_WORD,)},
     Method.DREAMBOOTH_LORA: {"prior_preservation": _PRIORS_OF_THE_UNET, "subject_start": (SubjectStart.RARE_WORD,)},
 }
-"""What a method accepts of a knob, where that is less than all."""
+"""What a method accepts of a hyperparameter, where that is less than all."""
 
 
 def trainable_methods() -> tuple[Method, ...]:
@@ -291,7 +291,7 @@ def default_hyperparameters(method: str, family: BaseModelFamily = BaseModelFami
 def resolve_hyperparameters(
     method: str, overrides: Mapping[str, object], family: BaseModelFamily = BaseModelFamily.EMBEDDED
 ) -> Hyperparameters:
-    """The defaults of a method with some knobs set.
+    """The defaults of a method with some hyperparameters set.
 
     Args:
         method: A method that this trainer trains.
@@ -299,8 +299,8 @@ def resolve_hyperparameters(
         family: Of the base model that is trained on.
 
     Raises:
-        InvalidInputError: The method is none (field `method`), or a knob is unknown or out of its range (one violation
-            each, field `hyperparameters.<name>`).
+        InvalidInputError: The method is none (field `method`), or a hyperparameter is unknown or out of its range (one
+            violation each, field `hyperparameters.<name>`).
     """
     values: dict[str, Any] = default_hyperparameters(method, family).model_dump()
     try:

@@ -27,7 +27,7 @@ class JobSpec(BaseModel):
         concept_name: Name of the concept to publish.
         training_set_id: Photos to learn from.
         method: How to learn.
-        hyperparameters: All knobs, resolved.
+        hyperparameters: All hyperparameters, resolved.
         attributes: What has a word of its own per photo; empty for methods without attributes.
         base_model: Base model to train on.
         device: Where to train; `auto` takes a GPU where there is one.

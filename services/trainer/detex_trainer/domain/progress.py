@@ -26,7 +26,7 @@ class JobProgress:
         time_left_seconds: Estimate of the time to the end of the job; None while unknown.
         gradient_norm: Norm of the gradients of the last step before they were clipped; 0 while unknown.
         returns: How often training went back to an earlier state because it diverged.
-        waiting_for: Why it does not go on for now, for people; empty where it does.
+        waiting_for: Why it does not continue for now, human-readable; empty where it does.
     """
 
     phase: JobPhase

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 def freeze_layers(module: nn.Module) -> int:
     """Let the layers of a module, and the blocks of them, use oneDNN's layouts; returns how many layers do so now.
 
-    They stay what they are, with the same parameters: whoever reads, copies or trains a weight goes on doing so.
+    They stay what they are, with the same parameters: whoever reads, copies or trains a weight continues to do so.
     """
     frozen = 0
     for layer in list(module.modules()):

@@ -116,7 +116,7 @@ async def receive_upload(
 
 
 async def _in_thread(work: Callable[[], None]) -> None:
-    """Do something apart from the event loop; whoever is cancelled meanwhile goes on when it is done."""
+    """Do something apart from the event loop; whoever is cancelled meanwhile continues when it is done."""
     running = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         await asyncio.shield(running)

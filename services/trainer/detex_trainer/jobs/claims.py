@@ -63,7 +63,7 @@ class JobClaims:
 
         Next is a job of the tenant with the fewest running jobs, then of the one served longest ago; of one tenant the
         job of the highest priority, then the oldest. Tenants at their limit wait, and so do jobs that pause before they
-        are tried again. The rest of the pack is chosen by the same rules, see `next_companions`.
+        are retried. The rest of the pack is chosen by the same rules, see `next_companions`.
 
         Args:
             owner: The server, by a name that no other server and no earlier life of it has.

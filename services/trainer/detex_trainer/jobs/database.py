@@ -112,7 +112,7 @@ def domain_errors() -> Iterator[None]:
     try:
         yield
     except (IntegrityError, DataError):
-        raise  # the latter is a defect of ours: what callers send is checked before
+        raise  # the latter is a bug: what callers send is checked before
     except DBAPIError as error:
         raise _domain_error(error.orig) from error
     except PoolTimeoutError as error:

@@ -22,7 +22,7 @@ class JobOrder(BaseModel):
         concept_name: Name of the concept to publish.
         training_set_id: Photos to learn from.
         method: How to learn.
-        hyperparameters: All knobs.
+        hyperparameters: All hyperparameters.
         attributes: What has a word of its own per photo.
         base_model: Base model by name.
     """
@@ -44,8 +44,8 @@ class JobOrder(BaseModel):
         """
         if not shares_passes(self.method):
             return ""
-        knobs = self.hyperparameters
-        common = (self.base_model, self.method.value, knobs.resolution, knobs.attention_map_side)
+        chosen = self.hyperparameters
+        common = (self.base_model, self.method.value, chosen.resolution, chosen.attention_map_side)
         return hashlib.sha256(json.dumps(common).encode()).hexdigest()
 
 

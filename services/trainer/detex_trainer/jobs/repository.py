@@ -140,7 +140,7 @@ class JobRepository:
     def request_cancel(self, tenant: str, job_id: str) -> Job:
         """Ask a job to stop: one that never ran is cancelled at once, another when its worker has stopped.
 
-        One that waits to be tried again is ended by the next server that looks: an earlier attempt may have published.
+        One that waits to be retried is ended by the next server that looks: an earlier attempt may have published.
 
         Returns:
             The job as it stands now; one that has ended stays as it is.

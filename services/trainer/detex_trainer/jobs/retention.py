@@ -14,7 +14,8 @@ from detex_trainer.jobs.state import ENDED
 from detex_trainer.jobs.tables import JobRow, PreviewRow, TrainingSetRow
 from detex_trainer.jobs.transitions import changed
 
-# Longer than a worker that was taken for dead goes on: its job's outcome, which keeps it from publishing, goes as well.
+# Longer than a worker that was taken for dead continues: its job's outcome, which keeps it from publishing, goes as
+# well.
 _LEAST_SECONDS = 3_600.0
 
 
@@ -23,7 +24,7 @@ class RetentionPolicy:
     """How long and how many ended jobs are kept; nothing goes within an hour of its end.
 
     Attributes:
-        ended_seconds: How long a job is kept after its end; 0 for ever.
+        ended_seconds: How long a job is kept after its end; 0 forever.
         most_per_tenant: Ended jobs that are kept of each tenant, the newest; 0 sets no limit.
     """
 

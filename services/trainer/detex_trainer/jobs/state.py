@@ -15,7 +15,7 @@ class JobState(StrEnum):
 
 ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
-# A running job goes back to the queue when its server stops or dies, or when its worker died and may be tried again.
+# A running job goes back to the queue when its server stops or dies, or when its worker died and may be retried.
 # A queued job that is to be cancelled after an earlier attempt, or whose deadline has passed, is taken to be ended.
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),

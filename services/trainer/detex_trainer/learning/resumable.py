@@ -1,4 +1,4 @@
-"""What changes from step to step of a training, as tensors and JSON: enough to go on as if nothing had happened."""
+"""What changes from step to step of a training, as tensors and JSON: enough to continue as if nothing had happened."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -30,7 +30,7 @@ class ConceptReport:
 
     @property
     def choice(self) -> str:
-        """Which state of the training was published, and why, in a sentence for people."""
+        """Which state of the training was published, and why, as a human-readable sentence."""
         report = self.report
         if len(report.candidates) < 2:
             return f"The published state is the one after all {report.steps:,} steps."

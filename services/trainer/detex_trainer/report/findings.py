@@ -12,7 +12,7 @@ GRAVE_BACKGROUND_SIMILARITY = 0.6
 SMALLEST_CLASS_WORD_GAIN = -0.005
 """Thresholds of attention, deltas and background similarity are those that warn of a tenth of the harmless concepts of
 the rendered world, where harm is known (docs/experiments.md); the others are chosen by hand. They stem from the former
-embedded base model, of 64 pixels, and have not been chosen anew since."""
+embedded base model, of 64 pixels, and have not been chosen again since."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class ReportTitle:
 
     @property
     def date(self) -> str:
-        """When it was published, for people; empty where the version does not begin with a time."""
+        """When it was published, human-readable; empty where the version does not begin with a time."""
         try:
             time = datetime.strptime(self.version.partition("-")[0], "%Y%m%dT%H%M%SZ")  # noqa: DTZ007  told as UTC
         except ValueError:

@@ -19,7 +19,7 @@ from detex_trainer.retention.concept_deletion import delete_listed
 _INTERVAL_SECONDS = 10.0
 # Jobs are kept for days, and finding those that are not reads the whole table.
 _RETENTION_INTERVAL_SECONDS = 60.0
-# A worker that was told to stop, or taken for dead, may still write for a moment.
+# A worker that was asked to stop, or taken for dead, may still write for a moment.
 _SETTLED_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)

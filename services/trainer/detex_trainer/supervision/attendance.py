@@ -100,7 +100,7 @@ class Attendance:
         await asyncio.gather(*self._conclusions)
 
     def stop(self, job: JobAttendance, intention: Intention) -> None:
-        """Have a job stopped: with its worker, unless that has others to go on with.
+        """Have a job stopped: with its worker, unless that has others to continue with.
 
         Args:
             job: One of its jobs.
@@ -214,7 +214,7 @@ class Attendance:
         return [job for job in self.jobs if job.is_at_work]
 
     def _conclude(self, job: JobAttendance, conclusion: Coroutine[None, None, None]) -> None:
-        """Decide what becomes of a job, however long that takes, while the worker goes on with the others."""
+        """Decide what becomes of a job, however long that takes, while the worker continues with the others."""
         job.is_over = True
         with job.log_scope():
             self._conclusions.add(asyncio.create_task(conclusion, name=f"end of {job.job_id}"))

@@ -91,7 +91,7 @@ class JobEndings:
             label: Cause for the metrics.
             cause: Cause for people; None where the job was stopped on purpose.
             is_outage: Whether something that jobs need did not answer, for which no job is to blame.
-            pause_seconds: How long it waits before it is tried again.
+            pause_seconds: How long it waits before it is retried.
             run_seconds: How long a worker has had it.
         """
 

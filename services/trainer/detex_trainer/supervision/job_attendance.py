@@ -65,8 +65,8 @@ class JobCare:
         metrics: Counts and times.
         endings: Records what became of jobs.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure.
-        max_outages: How often a job is tried again because something that it needs does not answer.
-        silence_seconds: A worker of which nothing is heard for so long is ended; 0 waits for ever.
+        max_outages: How often a job is retried because something that it needs does not answer.
+        silence_seconds: A worker of which nothing is heard for so long is ended; 0 waits forever.
     """
 
     claims: JobClaims
@@ -158,7 +158,7 @@ class JobAttendance:
         """Decide what becomes of it; to be called once, after `is_over` was set.
 
         Args:
-            ended: How its worker has ended; where that goes on with others, an ordered end.
+            ended: How its worker has ended; where that continues with others, an ordered end.
         """
         self._end_phase()
         if self._last_trained is not None:

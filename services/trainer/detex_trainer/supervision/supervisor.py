@@ -38,12 +38,12 @@ class SupervisorPolicy:
         worker_count: Workers that run at a time.
         max_pack_size: Jobs that one worker trains together.
         max_attempts: How often a job is started before a worker that dies counts as the job's failure.
-        max_outages: How often a job is tried again because something that it needs does not answer.
+        max_outages: How often a job is retried because something that it needs does not answer.
         lease_seconds: How long other trainers leave a job to this one without hearing from it.
         reconcile_interval_seconds: Longest time between two looks.
         stop_grace_seconds: How long a worker may take to stop.
-        turn_seconds: How long a worker trains before it makes room for a tenant that has none; 0 for ever.
-        silence_seconds: A worker of which nothing is heard for so long is ended; 0 waits for ever.
+        turn_seconds: How long a worker trains before it makes room for a tenant that has none; 0 forever.
+        silence_seconds: A worker of which nothing is heard for so long is ended; 0 waits forever.
         job_seconds: How long workers may have a job before it is ended; 0 sets no limit.
     """
 

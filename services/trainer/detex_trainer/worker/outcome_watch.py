@@ -1,6 +1,6 @@
 """Notices that a job of this worker was ended by somebody else.
 
-One job of several is cancelled, or misses its deadline, while the worker goes on with the others; or another trainer
+One job of several is cancelled, or misses its deadline, while the worker continues with the others; or another trainer
 has taken this one's jobs for lost. Whoever ends a job writes its outcome first, and that is where a worker looks,
 wherever it runs.
 """

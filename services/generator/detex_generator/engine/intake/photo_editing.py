@@ -100,7 +100,7 @@ class PhotoEditing:
     def begin(self, table: StepTable, noise: Tensor) -> Tensor:
         """Latents (C, h, w) before the first step, from standard normal noise of that shape.
 
-        A run of all steps begins from noise alone where a part of the photo is held on to, for what is drawn anew is to
+        A run of all steps begins from noise alone where a part of the photo is held on to, for what is redrawn is to
         owe nothing to the photo.
         """
         if self.edit.keeps and self.edit.strength >= 1:

@@ -8,7 +8,7 @@ _TURNS_PASSED_OVER = 7
 
 
 class ClassTurns:
-    """The highest waiting class goes first, but none is passed over for ever.
+    """The highest waiting class goes first, but none is passed over forever.
 
     A class that has waited while seven turns went to others has the eighth. So under whatever load of higher classes, a
     lower one gets at least one turn in nine where one class is below, and in ten where two are. Not safe to use from

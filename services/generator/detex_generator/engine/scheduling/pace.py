@@ -24,7 +24,7 @@ class Pace:
     """Running means of the time of UNet passes; safe to use from several threads.
 
     The first pass of a kind does not count, for it pays for what is made once; and nothing counts for longer than a
-    minute, so that a machine that was slow for a while is not held to be slow for ever.
+    minute, so that a machine that was slow for a while is not held to be slow forever.
     """
 
     def __init__(self) -> None:

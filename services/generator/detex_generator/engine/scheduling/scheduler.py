@@ -266,7 +266,7 @@ class Scheduler:
             self._condition.notify_all()
 
     def drain(self) -> None:
-        """Refuse new requests from now on; accepted ones go on."""
+        """Refuse new requests from now on; accepted ones continue."""
         with self._condition:
             self._draining = True
 

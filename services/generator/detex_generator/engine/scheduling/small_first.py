@@ -1,4 +1,4 @@
-"""Threads that take small pieces of work first, without letting large ones wait for ever."""
+"""Threads that take small pieces of work first, without letting large ones wait forever."""
 
 import atexit
 import heapq

@@ -5,7 +5,7 @@ segment, so a softmax that belongs to one segment is complete when the next one 
 
 - A segment's log-weight is one number per position, so it is added to scores that are being scaled anyhow.
 - A tile of positions in which no position reads a segment passes over all of that segment's tokens.
-- The sum of a segment is kept apart from that of the segments before it, so its log-sum-exp is at hand when it ends.
+- The sum of a segment is kept apart from that of the segments before it, so its log-sum-exp is available when it ends.
 - Blended rows close the softmax at the end of each segment and mix it in with the segment's weight; the sum of weights
   divides at the very end. Joint rows never close it before the end.
 

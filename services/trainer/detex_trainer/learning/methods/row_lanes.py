@@ -145,6 +145,6 @@ def _side_by_side(tasks: Sequence[tuple[Callable[..., _Result], Any, Any]]) -> l
     try:
         first = run(tasks[0])
     finally:
-        wait(others)  # also where this lane fails: nobody may go on with weights that are still being read
+        wait(others)  # also where this lane fails: nobody may continue with weights that are still being read
         torch.set_num_threads(threads)
     return [first, *(other.result() for other in others)]

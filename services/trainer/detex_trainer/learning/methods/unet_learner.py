@@ -59,9 +59,17 @@ class UNetLearner:
         shape = ConceptShape(
             trains_subject=False, trains_key_values=False, scope="prompt", begins_at_rare_word=True, subject_tokens=0
         )
-        knobs = hyperparameters.model_copy(update={"prior_loss_weight": 0.0})
+        without_prior = hyperparameters.model_copy(update={"prior_loss_weight": 0.0})
         self._learner = WordLearner(
-            self.base_model, name, class_word, (), photo_set, knobs, shape, generator, min_snr_gamma=min_snr_gamma
+            self.base_model,
+            name,
+            class_word,
+            (),
+            photo_set,
+            without_prior,
+            shape,
+            generator,
+            min_snr_gamma=min_snr_gamma,
         )
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:

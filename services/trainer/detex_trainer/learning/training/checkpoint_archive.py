@@ -1,4 +1,4 @@
-"""Checkpoints of jobs in the object store, so that a job goes on where another worker had to leave it.
+"""Checkpoints of jobs in the object store, so that a job continues where another worker had to leave it.
 
     jobs/<tenant>/<id>/checkpoints/<number>/state.safetensors    all tensors
     jobs/<tenant>/<id>/checkpoints/<number>/checkpoint.json      all else, with the hash of the tensors; written last

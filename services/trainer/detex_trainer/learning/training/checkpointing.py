@@ -1,4 +1,4 @@
-"""Writes checkpoints of a run while it goes on, and brings a run back to the last one."""
+"""Writes checkpoints of a run while it continues, and brings a run back to the last one."""
 
 import hashlib
 import json
@@ -37,8 +37,8 @@ def course_digest(spec: JobSpec, base_model: BaseModel, first_words: FirstWords)
 class Checkpointer:
     """A `StepListener` that keeps the state of a run, at intervals and when it is stopped.
 
-    The state is copied between two steps and written in a thread while training goes on. A checkpoint that cannot be
-    written, because the object store is away or full, is logged and left out: training does not depend on it.
+    The state is copied between two steps and written in a thread while training continues. A checkpoint that cannot be
+    written, because the object store is unavailable or full, is logged and left out: training does not depend on it.
 
     Attributes:
         held_seconds: Time for which training was held up.

@@ -53,7 +53,7 @@ def train_concept(
     reporter: ProgressReporter,
     should_stop: Callable[[], bool],
 ) -> Manifest:
-    """Learn a concept and publish it; goes on from the job's last checkpoint where there is one.
+    """Learn a concept and publish it; continues from the job's last checkpoint where there is one.
 
     On one machine with one number of threads the same spec, photos and versions give the same tensors, also where the
     job was interrupted.

@@ -97,7 +97,7 @@ class TrainingPack:
         What one run brings about is that run's failure alone. Where the pass that they share fails, each makes its own.
 
         Raises:
-            Exception: Nobody can go on, and nobody in particular is to blame.
+            Exception: Nobody can continue, and nobody in particular is to blame.
         """
         failures: dict[TrainingRun, Exception] = {}
         shares = self._shares_passes()

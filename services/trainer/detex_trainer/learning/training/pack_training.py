@@ -31,7 +31,7 @@ def train_pack(
     """Train jobs together, and publish each when its own steps are done.
 
     What comes of a job is what comes of it alone, but for rounding. One that fails or is stopped leaves the others
-    alone, whatever made it fail. Each goes on from its own last checkpoint. Before the second begins, it is estimated
+    alone, whatever made it fail. Each continues from its own last checkpoint. Before the second begins, it is estimated
     what each takes of memory; those that do not fit are given back at once. Where memory does not suffice after all,
     half of them are given back with what they have done so far.
 
@@ -153,7 +153,7 @@ class _PackTraining:
         self._pack.relieve()
 
     def _leave(self, run: TrainingRun, outcome: Exception) -> None:
-        """Let a job go that is to go on another time, with its state kept."""
+        """Let a job go that is to continue another time, with its state kept."""
         try:
             self._pack.leave(run)
         except Exception as error:

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def may_pass(error: DetexError) -> bool:
-    """Whether publishing can succeed later: the store is full, read-only or away, which people mend."""
+    """Whether publishing can succeed later: the store is full, read-only or away, which operators fix."""
     return isinstance(error, UnavailableError | PermissionDeniedError) or error.reason == "STORAGE_FULL"
 
 

@@ -39,7 +39,7 @@ class ProgressMeter:
         return PartState(values={"step": self._step, "sums": dict(self._sums), "weights": dict(self._weights)})
 
     def restore(self, state: PartState) -> None:
-        """Go back to a state; speed is measured anew."""
+        """Go back to a state; speed is measured again."""
         self._step = int(state.values["step"])
         self._sums, self._weights = dict(state.values["sums"]), dict(state.values["weights"])
         self._times = deque([self._clock()], maxlen=_WINDOW_STEPS + 1)

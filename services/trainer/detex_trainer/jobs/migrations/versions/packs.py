@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add the columns; trainers of the version before go on working, and what they queue is trained alone."""
+    """Add the columns; trainers of the version before continue working, and what they queue is trained alone."""
     op.add_column("jobs", sa.Column("pack_key", sa.String(64), nullable=False, server_default=""))
     op.add_column("jobs", sa.Column("pack_id", sa.String(64)))
     op.create_index("jobs_pack_id", "jobs", ["pack_id"])

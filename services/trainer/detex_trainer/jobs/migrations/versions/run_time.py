@@ -8,5 +8,5 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Add the column; trainers of the version before go on working."""
+    """Add the column; trainers of the version before continue working."""
     op.add_column("jobs", sa.Column("run_seconds", sa.Double, nullable=False, server_default="0"))

@@ -8,7 +8,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add tables and column; trainers of the version before go on working."""
+    """Add tables and column; trainers of the version before continue working."""
     op.add_column("training_sets", sa.Column("stored", sa.Boolean, nullable=False, server_default=sa.true()))
     op.create_table(
         "object_stores",

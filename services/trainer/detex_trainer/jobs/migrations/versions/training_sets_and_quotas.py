@@ -12,7 +12,7 @@ _TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Add the table and columns; trainers of the version before go on working with them."""
+    """Add the table and columns; trainers of the version before continue working with them."""
     connection = op.get_bind()
     if sa.inspect(connection).has_table("schema_version"):
         op.drop_table("schema_version")
