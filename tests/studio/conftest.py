@@ -90,7 +90,6 @@ def running_studio(folder: Path, **values: Any) -> Iterator[Studio]:
     server = StudioServer(StudioSettings(data_folder=folder, **given))
     with server.listen() as listener:
         thread = threading.Thread(target=server.run, args=([listener],), name="studio")
-        listener.listen()
         thread.start()
         try:
             yield Studio(listener.getsockname()[1], folder)

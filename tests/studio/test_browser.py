@@ -4,7 +4,9 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -37,8 +39,23 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, studio: Studio) -> Iterator[Page]:
-    """An English page; fails on errors of scripts and on requests to anywhere else."""
-    context = browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 900})
+    """An English page on a desk."""
+    with watched(browser, studio, locale="en-GB", viewport={"width": 1280, "height": 900}) as page:
+        yield page
+
+
+@pytest.fixture
+def phone(browser: Browser, studio: Studio) -> Iterator[Page]:
+    """A Japanese page on a phone, in the dark."""
+    view = {"viewport": {"width": 360, "height": 780}, "has_touch": True, "color_scheme": "dark"}
+    with watched(browser, studio, locale="ja-JP", **view) as page:
+        yield page
+
+
+@contextmanager
+def watched(browser: Browser, studio: Studio, **view: Any) -> Iterator[Page]:
+    """A page; fails on errors of scripts and on requests to anywhere else."""
+    context = browser.new_context(**view)
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -129,6 +146,68 @@ def test_from_drop_to_download(page: Page, studio: Studio) -> None:
     expect(page.get_by_text("2 pictures")).to_be_visible()
     page.get_by_role("link", name="To your products").click()
     expect(page.locator(".products li")).to_have_count(0)
+
+
+def check_view(page: Page) -> None:
+    """Nothing is wider than the screen, everything that takes input has a name, and texts can be told from the page."""
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.url
+    nameless = page.evaluate(
+        """[...document.querySelectorAll("main button, main a, main input, main canvas, main progress")].filter(
+          (each) => each.checkVisibility() && !each.ariaLabel && !each.labels?.length && !each.textContent.trim()
+        ).map((each) => each.outerHTML)"""
+    )
+    assert nameless == []
+    texts = page.evaluate(
+        """() => {
+          const channel = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+          const luminance = (colour) => {
+            const [r, g, b] = colour.match(/[\\d.]+/g).map((part) => channel(part / 255));
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+          };
+          const page = luminance(getComputedStyle(document.body).backgroundColor);
+          return [...document.querySelectorAll("h1, h2, .lead, .hint")].filter((each) => each.checkVisibility()).map(
+            (each) => {
+              const text = luminance(getComputedStyle(each).color);
+              return [(Math.max(text, page) + 0.05) / (Math.min(text, page) + 0.05), each.textContent];
+            });
+        }"""
+    )
+    assert [text for contrast, text in texts if contrast < 4.5] == []  # WCAG 2.2, 1.4.3
+
+
+def test_on_a_phone_in_japanese_by_keyboard(phone: Page, studio: Studio) -> None:
+    phone.goto(studio.address)
+    expect(phone.get_by_role("heading", name="あなたの商品の、新しい写真を")).to_be_visible()
+    check_view(phone)
+    phone.get_by_role("link", name="写真からはじめる").press("Enter")
+    phone.locator("#files").set_input_files(PHOTOS[:2])
+    check_view(phone)
+    phone.get_by_role("button", name="商品を見つける").press("Enter")
+    expect(phone.get_by_role("alert")).to_have_text("商品の種類を入力してください。")
+    phone.locator("#kind").fill("mug")
+    phone.locator("#kind").press("Enter")
+    expect(phone.locator(".masks canvas")).to_have_count(2)
+    check_view(phone)
+    set_id = phone.url.rpartition("/")[2]
+    before = count(mask(studio, set_id, 1))
+    phone.locator(".masks button").nth(1).press("Enter")
+    canvas = phone.locator(".painter canvas")
+    canvas.press("e")
+    for key in ("ArrowUp", " ", " ", "ArrowDown", " "):
+        canvas.press(key)
+    phone.get_by_role("button", name="保存").press("Enter")
+    expect(phone.locator(".painter")).to_have_count(0)
+    assert count(mask(studio, set_id, 1)) < before
+    phone.get_by_role("link", name="これでよい").press("Enter")
+    expect(phone.get_by_label("商品の名前")).to_be_visible()
+    check_view(phone)
+    phone.reload()
+    phone.get_by_role("link", name="戻る").press("Enter")
+    phone.get_by_role("button", name="はじめからやり直す").press("Enter")
+    phone.get_by_role("button", name="削除する").press("Enter")
+    expect(phone.get_by_role("heading", name="商品の写真を選ぶ")).to_be_visible()
+    phone.get_by_role("link", name="English").click()
+    expect(phone.get_by_role("heading", name="Photos of one product")).to_be_visible()
 
 
 def mask(studio: Studio, set_id: str, index: int) -> Image.Image:

@@ -26,6 +26,8 @@ from detex_studio.errors import StudioError, as_document
 from detex_studio.shelf import KeptPicture, Shelf
 
 PREVIEW_INTERVAL_STEPS = 5
+MOST_ENDED = 32
+"""Orders that have ended and are still told of, so that a page that comes late hears how."""
 VARIATION_STRENGTH = 0.65
 """How far a variation may leave its picture: the place of things stays, what they look like in detail changes."""
 
@@ -84,6 +86,7 @@ class DrawingDesk:
         self._most_running = most_running
         self._lock = Lock()
         self._drawings: dict[str, Drawing] = {}
+        self._ended: dict[str, Drawing] = {}
 
     def order(self, concept: str, request: PictureRequest, choice: dict[str, Any]) -> Drawing:
         """Begin to draw.
@@ -106,9 +109,9 @@ class DrawingDesk:
             return [drawing for drawing in self._drawings.values() if drawing.concept == concept]
 
     def drawing(self, drawing_id: str) -> Drawing | None:
-        """An order that runs; None where there is none."""
+        """An order that runs or has ended lately; None where there is none."""
         with self._lock:
-            return self._drawings.get(drawing_id)
+            return self._drawings.get(drawing_id) or self._ended.get(drawing_id)
 
     def end(self) -> None:
         """Stop all orders."""
@@ -148,6 +151,9 @@ class DrawingDesk:
             del events  # leaving it early ends the work at the generator
             with self._lock:
                 self._drawings.pop(drawing.drawing_id, None)
+                self._ended[drawing.drawing_id] = drawing
+                while len(self._ended) > MOST_ENDED:
+                    del self._ended[next(iter(self._ended))]
             news.end()
 
     def _keep(self, concept: str, picture: GeneratedPicture, choice: dict[str, Any]) -> KeptPicture:

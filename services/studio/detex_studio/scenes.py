@@ -8,6 +8,7 @@ SCENES = {
     "wooden_table": "on a wooden table",
     "kitchen": "in a kitchen",
     "studio": "in a studio",
+    "white": "on a plain white background",
     "library": "in a library",
     "brick_wall": "in front of a brick wall",
     "city": "in a city",

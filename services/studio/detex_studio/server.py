@@ -52,6 +52,7 @@ class StudioServer(uvicorn.Server):
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((self._settings.host, self._settings.port))
+        listener.listen()  # from now on browsers wait for the answer instead of being refused
         return listener
 
     async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:

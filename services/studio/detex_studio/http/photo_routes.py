@@ -1,5 +1,6 @@
 """Photos and masks: dropped, shown, painted on, deleted."""
 
+import asyncio
 from dataclasses import asdict
 from typing import Any
 
@@ -19,11 +20,14 @@ from detex_studio.workshop import Workshop
 
 UPLOAD_PATH = "/api/photos"
 LONGEST_CLASS_WORD = 64
+UPLOADS_AT_A_TIME = 2
+"""More wait: each holds its photos in memory."""
 
 
 def photo_routes(workshop: Workshop) -> list[Route]:
     """Routes of photos and masks."""
     shelf, trainer = workshop.shelf, workshop.trainer
+    turns = asyncio.Semaphore(UPLOADS_AT_A_TIME)
 
     async def receive_photos(request: Request) -> Response:
         most = workshop.settings.max_photos
@@ -35,10 +39,11 @@ def photo_routes(workshop: Workshop) -> list[Route]:
                 files = [file for file in form.getlist("photos") if not isinstance(file, str)]
                 if not 2 <= len(files) <= most:
                     raise StudioError(400, "PHOTO_COUNT", f"photos: must be 2 to {most}, got {len(files)}")
-                photos = [DroppedPhoto(file.filename or "", await file.read()) for file in files]
+                async with turns:
+                    photos = [DroppedPhoto(file.filename or "", await file.read()) for file in files]
+                    done = await run_in_threadpool(upload, trainer, photos, class_word)
         except HTTPException as error:  # what the parser of forms refuses
             raise refused("photos", f"2 to {most} files", error.detail) from None
-        done = await run_in_threadpool(upload, trainer, photos, class_word)
         set_id = done.training_set.training_set_id
         await run_in_threadpool(shelf.keep_photos, set_id, class_word, done.copies)
         return JSONResponse(training_set_document(done.training_set) | {"notes": done.notes}, 201)

@@ -50,6 +50,7 @@ class Messages(TypedDict):
     kind_shoe: str
     kind_toy: str
     kind_robot: str
+    kind_camera: str
     photos_next: str
     photos_private: str
     sending: str
@@ -144,6 +145,7 @@ class Messages(TypedDict):
     scene_wooden_table: str
     scene_kitchen: str
     scene_studio: str
+    scene_white: str
     scene_library: str
     scene_brick_wall: str
     scene_city: str

@@ -3,7 +3,7 @@ import { make, place, settle, showProblem, speak } from "./elements.js";
 import { send } from "./server.js";
 import { say, sayError } from "./words.js";
 
-const KINDS = ["mug", "bowl", "teapot", "vase", "lamp", "chair", "clock", "bottle", "bag", "shoe", "toy", "robot"];
+const KINDS = ["mug", "bowl", "teapot", "vase", "lamp", "chair", "clock", "bottle", "bag", "shoe", "toy", "robot", "camera"];
 
 export function showPhotos(state) {
   const view = place("photos");

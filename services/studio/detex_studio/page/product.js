@@ -6,6 +6,8 @@ import { openViewer } from "./viewer.js";
 import { say, sayError } from "./words.js";
 
 const COUNTS = [1, 2, 4, 8];
+// Browsers open six connections to a host, and each order that is followed holds one; the rest wait for their turn.
+const MOST_FOLLOWED = 2;
 
 export async function showProduct(concept, state) {
   const [product, history, running] = await Promise.all([
@@ -18,7 +20,8 @@ export async function showProduct(concept, state) {
   const list = view.querySelector(".pictures");
   const orders = view.querySelector(".orders");
   const borrowed = { pose: null, background: null };
-  const stops = [];
+  const stops = new Set();
+  const waiting = [];
   let pictures = history.pictures;
   let filter = "all";
 
@@ -116,35 +119,47 @@ export async function showProduct(concept, state) {
     box.scrollIntoView({ block: "nearest" });
     stopButton.addEventListener("click", () => call("POST", `/api/drawings/${drawing.drawing_id}/stop`).catch(() => {}));
     let problem = "";
-    let steps = new Map();
-    const stop = listen(
-      `/api/drawings/${drawing.drawing_id}/news`,
-      (news) => {
-        if (news.event === "queued" && news.ahead > 0) text.textContent = say("queued", { count: news.ahead });
-        else if (news.event === "progress") {
-          steps.set(news.index, news.step / news.total_steps);
-          const done = [...steps.values()].reduce((sum, each) => sum + each, 0) / drawing.count;
-          text.textContent = `${say("drawing")} ${Math.round(done * 100)} %`;
-        } else if (news.event === "preview") {
-          const image = make("img", { src: pictureUrl(news.png), alt: "" });
-          image.addEventListener("load", () => URL.revokeObjectURL(image.src));
-          cells[news.index]?.replaceChildren(image);
-        } else if (news.event === "picture") {
-          const image = make("img", { src: `/api/pictures/${news.picture_id}.png`, alt: news.prompt });
-          cells[news.index]?.classList.remove("waiting");
-          cells[news.index]?.replaceChildren(image);
-        } else if (news.event === "error") problem = sayError(news);
-      },
-      async () => {
-        const fresh = await read(`/api/products/${concept}/pictures`).catch(() => null);
-        if (fresh !== null) pictures = fresh.pictures;
-        box.remove();
-        if (problem) showProblem(form, problem);
-        else speak(say("drawn"));
-        showPictures();
-      },
-    );
-    stops.push(stop);
+    const steps = new Map();
+
+    function show(news) {
+      if (news.event === "queued" && news.ahead > 0) text.textContent = say("queued", { count: news.ahead });
+      else if (news.event === "progress") {
+        steps.set(news.index, news.step / news.total_steps);
+        const done = [...steps.values()].reduce((sum, each) => sum + each, 0) / drawing.count;
+        text.textContent = `${say("drawing")} ${Math.round(done * 100)} %`;
+      } else if (news.event === "preview") {
+        const image = make("img", { src: pictureUrl(news.png), alt: "" });
+        image.addEventListener("load", () => URL.revokeObjectURL(image.src));
+        cells[news.index]?.replaceChildren(image);
+      } else if (news.event === "picture") {
+        const image = make("img", { src: `/api/pictures/${news.picture_id}.png`, alt: news.prompt });
+        cells[news.index]?.classList.remove("waiting");
+        cells[news.index]?.replaceChildren(image);
+      } else if (news.event === "error") problem = sayError(news);
+    }
+
+    async function end() {
+      const fresh = await read(`/api/products/${concept}/pictures`).catch(() => null);
+      if (fresh !== null) pictures = fresh.pictures;
+      box.remove();
+      if (problem) showProblem(form, problem);
+      else speak(say("drawn"));
+      showPictures();
+    }
+
+    waiting.push(() => {
+      const stop = listen(`/api/drawings/${drawing.drawing_id}/news`, show, () => {
+        stops.delete(stop);
+        followNext();
+        end();
+      });
+      stops.add(stop);
+    });
+    followNext();
+  }
+
+  function followNext() {
+    while (waiting.length && stops.size < MOST_FOLLOWED) waiting.shift()();
   }
 
   function shown() {
@@ -226,7 +241,7 @@ export async function showProduct(concept, state) {
     if (!(await ask(say("delete_product_title"), text, say("delete")))) return;
     try {
       const gone = await call("DELETE", `/api/products/${concept}`);
-      for (const stop of stops) stop();
+      stopAll();
       const page = place("home");
       page.querySelector(".opening").replaceChildren(
         make("h1", {}, say("product_gone", { name: product.label })),
@@ -238,5 +253,10 @@ export async function showProduct(concept, state) {
       showProblem(form, sayError(error));
     }
   });
-  return () => stops.forEach((stop) => stop());
+  return stopAll;
+
+  function stopAll() {
+    waiting.length = 0;
+    for (const stop of stops) stop();
+  }
 }
