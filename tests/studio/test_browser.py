@@ -195,7 +195,7 @@ def test_on_a_phone_in_japanese_by_keyboard(phone: Page, studio: Studio) -> None
     canvas.press("e")
     for key in ("ArrowUp", " ", " ", "ArrowDown", " "):
         canvas.press(key)
-    phone.get_by_role("button", name="保存").press("Enter")
+    phone.get_by_role("button", name="保存").click()
     expect(phone.locator(".painter")).to_have_count(0)
     assert count(mask(studio, set_id, 1)) < before
     phone.get_by_role("link", name="これでよい").press("Enter")
