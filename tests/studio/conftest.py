@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from detex_client import GeneratorClient, TrainerClient
 from detex_showroom import sample_subjects
 from detex_studio.server import StudioServer
 from detex_studio.settings import StudioSettings
 from tests.e2e.conftest import START_TIMEOUT_SECONDS, served
+from tests.studio.browser import FLAGS, chromium, watched
 from tests.tiny_models import write_tiny_model
 
 PHOTOS = [photo.image_path for photo in next(each for each in sample_subjects() if each.name == "green-mug").photos]
@@ -136,3 +138,29 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """Studio without services."""
     with running_studio(tmp_path_factory.mktemp("studio_alone")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium: `make tools` could not get one, and none is on PATH")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, studio: Studio) -> Iterator[Page]:
+    """An English page on a desk."""
+    with watched(browser, studio, locale="en-GB", viewport={"width": 1280, "height": 900}) as page:
+        yield page
+
+
+@pytest.fixture
+def phone(browser: Browser, studio: Studio) -> Iterator[Page]:
+    """A Japanese page on a phone, in the dark."""
+    view = {"viewport": {"width": 360, "height": 780}, "has_touch": True, "color_scheme": "dark"}
+    with watched(browser, studio, locale="ja-JP", **view) as page:
+        yield page

@@ -35,7 +35,8 @@ export async function showCheck(setId) {
       if (saved === null) return;
       showNotes(saved);
       await show(saved.photos[photo.index], item);
-      item.querySelector("button").focus();
+      // The button that opened the painter is a new one now; but whoever has gone on meanwhile is left alone.
+      if (document.activeElement === document.body) item.querySelector("button").focus();
     };
     const isEmpty = photo.mask_share === 0;
     const button = make("button", { type: "button", class: "frame", onclick: edit }, canvas);

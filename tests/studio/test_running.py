@@ -1,4 +1,4 @@
-"""Studio over HTTP before real services: photos, masks, learning, pictures, what is kept and what goes."""
+"""Studio before real services, in a browser and over HTTP; in one file, so that the services start once."""
 
 import io
 import json
@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from playwright.sync_api import Page, expect
 
+from tests.studio.browser import LEARNING_MILLISECONDS, check_view, count, drop, mask
 from tests.studio.conftest import PHOTOS, Services, Studio
 
 
@@ -185,3 +187,102 @@ def test_what_goes_with_a_product_is_told(studio: Studio, learned: dict[str, Any
     assert studio.send("GET", f"/api/products/{concept}").json()["reason"] == "CONCEPT_NOT_FOUND"
     assert all(each.reference.name != concept for each in services.trainer.concepts())
     assert not (studio.folder / "default" / "photos" / learned["photos"]["training_set_id"]).exists()
+
+
+def test_from_drop_to_download(page: Page, studio: Studio) -> None:
+    page.goto(studio.address)
+    page.get_by_role("link", name="Start with photos").click()
+    drop(page, ".drop", PHOTOS)
+    expect(page.locator(".chosen li")).to_have_count(len(PHOTOS))
+    page.get_by_role("button", name="mug", exact=True).click()
+    page.get_by_role("button", name="Find the product").click()
+
+    expect(page.get_by_role("heading", name="Is this your product?")).to_be_visible()
+    frames = page.locator(".masks canvas")
+    expect(frames).to_have_count(len(PHOTOS))
+    set_id = page.url.rpartition("/")[2]
+    before = mask(studio, set_id, 0)
+    frames.first.click()
+    canvas = page.locator(".painter canvas")
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 12, box["y"] + 12)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 12, box["y"] + 12, steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".painter")).to_have_count(0)
+    after = mask(studio, set_id, 0)
+    assert count(after) > count(before)
+    assert after.getpixel((after.width // 2, round(12 / box["height"] * after.height))) == 255
+
+    page.get_by_role("link", name="Looks right").click()
+    page.get_by_label("Name of the product").fill("青いマグ")
+    page.get_by_label("Fast").check()
+    page.get_by_role("button", name="Start learning").click()
+    expect(page.get_by_role("link", name="Make pictures")).to_be_visible(timeout=LEARNING_MILLISECONDS)
+    page.reload()  # the verdict is there again
+    page.get_by_role("link", name="Make pictures").click()
+
+    expect(page.get_by_role("heading", name="青いマグ")).to_be_visible()
+    page.get_by_label("beach").check(force=True)
+    page.get_by_role("button", name="Pose: Photo 2").click()
+    page.get_by_label("2", exact=True).check(force=True)
+    page.get_by_role("button", name="Make pictures").click()
+    pictures = page.locator(".pictures li")
+    expect(pictures).to_have_count(2, timeout=60_000)
+    page.get_by_role("button", name="Favourite", exact=True).first.click()
+    page.get_by_role("button", name="Favourites", exact=True).click()
+    expect(pictures).to_have_count(1)
+    page.reload()
+    expect(pictures).to_have_count(2)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download", exact=True).first.click()
+    with Image.open(download.value.path()) as image:
+        provenance = json.loads(image.text["detex"])
+    assert " on a beach" in json.dumps(provenance)
+    assert ":pose:1]" in json.dumps(provenance)
+
+    page.get_by_text("About this product").click()
+    expect(page.locator(".about-verdict h3")).to_be_visible()
+    page.get_by_role("button", name="Delete this product").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", name="is deleted")).to_be_visible()
+    expect(page.get_by_text("2 pictures")).to_be_visible()
+    page.get_by_role("link", name="To your products").click()
+    expect(page.locator(".products li")).to_have_count(0)
+
+
+def test_on_a_phone_in_japanese_by_keyboard(phone: Page, studio: Studio) -> None:
+    phone.goto(studio.address)
+    expect(phone.get_by_role("heading", name="あなたの商品の、新しい写真を")).to_be_visible()
+    check_view(phone)
+    phone.get_by_role("link", name="写真からはじめる").press("Enter")
+    phone.locator("#files").set_input_files(PHOTOS[:2])
+    check_view(phone)
+    phone.get_by_role("button", name="商品を見つける").press("Enter")
+    expect(phone.get_by_role("alert")).to_have_text("商品の種類を入力してください。")
+    phone.locator("#kind").fill("mug")
+    phone.locator("#kind").press("Enter")
+    expect(phone.locator(".masks canvas")).to_have_count(2)
+    check_view(phone)
+    set_id = phone.url.rpartition("/")[2]
+    before = count(mask(studio, set_id, 1))
+    phone.locator(".masks button").nth(1).press("Enter")
+    canvas = phone.locator(".painter canvas")
+    canvas.press("e")
+    for key in ("ArrowUp", " ", " ", "ArrowDown", " "):
+        canvas.press(key)
+    phone.get_by_role("button", name="保存").click()
+    expect(phone.locator(".painter")).to_have_count(0)
+    assert count(mask(studio, set_id, 1)) < before
+    phone.get_by_role("link", name="これでよい").press("Enter")
+    expect(phone.get_by_label("商品の名前")).to_be_visible()
+    check_view(phone)
+    phone.reload()
+    phone.get_by_role("link", name="戻る").press("Enter")
+    phone.get_by_role("button", name="はじめからやり直す").press("Enter")
+    phone.get_by_role("button", name="削除する").press("Enter")
+    expect(phone.get_by_role("heading", name="商品の写真を選ぶ")).to_be_visible()
+    phone.get_by_role("link", name="English").click()
+    expect(phone.get_by_role("heading", name="Photos of one product")).to_be_visible()
