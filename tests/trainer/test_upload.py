@@ -110,7 +110,7 @@ def test_pictures_of_any_mode_become_upright_rgb(trainer: RunningTrainer, data: 
 @pytest.mark.parametrize(
     ("parts", "warning"),
     [
-        ([file(PNG)], "There is one photo"),
+        ([file(PNG)], "There is only one photo"),
         ([file(PNG), file(PNG, 1)], "Photos 0 (0.png) and 1 (1.png) are the same file"),
         ([file(PNG), file(OTHER_PNG, 1)], "Photos 0 (0.png), 1 (1.png) have no mask"),
         ([file(encoded(photo(0, (120, 40))))], "Photo 0 (0.png) is long and narrow (120 x 40 pixels)"),

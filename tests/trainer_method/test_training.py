@@ -254,7 +254,7 @@ def test_recomputed_activations_change_nothing(
 
 
 def test_float16_without_a_gpu_is_refused(make_spec: MakeSpec, training_set: TrainingSet, store: FolderStore) -> None:
-    with pytest.raises(FailedPreconditionError, match="needs a GPU"):
+    with pytest.raises(FailedPreconditionError, match="requires a GPU"):
         run(make_spec(dtype="float16"), training_set, store)
 
 
