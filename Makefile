@@ -17,7 +17,7 @@ BIN := .venv/bin
 PIP_INSTALL_SHOWN := $(BIN)/pip install --disable-pip-version-check
 PIP_INSTALL := $(PIP_INSTALL_SHOWN) --quiet
 
-.PHONY: help demo install install-dev tools test check lint types tests format protos reference clean
+.PHONY: help demo install install-dev tools test check lint types tests test-fast format protos reference clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ types: .venv/installed-dev  ## mypy, strict
 # One thread per process: the processes share the cores, and sums do not depend on how many there are.
 tests: tools  ## pytest alone; make tests ARGUMENTS='tests/core -x'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadfile $(ARGUMENTS)
+
+test-fast: tools  ## The tests that start no services and train little: some minutes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadfile -m 'not slow and not chaos' $(ARGUMENTS)
 
 format: .venv/installed-dev  ## Rewrite Python and protos in the project's format
 	$(BIN)/ruff check --fix --quiet

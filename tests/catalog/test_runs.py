@@ -19,7 +19,7 @@ Command = Callable[..., Outcome]
 NAMES = ("cup", "watch")
 LENIENT = ("--min-likeness", "0", "--min-duplicate-distance", "0", "--min-contrast", "0")
 
-pytestmark = pytest.mark.xdist_group("catalog_runs")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("catalog_runs")]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from detex_core.object_store import ObjectInfo, ObjectStore
 from detex_core.object_store.key import is_key
 from tests.core.conftest import PART_SIZE_BYTES, Tamper
 
+pytestmark = pytest.mark.slow
+
 DATA = bytes(range(256)) * 5
 
 

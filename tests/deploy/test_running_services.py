@@ -18,6 +18,8 @@ from detex_protos.v1 import generator_pb2, generator_pb2_grpc, trainer_pb2, trai
 from tests.deploy.running_service import START_SECONDS, RunningService, environment, poll, start_service
 from tests.tiny_models import write_tiny_model
 
+pytestmark = pytest.mark.slow
+
 SERVICES = ("trainer", "generator")
 
 

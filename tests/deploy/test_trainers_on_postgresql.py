@@ -16,6 +16,8 @@ from tests.deploy.running_service import RunningService, environment, poll, star
 from tests.servers.postgresql import PostgresServer
 from tests.tiny_models import write_tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def variables(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.e2e.conftest import DETEX, environment
 
-pytestmark = pytest.mark.xdist_group("demo")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 
 def demo(tiny_model: Path, out: Path, *arguments: str) -> "subprocess.Popen[str]":

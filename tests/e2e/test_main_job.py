@@ -27,7 +27,7 @@ from tests.e2e.conftest import Services
 SUBJECT = sample_subjects()[0]
 PHOTOS = [photo.image_path for photo in SUBJECT.photos]
 
-pytestmark = pytest.mark.xdist_group("main_job")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("main_job")]
 
 
 def test_photos_become_a_concept_and_the_concept_pictures(services: Services) -> None:

@@ -7,10 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.gpu.plan import Plan, cache_environment
 from benchmarks.gpu.processes import BatchProcess
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 # Nothing is compiled: that takes minutes, and `tests/kernels/test_compiled_steps.py` does it.

@@ -18,6 +18,8 @@ from detex_generator.request.provenance import read_provenance
 from detex_protos.v1.generator_pb2 import ListBaseModelsRequest, ListResidentConceptsRequest
 from tests.generator.running_generator import RunningGenerator, Solver, pixels, signal_to_noise_decibels, wait_until
 
+pytestmark = pytest.mark.slow
+
 SCHEDULERS = {
     Solver.SOLVER_DDIM: diffusers.DDIMScheduler,
     Solver.SOLVER_EULER: diffusers.EulerDiscreteScheduler,

@@ -40,6 +40,8 @@ from tests.generator.test_process import GeneratorProcess
 from tests.generator.test_queue import LONG, begun, is_idle
 from tests.servers.seaweedfs import SeaweedServer, start_seaweedfs
 
+pytestmark = pytest.mark.slow
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 

@@ -24,6 +24,8 @@ from tests.generator.running_generator import (
 )
 from tests.generator.test_photo_edits import box_mask, photo, png
 
+pytestmark = pytest.mark.slow
+
 EDIT = Edit(image=png(photo()), kind=EditKind.EDIT_KIND_IMAGE_TO_IMAGE, strength=0.5)
 
 

@@ -27,6 +27,8 @@ from tests.generator.running_generator import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow
+
 PROMTOOL = Path(__file__).parents[2] / ".tools" / "bin" / "promtool"
 
 

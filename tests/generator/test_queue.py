@@ -22,6 +22,8 @@ from tests.generator.running_generator import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow
+
 LONG: dict[str, Any] = {"prompt": "a mug", "steps": 500}
 
 

@@ -26,6 +26,8 @@ from tests.generator.running_generator import (
 )
 from tests.generator.test_queue import LONG, begun, is_idle
 
+pytestmark = pytest.mark.slow
+
 BIG: dict[str, Any] = {**LONG, "width": 64, "height": 64}
 Members = dict[str, list[tuple[str, Priority]]]
 

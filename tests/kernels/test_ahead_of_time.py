@@ -9,6 +9,8 @@ from benchmarks.kernels.compilation import SHARED_BYTES, compiled
 from benchmarks.kernels.launches import ELEMENT_LAUNCHES, MATRIX_LAUNCHES, attention
 from detex_generator.ops.triton_kernels.launch import Launch
 
+pytestmark = pytest.mark.slow
+
 ON_A100 = [
     "cross, head dim 40, all",
     "cross, head dim 80, all",

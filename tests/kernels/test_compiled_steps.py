@@ -25,6 +25,8 @@ from tests.kernels.random_prompts import random_prompt
 from tests.kernels.test_graphed_steps import RecordingCapture, check, inputs_of
 from tests.tiny_models import Kind, unet_config
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 WAIT_SECONDS = 600.0
 

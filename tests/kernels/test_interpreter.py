@@ -11,6 +11,8 @@ import pytest
 
 from detex_generator.ops.operation import Operation
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent / "interpreted"
 
 

@@ -8,6 +8,8 @@ from benchmarks.quality.__main__ import main
 from benchmarks.quality.base_accuracy import plan_named_pictures
 from benchmarks.showroom.factors import POSES
 
+pytestmark = pytest.mark.slow
+
 
 def arguments(tmp_path: Path, model: Path, judge: Path, *further: str) -> list[str]:
     common = ["--base-model", str(model), "--judge", str(judge), "--steps", "2", "--work", str(tmp_path / "work")]

@@ -20,6 +20,8 @@ from benchmarks.showroom.renderer import badge_corners, render_photo
 from benchmarks.showroom.subject import sample_subject
 from benchmarks.showroom.view import sample_view
 
+pytestmark = pytest.mark.slow
+
 TINY = IdentityJudgeSize(picture_pixels=32, widths=(8, 8, 8, 8), identity=8)
 
 

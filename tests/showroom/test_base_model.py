@@ -17,6 +17,8 @@ from benchmarks.showroom.base_model.training import PHASES
 from benchmarks.showroom.shards import ShardPlan, load_shards, render_shard
 from detex_showroom import base_model_path, sample_subjects
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,6 +15,8 @@ from benchmarks.showroom.base_model.masters import Masters
 from benchmarks.showroom.base_model.recipe import Recipe
 from benchmarks.showroom.base_model.small_shards import render_small_shards, shard_path
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -17,6 +17,8 @@ from benchmarks.showroom.renderer import PhotoLabels, product_parts, render_phot
 from benchmarks.showroom.subject import BADGE_SIDE, Subject, sample_subject, sibling, split_of
 from benchmarks.showroom.view import sample_view
 
+pytestmark = pytest.mark.slow
+
 identity_subject = partial(sample_subject, world="identity")
 seeds = st.integers(min_value=0, max_value=2**53 - 1)
 SIZE = 64

@@ -8,6 +8,8 @@ from benchmarks.soak.rows import rows_of
 from benchmarks.soak.tenants import HONEST, measure
 from tests.tiny_models import write_tiny_model
 
+pytestmark = pytest.mark.slow
+
 # None of them asks for more than its share of places, so that no honest caller is ever told to come back.
 KINDS = ("forged-ids", "racing-masks", "deletions-in-use", "damaged-concepts", "missing-concepts")
 

@@ -13,6 +13,8 @@ from playwright.sync_api import Page, expect
 from tests.studio.browser import LEARNING_MILLISECONDS, check_view, count, drop, mask
 from tests.studio.conftest import PHOTOS, Services, Studio
 
+pytestmark = pytest.mark.slow
+
 
 def pictures_of(count: int) -> list[tuple[str, bytes]]:
     return [(path.name, path.read_bytes()) for path in PHOTOS[:count]]

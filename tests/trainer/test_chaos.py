@@ -14,6 +14,8 @@ from tests.trainer.chaos import Chaos
 from tests.trainer.running_trainer import RunningTrainer, eventually, is_running
 from tests.trainer.uploads import three_photos
 
+pytestmark = pytest.mark.slow
+
 StartTrainer = Callable[..., RunningTrainer]
 PATIENT = {"worker_count": 1, "max_pack_size": 4, "max_attempts": 10, "max_outages": 1_000, "lease_seconds": 2}
 

@@ -19,6 +19,8 @@ from detex_protos.v1 import trainer_pb2
 from tests.trainer.running_trainer import RunningTrainer
 from tests.trainer.uploads import encoded, file, header, mask, photo, stream
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = 4
 
 

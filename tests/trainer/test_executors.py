@@ -39,6 +39,8 @@ from detex_trainer.worker.events import (
 from tests.servers.kubernetes_api import KubernetesServer
 from tests.trainer.running_trainer import eventually, is_running
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = (sys.executable, str(Path(__file__).with_name("scripted_worker.py")))
 SET_ID = "ts-0123456789abcdef"
 SETTINGS = KubernetesSettings(

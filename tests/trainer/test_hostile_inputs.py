@@ -23,6 +23,8 @@ from detex_protos.v1 import trainer_pb2
 from tests.trainer.running_trainer import RunningTrainer
 from tests.trainer.uploads import Request, cut_out, encoded, file, header, mask, mask_file, photo, stream, three_photos
 
+pytestmark = pytest.mark.slow
+
 INPUTS_PER_KIND = 125
 TYPED = {
     grpc.StatusCode.INVALID_ARGUMENT,

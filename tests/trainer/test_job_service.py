@@ -20,6 +20,8 @@ from tests.trainer.refusals import refusal
 from tests.trainer.running_trainer import RunningTrainer, eventually, is_running
 from tests.trainer.uploads import encoded, file, header, photo, stream, three_photos
 
+pytestmark = pytest.mark.slow
+
 StartTrainer = Callable[..., RunningTrainer]
 Knobs = trainer_pb2.Hyperparameters
 

@@ -22,6 +22,8 @@ from tests.tiny_models import write_tiny_model
 from tests.trainer.running_trainer import RunningTrainer, eventually
 from tests.trainer.uploads import cut_out, encoded, file, header, stream
 
+pytestmark = pytest.mark.slow
+
 SCRIPTED = (sys.executable, str(Path(__file__).with_name("scripted_trainer.py")))
 REAL = (sys.executable, "-m", "detex_trainer")
 NAMES = ("first", "second", "third")

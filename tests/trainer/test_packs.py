@@ -14,6 +14,8 @@ from tests.servers.kubernetes_api import KubernetesServer
 from tests.trainer.running_trainer import RunningTrainer, eventually, is_running
 from tests.trainer.uploads import three_photos
 
+pytestmark = pytest.mark.slow
+
 StartTrainer = Callable[..., RunningTrainer]
 SUCCEEDED = trainer_pb2.JOB_STATE_SUCCEEDED
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ("-m", "tests.trainer.offline_job")
 GUARD = Path(__file__).with_name("network_guard")
 

@@ -11,6 +11,8 @@ from tests.trainer.refusals import refusal
 from tests.trainer.running_trainer import RunningTrainer
 from tests.trainer.uploads import cut_out, encoded, file, header, photo, stream
 
+pytestmark = pytest.mark.slow
+
 Knobs = trainer_pb2.Hyperparameters
 DETEX, TEXTUAL_INVERSION = common_pb2.METHOD_DETEX, common_pb2.METHOD_TEXTUAL_INVERSION
 LONG = "green mug " * 99

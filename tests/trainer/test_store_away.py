@@ -17,6 +17,8 @@ from tests.trainer.refusals import refusal
 from tests.trainer.running_trainer import RunningTrainer, eventually
 from tests.trainer.uploads import encoded, file, header, mask, photo, stream
 
+pytestmark = pytest.mark.slow
+
 StartTrainer = Callable[..., RunningTrainer]
 SUCCEEDED, QUEUED = trainer_pb2.JOB_STATE_SUCCEEDED, trainer_pb2.JOB_STATE_QUEUED
 

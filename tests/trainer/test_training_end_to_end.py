@@ -3,12 +3,16 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from detex_core.artifact import ConceptArchive
 from detex_core.object_store import FolderStore
 from detex_protos.v1 import trainer_pb2
 from tests.tiny_models import write_tiny_model
 from tests.trainer.running_trainer import RunningTrainer
 from tests.trainer.uploads import cut_out, encoded, file, header, stream
+
+pytestmark = pytest.mark.slow
 
 
 def test_photos_become_a_concept(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from tests.trainer.refusals import refusal
 from tests.trainer.running_trainer import RunningTrainer, eventually
 from tests.trainer.uploads import Request, cut_out, encoded, file, header, mask, photo, stream, three_photos
 
+pytestmark = pytest.mark.slow
+
 StartTrainer = Callable[..., RunningTrainer]
 UPLOAD_ID = "0123456789abcdef"
 

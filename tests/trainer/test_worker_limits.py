@@ -14,6 +14,8 @@ from detex_trainer.executors.worker_memory import UNLIMITED, WorkerMemory
 from tests.trainer.running_trainer import RunningTrainer, is_running
 from tests.trainer.uploads import three_photos
 
+pytestmark = pytest.mark.slow
+
 StartTrainer = Callable[..., RunningTrainer]
 SUCCEEDED, FAILED = trainer_pb2.JOB_STATE_SUCCEEDED, trainer_pb2.JOB_STATE_FAILED
 MIB = 1024**2

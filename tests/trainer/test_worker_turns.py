@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from detex_protos.v1 import trainer_pb2
 from tests.trainer.running_trainer import DEADLINE_SECONDS, START_SECONDS, RunningTrainer
 from tests.trainer.uploads import three_photos
+
+pytestmark = pytest.mark.slow
 
 OTHER = [("detex-tenant", "other")]
 

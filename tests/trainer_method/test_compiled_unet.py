@@ -29,6 +29,8 @@ from detex_trainer.learning.training.run import draw_noise
 from detex_trainer.settings import TrainerSettings
 from tests.trainer_method.learners import make_learner
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def own_base_model(model_settings: BaseModelSettings) -> Iterator[BaseModel]:

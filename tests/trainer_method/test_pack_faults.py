@@ -22,6 +22,8 @@ from detex_trainer.learning.training.pack_training import train_pack
 from detex_trainer.learning.training.run import TrainingRun
 from tests.trainer_method.test_packing import LossRecorder, assert_close, make_run, named, packed_job, run_all
 
+pytestmark = pytest.mark.slow
+
 ERRORS = [RuntimeError("defect"), KeyError("defect"), MemoryError(), invalid_input("caption", "this", "that")]
 ALLOCATION = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 

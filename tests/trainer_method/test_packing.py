@@ -26,6 +26,8 @@ from detex_trainer.learning.training.run import TrainingRun
 from tests.trainer_method.conftest import RecordingReporter, make_training_set
 from tests.trainer_method.learners import make_learner
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 ATTRIBUTES = {"detex": "pose background"}
 IMAGES = {"prior_preservation": "images", "prior_loss_weight": 1.0}

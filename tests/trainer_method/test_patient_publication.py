@@ -24,6 +24,8 @@ from detex_trainer.learning.training.checkpoint_archive import checkpoint_prefix
 from detex_trainer.learning.training.patient_publication import publish_when_possible
 from tests.trainer_method.conftest import RecordingReporter
 
+pytestmark = pytest.mark.slow
+
 MakeSpec = Callable[..., JobSpec]
 PASSING: list[DetexError] = [
     ResourceExhaustedError("The disk is full.", reason="STORAGE_FULL"),

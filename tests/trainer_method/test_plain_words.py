@@ -29,6 +29,8 @@ from detex_trainer.learning.methods.plain_words.subject_start import MOST_TOKENS
 from detex_trainer.learning.photos.crops import Augmentation
 from detex_trainer.learning.photos.dataset import MaskedPhoto, PhotoSet, prepare_photos
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = AttributeVocabulary()
 NONSENSE = ("kneeling", "jumping", "walking", "running", "sleeping", "crouching", "hanging", "falling", "curled")
 

@@ -28,6 +28,8 @@ from detex_trainer.learning.training.run import draw_noise
 from tests.trainer_method.conftest import RecordingReporter
 from tests.trainer_method.learners import make_learner
 
+pytestmark = pytest.mark.slow
+
 MakeSpec = Callable[..., JobSpec]
 
 

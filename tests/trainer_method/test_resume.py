@@ -26,6 +26,8 @@ from detex_trainer.learning.training.checkpoint_archive import (
 )
 from tests.trainer_method.conftest import RecordingReporter
 
+pytestmark = pytest.mark.slow
+
 MakeSpec = Callable[..., JobSpec]
 
 STEPS = 12

@@ -37,6 +37,8 @@ from detex_trainer.report.training_report import Candidate, Report
 from tests.trainer_method.conftest import RecordingReporter
 from tests.trainer_method.learners import make_learner
 
+pytestmark = pytest.mark.slow
+
 MakeSpec = Callable[..., JobSpec]
 
 

@@ -27,6 +27,8 @@ from detex_trainer.learning.training.progress_meter import ProgressMeter
 from detex_trainer.learning.training.run import TrainingRun, draw_noise
 from tests.trainer_method.conftest import RecordingReporter, make_training_set
 
+pytestmark = pytest.mark.slow
+
 MakeSpec = Callable[..., JobSpec]
 _JOBS = itertools.count()
 
