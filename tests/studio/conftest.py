@@ -110,7 +110,7 @@ class Services:
     addresses: dict[str, str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     folder = tmp_path_factory.mktemp("studio_services")
     with ExitStack() as stack:
@@ -125,7 +125,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield Services(trainer, generator, addresses)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def studio(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """Studio before the services; "fast" is a few steps."""
     folder = tmp_path_factory.mktemp("studio_data")
@@ -140,7 +140,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = chromium()
     if path is None:
