@@ -5,9 +5,11 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +253,59 @@ def test_policy_and_keys_follow_their_files(policy: Path) -> None:
             replace(policy, "callers: [")
             assert (await run.prefetch("whoami", **credentials(mine))).concept.base_model == "newname"
             assert (await refusal(run.prefetch("whoami")))[1] == "CREDENTIALS_MISSING"
+
+    asyncio.run(scenario())
+
+
+@contextmanager
+def published(keys: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Serves the last of `keys` over HTTP on this machine; gives the URL and what was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = keys[-1].encode()
+            self.send_response(200 if body else 503)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/keys", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_keys_behind_a_url_are_kept_and_their_loss_is_told(policy: Path) -> None:
+    keys = [""]
+
+    async def scenario() -> None:
+        with published(keys) as (url, asked):
+            content = json.loads(policy.read_text())
+            content["issuers"][0] = {"issuer": ISSUER, "audience": AUDIENCE, "keys_url": url}
+            policy.write_text(json.dumps(content))
+            async with guarded(policy) as run:
+                found = await refusal(run.prefetch("mug", **credentials(token())))
+                assert found == (grpc.StatusCode.UNAVAILABLE, "KEYS_UNAVAILABLE")
+                keys.append(jwks(("one", KEY)))
+                for number in range(3):
+                    mine = credentials(token(jti=str(number)))
+                    assert (await run.prefetch("whoami", **mine)).concept.base_model == "acme"
+                assert len(asked) == 2
+                # Tokens with unknown keys do not become as many requests to the issuer.
+                for number in range(5):
+                    other = credentials(token(OTHER_KEY, "two", jti=str(number)))
+                    assert (await refusal(run.prefetch("mug", **other)))[1] == "TOKEN_INVALID"
+                assert len(asked) <= 3
 
     asyncio.run(scenario())
 
