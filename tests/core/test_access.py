@@ -432,6 +432,7 @@ def test_the_audit_log_tells_who_did_what_and_is_chained(policy: Path, tmp_path:
         async with guarded(policy, audit_log_file=log) as run:
             await run.prefetch("whoami", **credentials(token()))
             await refusal(run.prefetch("mug", **credentials(token(sub="rival"), "acme")))
+            await refusal(run.prefetch("mug", **credentials(token(sub="nobody"))))
             await refusal(run.prefetch("mug"))
             await run.health.Check(health_pb2.HealthCheckRequest(), timeout=10)
 
@@ -440,21 +441,22 @@ def test_the_audit_log_tells_who_did_what_and_is_chained(policy: Path, tmp_path:
     told = [(e["caller"], e["subject"], e["tenant"], e.get("concept"), e["outcome"], e["reason"]) for e in entries]
     assert told == [
         ("shop", "shop", "acme", "whoami", "OK", ""),
-        ("", "", "", None, "PERMISSION_DENIED", "OTHER_TENANT"),
+        ("rival", "rival", "rival", None, "PERMISSION_DENIED", "OTHER_TENANT"),
+        ("", "nobody", "", None, "PERMISSION_DENIED", "CALLER_UNKNOWN"),
         ("", "", "", None, "UNAUTHENTICATED", "CREDENTIALS_MISSING"),
     ]
     assert {e["method"] for e in entries} == {f"{GENERATOR}/PrefetchConcept"}
     assert "Bearer" not in log.read_text()
     whole = audit_log.verify(log)
-    assert (whole.lines, whole.last_hash) == (3, entries[-1]["hash"])
+    assert (whole.lines, whole.last_hash) == (4, entries[-1]["hash"])
     assert log.stat().st_mode & 0o077 == 0
 
     lines = log.read_text().splitlines(keepends=True)
     for broken, where in (
         ([lines[0].replace("shop", "else"), *lines[1:]], "line 1 was changed"),
-        ([lines[0], lines[2]], "line 2 does not follow"),
-        ([lines[1], lines[0], lines[2]], "line 1 does not follow"),
-        ([*lines, "{\n"], "line 4 is no entry"),
+        ([lines[0], *lines[2:]], "line 2 does not follow"),
+        ([lines[1], lines[0], *lines[2:]], "line 1 does not follow"),
+        ([*lines, "{\n"], "line 5 is no entry"),
     ):
         log.write_text("".join(broken))
         with pytest.raises(DataLossError, match=where):

@@ -14,6 +14,7 @@ _FIELDS = {
     "name": "concept",
 }
 _MOST_CHARACTERS = 200
+_LONGEST_PROMPT = 4_000
 
 
 def subject_of_call(message: Any) -> Mapping[str, str]:
@@ -23,7 +24,8 @@ def subject_of_call(message: Any) -> Mapping[str, str]:
     if "reference" in fields:
         reference = message.reference
         found["concept"] = "@".join(part for part in (str(reference.name), str(reference.version)) if part)
-    if "prompt" in fields:
+    # Prompts that no service takes are not read through: this is on the event loop.
+    if "prompt" in fields and len(message.prompt) <= _LONGEST_PROMPT:
         try:
             found["concept"] = ", ".join(parse_prompt(str(message.prompt)).concepts())
         except DetexError:

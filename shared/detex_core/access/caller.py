@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from detex_core.errors import PermissionDeniedError
 from detex_core.tenancy import DEFAULT_TENANT, TENANT_METADATA_KEY, checked_tenant
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -23,6 +24,18 @@ class Caller:
     name: str
     subject: str
     tenant: str
+
+
+class CallerRefusedError(PermissionDeniedError):
+    """The caller is known, and may not do this.
+
+    Attributes:
+        caller: Who it is.
+    """
+
+    def __init__(self, message: str, caller: Caller, *, reason: str) -> None:
+        super().__init__(message, reason=reason)
+        self.caller = caller
 
 
 class Gate(Protocol):

@@ -4,13 +4,14 @@ import asyncio
 import hashlib
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 
-from detex_core.access.caller import Caller, Certificate, Metadata, tenant_named
+from detex_core.access.caller import Caller, CallerRefusedError, Certificate, Metadata, tenant_named
 from detex_core.access.policy import AccessPolicy, CallerRule, load_policy
 from detex_core.access.roles import Role, role_of
 from detex_core.access.tokens import TokenVerifier
-from detex_core.errors import FailedPreconditionError, PermissionDeniedError, UnauthenticatedError
+from detex_core.errors import FailedPreconditionError, UnauthenticatedError
 from detex_core.tenancy import DEFAULT_TENANT
 
 _SCHEME = "bearer "
@@ -43,11 +44,14 @@ class PolicyGate:
         ):
             return Caller("", "", DEFAULT_TENANT)
         rule, subject = await self._rule(policy, tokens, metadata, certificate)
+        caller = Caller(rule.name, subject, rule.tenant)
         if not service.startswith("grpc.") and not rule.may(needed := role_of(method)):
-            raise PermissionDeniedError(
-                f"The caller {rule.name!r} lacks the role {needed.value!r} that {method} needs.", reason="ROLE_MISSING"
+            raise CallerRefusedError(
+                f"The caller {rule.name!r} lacks the role {needed.value!r} that {method} needs.",
+                caller,
+                reason="ROLE_MISSING",
             )
-        return Caller(rule.name, subject, _tenant(rule, metadata))
+        return replace(caller, tenant=_tenant(rule, caller, metadata))
 
     async def _rule(
         self,
@@ -67,7 +71,7 @@ class PolicyGate:
             for rule in policy.callers:
                 if rule.is_of_token(claims):
                     return rule, subject
-            raise PermissionDeniedError(f"The policy has no caller {subject[:80]!r}.", reason="CALLER_UNKNOWN")
+            raise _unknown(subject)
         names = [name.decode(errors="replace") for kind in _CERTIFICATE_NAMES for name in certificate.get(kind, ())]
         if not names:
             raise UnauthenticatedError(
@@ -78,7 +82,7 @@ class PolicyGate:
         for rule in policy.callers:
             if rule.is_of_certificate(names):
                 return rule, str(rule.certificate)
-        raise PermissionDeniedError(f"The policy has no caller {names[0][:80]!r}.", reason="CALLER_UNKNOWN")
+        raise _unknown(names[0])
 
     def _current(self) -> tuple[AccessPolicy, TokenVerifier]:
         """The policy as it stands; the last one that could be used where the file has become unusable."""
@@ -109,14 +113,21 @@ def _token(metadata: Metadata) -> str | None:
     return value[len(_SCHEME) :].strip()
 
 
-def _tenant(rule: CallerRule, metadata: Metadata) -> str:
+def _unknown(subject: str) -> CallerRefusedError:
+    return CallerRefusedError(
+        f"The policy has no caller {subject[:80]!r}.", Caller("", subject[:200], ""), reason="CALLER_UNKNOWN"
+    )
+
+
+def _tenant(rule: CallerRule, caller: Caller, metadata: Metadata) -> str:
     named = tenant_named(metadata)
     if named is None or named == rule.tenant:
         return rule.tenant
     if Role.ADMIN in rule.roles:
         return named
-    raise PermissionDeniedError(
+    raise CallerRefusedError(
         f"The caller {rule.name!r} does not belong to tenant {named!r}; omit the header, or use its own tenant.",
+        caller,
         reason="OTHER_TENANT",
     )
 

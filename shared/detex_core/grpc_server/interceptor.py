@@ -15,7 +15,7 @@ import grpc.aio
 
 from detex_core.access.audit_log import AuditLog
 from detex_core.access.call_subject import subject_of_call
-from detex_core.access.caller import Caller, Gate, OpenGate
+from detex_core.access.caller import Caller, CallerRefusedError, Gate, OpenGate
 from detex_core.deadline import is_over
 from detex_core.errors import ResourceExhaustedError, UnavailableError, invalid_input
 from detex_core.grpc_server.call_metrics import CallMetrics
@@ -311,6 +311,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
         except Exception as error:
             known = as_domain_error(error)
+            if isinstance(error, CallerRefusedError):
+                running.made_by(error.caller)
             running.end(known.code, f"{known.reason}: {known.message}")
             await context.abort_with_status(rich_status(known))
         finally:
